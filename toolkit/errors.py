@@ -1,0 +1,87 @@
+"""Every error that the toolkit raises on purpose.
+
+ToolkitError
+├── RecipeError         a recipe that cannot mean anything: unknown key, wrong type, contradiction
+├── WeightsError        weights that are missing, truncated, of another shape, or not finite
+├── DataError           images, labels or folders that cannot be used
+├── GraphError          a graph that a pass, a check or a parser refuses; names the node or the tensor
+├── CalibrationError    activations or ranges that cannot be used
+├── EngineError         an engine folder that is damaged, foreign or of another version
+├── BackendError        a library, provider or option that was asked for and is not there
+│   └── MissingExtra    a Python package that an extra brings
+├── DeviceError         a GPU that is absent, out of memory, or of another kind
+├── InputError          an array that a runner cannot take (also a ValueError)
+├── ClosedError         a runner, a pool or a batcher that was used after close
+├── MeasurementError    results that cannot be read, compared or trusted
+└── BudgetError         an accuracy budget that cannot be met
+"""
+
+from __future__ import annotations
+
+
+class ToolkitError(Exception):
+    """One line that says what went wrong and where; `remedy` is the next command or the thing to change."""
+
+    def __init__(self, what: str, *, remedy: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.remedy}" if self.remedy else self.what
+
+
+class RecipeError(ToolkitError, ValueError):
+    """A recipe that cannot mean anything."""
+
+
+class WeightsError(ToolkitError):
+    """Weights that are missing, truncated, of another shape, or not finite."""
+
+
+class DataError(ToolkitError):
+    """Images, labels or folders that cannot be used."""
+
+
+class GraphError(ToolkitError):
+    """A graph that a pass, a check or a parser refuses."""
+
+
+class CalibrationError(ToolkitError):
+    """Activations or ranges that cannot be used."""
+
+
+class EngineError(ToolkitError):
+    """An engine folder that is damaged, foreign or of another version."""
+
+
+class BackendError(ToolkitError):
+    """A library, provider or option that was asked for and is not there."""
+
+
+class MissingExtra(BackendError):
+    """A Python package that is not installed; `extra` brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"the Python package '{package}' is not installed", remedy=f"Run: pip install 'resnet-deploy[{extra}]'")
+        self.package, self.extra = package, extra
+
+
+class DeviceError(ToolkitError):
+    """A GPU that is absent, out of memory, or of another kind."""
+
+
+class InputError(ToolkitError, ValueError):
+    """An array that a runner cannot take."""
+
+
+class ClosedError(ToolkitError):
+    """A runner, a pool or a batcher that was used after close."""
+
+
+class MeasurementError(ToolkitError):
+    """Results that cannot be read, compared or trusted."""
+
+
+class BudgetError(ToolkitError):
+    """An accuracy budget that cannot be met."""

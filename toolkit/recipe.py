@@ -1,0 +1,261 @@
+"""Recipe: what is wanted. One TOML file is one engine; unknown keys and wrong types are errors that say what is allowed."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from toolkit.errors import RecipeError
+from toolkit.types import Frozen, Target
+
+ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+Method = Literal["minmax", "entropy", "percentile", "mse"]
+
+
+def _is_profile(batch: tuple[Any, ...]) -> bool:
+    return len(batch) == 3 and all(isinstance(b, int) for b in batch)
+
+
+class Reference(Frozen):
+    """What the engine must agree with: a PyTorch ResNet (`arch`, `weights`) or any ONNX image classifier (`onnx`)."""
+
+    arch: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] | None = None
+    weights: str | None = None
+    version: Literal["v1", "v1.5"] = "v1.5"
+    width: float | None = None  # absent: read from the weights
+    stem: Literal["imagenet", "small"] | None = None  # absent: read from the weights
+    onnx: str | None = None
+    output: str | None = None  # which output of the ONNX file holds the logits, where there are several
+    classes: str | None = None  # a file with one class name a line
+
+    def __post_init__(self) -> None:
+        if (self.onnx is None) == (self.arch is None):
+            raise ValueError("set either `arch` and `weights`, or `onnx`")
+        if self.arch is not None and self.weights is None:
+            raise ValueError("`arch` needs `weights`: a path, packaged:NAME, torchvision:IMAGENET1K_V1|V2 or random:SEED")
+        if self.onnx is not None and self.weights is not None:
+            raise ValueError("`weights` belongs to `arch`; an ONNX file carries its own")
+
+
+class Preprocess(Frozen):
+    """How a picture becomes an input: resize, centre crop, value * scale, then (value - mean) / std, per channel."""
+
+    size: tuple[int, int] = (224, 224)  # height, width
+    resize: int | None = None  # shorter side before the centre crop; absent: straight to size
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    scale: float = 1 / 255
+    color: Literal["RGB", "BGR", "L"] = "RGB"
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        channels = self.channels
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise ValueError(f"`mean` and `std` need {channels} value(s) for color {self.color}")
+        if min(self.size) < 1 or min(self.std) <= 0:
+            raise ValueError("`size` must be at least 1 and `std` above 0")
+        if self.resize is not None and self.resize < max(self.size):
+            raise ValueError(f"`resize` {self.resize} is smaller than the crop {list(self.size)}")
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.color == "L" else 3
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """The shape of one image as the network sees it."""
+        height, width = self.size
+        return (height, width, self.channels) if self.layout == "NHWC" else (self.channels, height, width)
+
+
+class Precision(Frozen):
+    """What the graph carries. `compute` is the type of everything that is not INT8."""
+
+    compute: Literal["fp32", "fp16"] = "fp32"
+    int8: bool = False
+    keep: tuple[str, ...] = ()  # layers left out of INT8: node or module names, `*` allowed
+    keep_fp32: tuple[str, ...] = ()  # layers left in FP32 where compute is fp16
+    weights: Literal["absmax", "mse"] = "absmax"  # how a weight's scale is chosen, per output channel
+    equalize: Literal["none", "pairs", "streams"] = "none"  # streams: pairs and whole residual streams
+    bias_correction: bool = False
+    reduce_range: bool | None = None  # 7-bit weights on the CPU; absent: only where the CPU has no VNNI
+    methods: dict[str, Method] = {}  # per tensor, instead of calibration.method
+
+    def __post_init__(self) -> None:
+        if self.keep and not self.int8:
+            raise ValueError("`keep` has no meaning without `int8 = true`")
+
+
+class Calibration(Frozen):
+    """The images that set the activation ranges, and the method that reads the range off each histogram."""
+
+    data: str = "packaged:fashion-train"
+    images: int = 512
+    method: Method = "entropy"
+    percentile: float = 99.99  # 99.9 | 99.99 | 99.999
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise ValueError("`images` must be at least 1: there is nothing to calibrate with")
+        if self.percentile not in (99.9, 99.99, 99.999):
+            raise ValueError("`percentile` must be 99.9, 99.99 or 99.999")
+
+
+class Build(Frozen):
+    """How a backend compiles. An option that the chosen library does not have is an error, never ignored."""
+
+    target: str = "cpu"
+    batch: tuple[int | tuple[int, int, int], ...] = (1, 8, 32)  # min, opt, max; or several such profiles
+    threads: int | None = None  # cpu; absent: all cores that the process may use
+    spin: bool | None = None  # cpu: whether idle threads spin; absent: no
+    workspace_mib: int | None = None
+    optimization_level: int | None = None  # 0 to 5
+    timing_cache: bool = False
+    hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
+    version_compatible: bool = False
+    refit: bool = False
+    strip_weights: bool = False
+
+    def __post_init__(self) -> None:
+        Target.parse_many(self.target)
+        if not self.batch or (not _is_profile(self.batch) and any(isinstance(b, int) for b in self.batch)):
+            raise ValueError("`batch` must be [min, opt, max], or a list of several such profiles")
+        for low, opt, high in self.profiles:
+            if not 1 <= low <= opt <= high:
+                raise ValueError(f"`batch` {[low, opt, high]} must be min <= opt <= max, from 1 up")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError("`threads` must be at least 1")
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise ValueError("`optimization_level` must be 0 to 5")
+
+    @property
+    def profiles(self) -> tuple[tuple[int, int, int], ...]:
+        """Each (min, opt, max)."""
+        batch: Any = self.batch
+        return (batch,) if _is_profile(batch) else batch
+
+    @property
+    def max_batch(self) -> int:
+        return max(high for _, _, high in self.profiles)
+
+
+class Accept(Frozen):
+    """What an engine is held to, against its reference on labelled images that calibration never saw."""
+
+    data: str | None = None
+    images: int | None = None  # at most so many; absent: all
+    max_top1_drop: float = 0.5  # percentage points, one-sided 95 % confidence
+    min_agreement: float = 0.98
+    max_p99_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_top1_drop < 0 or not 0 <= self.min_agreement <= 1:
+            raise ValueError("`max_top1_drop` must be 0 or more, and `min_agreement` 0 to 1")
+
+
+class Recipe(Frozen):
+    """One engine. Paths inside it are relative to the file it was read from (see `resolve`)."""
+
+    name: str
+    reference: Reference
+    preprocess: Preprocess = Preprocess()
+    precision: Precision = Precision()
+    calibration: Calibration = Calibration()
+    build: Build = Build()
+    accept: Accept = Accept()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise ValueError("`name` becomes a folder: letters, digits, dot, dash and underscore only")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a TOML file. Paths in it become absolute. Raises RecipeError with the file, the key and what is allowed."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"cannot read the recipe {path}: {error}") from error
+        return cls.parse(text, where=str(path)).resolve(path.parent)
+
+    @classmethod
+    def parse(cls, text: str, where: str = "recipe") -> Recipe:
+        """TOML text -> Recipe; raises RecipeError."""
+        try:
+            return msgspec.convert(_toml(text), cls)
+        except msgspec.ValidationError as error:
+            raise RecipeError(f"{where}: {_explain(str(error), text)}") from error
+        except ValueError as error:
+            raise RecipeError(f"{where}: not valid TOML: {error}") from error
+
+    def resolve(self, folder: Path) -> Recipe:
+        """The same recipe with paths made absolute against `folder`."""
+        reference = msgspec.structs.replace(
+            self.reference,
+            weights=_absolute(self.reference.weights, folder),
+            onnx=_absolute(self.reference.onnx, folder),
+            classes=_absolute(self.reference.classes, folder),
+        )
+        return msgspec.structs.replace(
+            self,
+            reference=reference,
+            calibration=msgspec.structs.replace(self.calibration, data=_absolute(self.calibration.data, folder)),
+            accept=msgspec.structs.replace(self.accept, data=_absolute(self.accept.data, folder)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without those that equal their default; `msgspec.toml.encode` writes them."""
+        return _strip(msgspec.to_builtins(self), msgspec.to_builtins(Recipe(name=self.name, reference=Reference(onnx="-"))))
+
+
+def _strip(value: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, dict) and isinstance(default.get(key), dict) and key != "methods":
+            if nested := _strip(item, default[key]):
+                result[key] = nested
+        elif item is not None and (key == "name" or item != default.get(key)):
+            result[key] = item
+    return result
+
+
+def _absolute(value: str | None, folder: Path) -> Any:
+    if value is None or re.match(r"(packaged|torchvision|random):", value):
+        return value
+    return str((folder / Path(value).expanduser()).absolute())
+
+
+def _toml(text: str) -> Any:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)
+
+
+def _explain(message: str, text: str) -> str:
+    """msgspec's message, with the key, the value that stands in the file, and the keys or values that are allowed."""
+    where = re.search(r" - at `\$\.?([^`]*)`", message)
+    path = where[1] if where else ""
+    value: Any = _toml(text)
+    kind: Any = Recipe
+    for part in [p for p in re.split(r"[.\[\]]+", path) if p and p != "..."]:
+        value = value[int(part)] if isinstance(value, list) and part.isdigit() else value.get(part) if isinstance(value, dict) else None
+        kind = next((f.type for f in msgspec.structs.fields(kind) if f.encode_name == part), None) if isinstance(kind, type) else None
+    unknown = re.match(r"Object contains unknown field `([^`]+)`", message)
+    if unknown and isinstance(kind, type):
+        table = f"[{path}]" if path else "the top level"
+        allowed = ", ".join(f.encode_name for f in msgspec.structs.fields(kind))
+        given = value.get(unknown[1]) if isinstance(value, dict) else None
+        return f"unknown key `{unknown[1]}` = {given!r} in {table}; allowed are {allowed}"
+    text_of = message.split(" - at ")[0]
+    literal = getattr(kind, "__args__", ())
+    choices = [c for arg in literal for c in getattr(arg, "__args__", (arg,)) if isinstance(c, (str, float))]
+    hint = f"; allowed are {', '.join(map(str, choices))}" if choices else ""
+    shown = f"`{path}` = {value!r}: " if path and not isinstance(value, dict) else f"[{path}]: " if path else ""
+    return f"{shown}{text_of[0].lower()}{text_of[1:]}{hint}"

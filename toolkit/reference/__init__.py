@@ -1,0 +1,1 @@
+"""The PyTorch reference: the ResNet family, its weights and its training. Everything here needs the `export` extra."""

@@ -1,0 +1,154 @@
+"""The reference: ResNet-18, 34, 50, 101 and 152 (He et al., 2015, arXiv:1512.03385, table 1), in PyTorch.
+
+Module and tensor names are torchvision's, so that its checkpoints and timm's load with `strict=True`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Version = Literal["v1", "v1.5"]
+Stem = Literal["imagenet", "small"]
+
+
+class Architecture(NamedTuple):
+    """Blocks per stage and the kind of block: all that tells one ResNet from another."""
+
+    bottleneck: bool
+    depths: tuple[int, int, int, int]
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "resnet18": Architecture(False, (2, 2, 2, 2)),
+    "resnet34": Architecture(False, (3, 4, 6, 3)),
+    "resnet50": Architecture(True, (3, 4, 6, 3)),
+    "resnet101": Architecture(True, (3, 4, 23, 3)),
+    "resnet152": Architecture(True, (3, 8, 36, 3)),
+}
+
+
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the resolution at stride 1; it has no bias, as BatchNorm follows."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+
+
+def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    """The shortcut of a block: identity (None) where shapes agree, a strided 1x1 convolution where they do not."""
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: float [N, inputs, H, W] -> [N, planes, H/stride, W/stride]."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int, version: Version, shortcut: bool) -> None:
+        super().__init__()
+        self.conv1 = conv(inputs, planes, 3, stride)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = conv(planes, planes, 3)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.downsample = projection(inputs, planes, stride) if shortcut else None
+        self.shortcut = shortcut
+
+    def residual(self, x: Tensor) -> Tensor:
+        """The branch that learns: what the block adds to its input."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _add(self, x)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut: float [N, inputs, H, W] -> [N, 4 * planes, H/stride, W/stride].
+
+    V1.5 puts the stride on the 3x3 convolution, the original V1 on the first 1x1, where it throws 3/4 of the input away.
+    """
+
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int, version: Version, shortcut: bool) -> None:
+        super().__init__()
+        outputs = planes * self.expansion
+        first, second = (stride, 1) if version == "v1" else (1, stride)
+        self.conv1 = conv(inputs, planes, 1, first)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = conv(planes, planes, 3, second)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = conv(planes, outputs, 1)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = projection(inputs, outputs, stride) if shortcut else None
+        self.shortcut = shortcut
+
+    def residual(self, x: Tensor) -> Tensor:
+        """The branch that learns: what the block adds to its input."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.bn3(self.conv3(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _add(self, x)
+
+
+def _add(block: BasicBlock | Bottleneck, x: Tensor) -> Tensor:
+    residual = block.residual(x)
+    if not block.shortcut:
+        return block.relu(residual)
+    return block.relu(residual + (x if block.downsample is None else block.downsample(x)))
+
+
+class ResNet(nn.Module):
+    """float32 [N, channels, H, W] -> logits float32 [N, classes].
+
+    `width` scales every channel count (1.0: 64, 128, 256, 512). The `small` stem is one 3x3 convolution of stride 2 without
+    the max-pool, for images of 28 to 64 pixels. `shortcut=False` gives the plain network that the paper compares with.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        *,
+        classes: int = 1000,
+        channels: int = 3,
+        width: float = 1.0,
+        stem: Stem = "imagenet",
+        version: Version = "v1.5",
+        shortcut: bool = True,
+    ) -> None:
+        super().__init__()
+        kind = ARCHITECTURES[arch]
+        base = round(64 * width)
+        block = Bottleneck if kind.bottleneck else BasicBlock
+        small = stem == "small"
+        self.conv1 = conv(channels, base, 3 if small else 7, 2)
+        self.bn1 = nn.BatchNorm2d(base)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
+        inputs = base
+        for stage, depth in enumerate(kind.depths):
+            planes = base << stage
+            blocks = []
+            for index in range(depth):
+                stride = 2 if stage > 0 and index == 0 else 1
+                blocks.append(block(inputs, planes, stride, version, shortcut))
+                inputs = planes * block.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(inputs, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+        return self.fc(torch.flatten(self.avgpool(x), 1))

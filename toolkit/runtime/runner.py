@@ -1,0 +1,83 @@
+"""Runner: a live engine. ndarray in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toolkit import images
+from toolkit.errors import ClosedError, InputError
+from toolkit.manifest import Manifest
+from toolkit.types import Array, Executor, Float
+
+
+class Prediction(NamedTuple):
+    """One class of an answer; `probability` is the softmax of the logits."""
+
+    label: str
+    index: int
+    probability: float
+
+
+class Runner:
+    """float32 [N, C, H, W] (or [N, H, W, C] where the manifest says NHWC) -> logits float32 [N, classes].
+
+    Any N from 1 up: a batch that the engine cannot take at once is split. Threads may call it at once. It is a context
+    manager; using it after `close` raises ClosedError. A wrong shape, dtype or an empty batch raises InputError.
+    """
+
+    def __init__(self, manifest: Manifest, executor: Executor) -> None:
+        self.manifest = manifest
+        self._executor: Executor | None = executor
+        self._run = executor.run
+        self._max = executor.max_batch or (1 << 62)
+        spec = manifest.inputs[0]
+        self._shape = tuple(spec.shape[1:])
+        self._dtype = np.dtype(spec.dtype)
+
+    def __call__(self, batch: Array) -> Float:
+        if self._executor is None:
+            raise ClosedError(f"the runner of {self.manifest.name} is closed", remedy="Load the engine again")
+        self._check(batch)
+        if len(batch) <= self._max:
+            return self._run(batch)
+        return np.concatenate([self._run(batch[i : i + self._max]) for i in range(0, len(batch), self._max)])
+
+    def classify(self, pictures: Iterable[Any] | Any, top: int = 5) -> list[list[Prediction]]:
+        """The `top` classes of each picture: paths, Pillow images or uint8 arrays [H, W] or [H, W, 3]; one or many."""
+        many = images.as_list(pictures)
+        batch = np.stack([images.preprocess(picture, self.manifest.preprocess) for picture in many])
+        return [self._best(logits, top) for logits in self(batch)]
+
+    def _best(self, logits: Float, top: int) -> list[Prediction]:
+        exponent = np.exp(logits - logits.max(), dtype=np.float64)
+        probability = exponent / exponent.sum()
+        names = self.manifest.classes
+        order = np.argsort(-logits, kind="stable")[:top]
+        return [Prediction(names[i] if names else str(i), int(i), float(probability[i])) for i in order]
+
+    def _check(self, batch: Array) -> None:
+        shape = getattr(batch, "shape", None)
+        if shape is None or len(shape) == 0 or shape[1:] != self._shape:
+            want = ", ".join(["N", *map(str, self._shape)])
+            got = f"an array of shape {list(shape)}" if shape is not None else type(batch).__name__
+            raise InputError(f"{self.manifest.name} takes [{want}], not {got}")
+        if batch.dtype != self._dtype:
+            raise InputError(f"{self.manifest.name} takes {self._dtype}, not {batch.dtype}", remedy=f"Use batch.astype('{self._dtype}')")
+        if shape[0] == 0:
+            raise InputError(f"{self.manifest.name} was given a batch of 0 images")
+
+    def close(self) -> None:
+        """Free what the engine holds. A second call does nothing."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.close()
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
