@@ -82,3 +82,14 @@ class Classifier(Protocol):
     """Whatever answers a batch with logits: a Runner, the PyTorch reference, a test's stand-in."""
 
     def __call__(self, batch: Array) -> Float: ...
+
+
+class Compiled(Frozen):
+    """What a backend's `compile` left in the engine's folder, and how it did it: the manifest's share of the facts."""
+
+    file: str
+    device: str
+    versions: dict[str, str]
+    settings: dict[str, Any] = {}
+    hashes: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
