@@ -1,0 +1,94 @@
+"""PyTorch -> Graph, through torch's own exporter. Nodes and tensors then bear the names of the modules they came from."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from ast import literal_eval
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from torch import nn
+
+from toolkit.errors import GraphError
+from toolkit.graph.edit import finish
+from toolkit.graph.fold import fold
+from toolkit.recipe import Preprocess
+
+OPSET = 18
+SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def export(model: nn.Module, preprocess: Preprocess) -> ir.Model:
+    """An FP32 graph: `input` [N, C, H, W] -> `logits` [N, classes], any N from 1 up, BatchNorm folded.
+
+    A convolution is called after its module (`layer1.0.conv1`), other nodes after the module they stand in and their
+    operator (`layer1.0.add`); a node's output has the node's name. Raises GraphError where torch cannot export.
+    """
+    model = model.eval()
+    example = torch.zeros(2, *preprocess.input_shape)
+    try:
+        program = _quietly_export(model, example)
+    except Exception as error:  # torch raises whatever a step of its trace raised
+        raise GraphError(f"torch cannot export this model: {str(error).splitlines()[0]}") from error
+    graph = program.model
+    _name_after_modules(graph, {name for name, module in model.named_modules() if not list(module.children())})
+    ClearMetadataAndDocStringPass()(graph)
+    graph.producer_name, graph.producer_version = "resnet-deploy", None
+    return fold(finish(graph))
+
+
+def _quietly_export(model: nn.Module, example: torch.Tensor) -> torch.onnx.ONNXProgram:
+    """torch's exporter, without its progress lines and its warnings about packages that are not needed."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+                input_names=["input"],
+                output_names=["logits"],
+                opset_version=OPSET,
+                verbose=False,
+            )
+    finally:
+        log.setLevel(level)
+    assert program is not None
+    return program
+
+
+def _name_after_modules(model: ir.Model, leaves: set[str]) -> None:
+    """`leaves` are the modules without children: a node of one has its name, a node of a block adds its operator."""
+    taken = {value.name or "" for value in (*model.graph.inputs, *model.graph.initializers.values())}
+    for node in model.graph:
+        weight = node.inputs[1].name or "" if node.op_type in ("Conv", "Gemm") and node.inputs[1] is not None else ""
+        scope = literal_eval(node.metadata_props.get(SCOPES, "['', '']"))[-2]
+        if weight.endswith(".weight"):
+            name = weight.removesuffix(".weight")
+            if len(node.inputs) > 2 and node.inputs[2] is not None:
+                node.inputs[2].name = f"{name}.bias"
+        elif scope in leaves:
+            name = scope
+        else:
+            name = f"{scope}.{node.op_type.lower()}" if scope else node.op_type.lower()
+        node.name = _free(name, taken)
+        taken.add(node.name)
+        for index, output in enumerate(node.outputs):
+            if not output.is_graph_output():
+                output.name = node.name if index == 0 else f"{node.name}.{index}"
+
+
+def _free(name: str, taken: set[str]) -> str:
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}_{count}"
+    return free
