@@ -60,7 +60,8 @@ class BasicBlock(nn.Module):
     def residual(self, x: Tensor) -> Tensor:
         """The branch that learns: what the block adds to its input."""
         x = self.relu(self.bn1(self.conv1(x)))
-        return self.bn2(self.conv2(x))
+        result: Tensor = self.bn2(self.conv2(x))
+        return result
 
     def forward(self, x: Tensor) -> Tensor:
         return _add(self, x)
@@ -92,17 +93,19 @@ class Bottleneck(nn.Module):
         """The branch that learns: what the block adds to its input."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
-        return self.bn3(self.conv3(x))
+        result: Tensor = self.bn3(self.conv3(x))
+        return result
 
     def forward(self, x: Tensor) -> Tensor:
         return _add(self, x)
 
 
 def _add(block: BasicBlock | Bottleneck, x: Tensor) -> Tensor:
-    residual = block.residual(x)
-    if not block.shortcut:
-        return block.relu(residual)
-    return block.relu(residual + (x if block.downsample is None else block.downsample(x)))
+    total = block.residual(x)
+    if block.shortcut:
+        total = total + (x if block.downsample is None else block.downsample(x))
+    result: Tensor = block.relu(total)
+    return result
 
 
 class ResNet(nn.Module):
@@ -133,6 +136,7 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
         inputs = base
+        stages = []
         for stage, depth in enumerate(kind.depths):
             planes = base << stage
             blocks = []
@@ -140,7 +144,8 @@ class ResNet(nn.Module):
                 stride = 2 if stage > 0 and index == 0 else 1
                 blocks.append(block(inputs, planes, stride, version, shortcut))
                 inputs = planes * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(inputs, classes)
         for module in self.modules():
@@ -151,4 +156,5 @@ class ResNet(nn.Module):
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
-        return self.fc(torch.flatten(self.avgpool(x), 1))
+        logits: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
+        return logits

@@ -70,8 +70,8 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Top-1 in percent."""
     model.eval()
     with torch.inference_mode():
-        right = sum((model(x).argmax(1) == y).sum().item() for x, y in zip(images.split(500), labels.split(500), strict=True))
-    return 100.0 * right / len(labels)
+        answers = torch.cat([model(x).argmax(1) for x in torch.split(images, 500)])
+    return 100.0 * (answers == labels).sum().item() / len(labels)
 
 
 def as_stored(model: nn.Module) -> dict[str, Tensor]:
@@ -86,7 +86,9 @@ def train(recipe: TrainingRecipe, data: Path, out: Path) -> float:
     random = torch.Generator().manual_seed(recipe.seed)
     (images, labels), (test_images, test_labels) = load_split(data, "train"), load_split(data, "t10k")
     model = ResNet(recipe.arch, classes=10, channels=1, width=recipe.width, stem=recipe.stem)
-    model = model.to(memory_format=torch.channels_last)
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     decay = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
@@ -100,7 +102,7 @@ def train(recipe: TrainingRecipe, data: Path, out: Path) -> float:
         for epoch in range(1, recipe.epochs + 1):
             start, total = time.perf_counter(), 0.0
             model.train()
-            for index in torch.randperm(len(images), generator=random).split(recipe.batch)[:steps]:
+            for index in torch.split(torch.randperm(len(images), generator=random), recipe.batch)[:steps]:
                 x = augment(images[index], recipe.shift, random).contiguous(memory_format=torch.channels_last)
                 loss = lossfn(model(x), labels[index])
                 optimiser.zero_grad(set_to_none=True)
@@ -111,7 +113,8 @@ def train(recipe: TrainingRecipe, data: Path, out: Path) -> float:
                 progress.advance(bar)
             top1 = accuracy(model, test_images, test_labels)
             seconds = round(time.perf_counter() - start, 1)
-            print(json.dumps({"epoch": epoch, "loss": round(total / steps, 4), "top1": top1, "seconds": seconds}), file=log, flush=True)
+            line = {"epoch": epoch, "loss": round(total / steps, 4), "top1": top1, "seconds": seconds}
+            print(json.dumps(line), file=log, flush=True)
     stored = as_stored(model)
     metadata = {"arch": recipe.arch, "width": str(recipe.width), "stem": recipe.stem, "seed": str(recipe.seed)}
     save_file(stored, out / f"{recipe.name}.safetensors", metadata)
