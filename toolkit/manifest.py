@@ -20,7 +20,7 @@ MANIFEST = "manifest.json"
 VERSION = 1
 
 
-class Profile(Frozen):
+class Profile(Frozen, frozen=True):
     """One optimisation profile: the batches it takes and the one it is fastest at."""
 
     min: int
@@ -28,7 +28,7 @@ class Profile(Frozen):
     max: int
 
 
-class Manifest(Frozen):
+class Manifest(Frozen, frozen=True):
     """What an engine is, what it was made of and by what.
 
     `hashes` are SHA-256 in hex: `file` (the compiled file), and, where they apply, `weights`, `onnx` (the final graph),

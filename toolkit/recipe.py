@@ -20,7 +20,7 @@ def _is_profile(batch: tuple[Any, ...]) -> bool:
     return len(batch) == 3 and all(isinstance(b, int) for b in batch)
 
 
-class Reference(Frozen):
+class Reference(Frozen, frozen=True):
     """What the engine must agree with: a PyTorch ResNet (`arch`, `weights`) or any ONNX image classifier (`onnx`)."""
 
     arch: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] | None = None
@@ -41,7 +41,7 @@ class Reference(Frozen):
             raise ValueError("`weights` belongs to `arch`; an ONNX file carries its own")
 
 
-class Preprocess(Frozen):
+class Preprocess(Frozen, frozen=True):
     """How a picture becomes an input: resize, centre crop, value * scale, then (value - mean) / std, per channel."""
 
     size: tuple[int, int] = (224, 224)  # height, width
@@ -73,7 +73,7 @@ class Preprocess(Frozen):
         return (height, width, self.channels) if self.layout == "NHWC" else (self.channels, height, width)
 
 
-class Precision(Frozen):
+class Precision(Frozen, frozen=True):
     """What the graph carries. `compute` is the type of everything that is not INT8."""
 
     compute: Literal["fp32", "fp16"] = "fp32"
@@ -91,7 +91,7 @@ class Precision(Frozen):
             raise ValueError("`keep` has no meaning without `int8 = true`")
 
 
-class Calibration(Frozen):
+class Calibration(Frozen, frozen=True):
     """The images that set the activation ranges, and the method that reads the range off each histogram."""
 
     data: str = "packaged:fashion-train"
@@ -106,7 +106,7 @@ class Calibration(Frozen):
             raise ValueError("`percentile` must be 99.9, 99.99 or 99.999")
 
 
-class Build(Frozen):
+class Build(Frozen, frozen=True):
     """How a backend compiles. An option that the chosen library does not have is an error, never ignored."""
 
     target: str = "cpu"
@@ -144,7 +144,7 @@ class Build(Frozen):
         return max(high for _, _, high in self.profiles)
 
 
-class Accept(Frozen):
+class Accept(Frozen, frozen=True):
     """What an engine is held to, against its reference on labelled images that calibration never saw."""
 
     data: str | None = None
@@ -158,7 +158,7 @@ class Accept(Frozen):
             raise ValueError("`max_top1_drop` must be 0 or more, and `min_agreement` 0 to 1")
 
 
-class Recipe(Frozen):
+class Recipe(Frozen, frozen=True):
     """One engine. Paths inside it are relative to the file it was read from (see `resolve`)."""
 
     name: str

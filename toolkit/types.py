@@ -23,7 +23,7 @@ class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The base of every struct: immutable, built by keyword, strict about unknown keys."""
 
 
-class TensorSpec(Frozen):
+class TensorSpec(Frozen, frozen=True):
     """One input or output of an engine; `N` in `shape` stands for the batch."""
 
     name: str
@@ -84,7 +84,7 @@ class Classifier(Protocol):
     def __call__(self, batch: Array) -> Float: ...
 
 
-class Compiled(Frozen):
+class Compiled(Frozen, frozen=True):
     """What a backend's `compile` left in the engine's folder, and how it did it: the manifest's share of the facts."""
 
     file: str

@@ -33,15 +33,15 @@ def initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
     suffix = 1
     while free in taken:
         free, suffix = f"{name}_{suffix}", suffix + 1
-    tensor = ir.tensor(np.ascontiguousarray(array), name=free)
-    value = ir.Value(name=free, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=free)
+    value = ir.Value(name=free, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
 
 
 def sole_consumer(value: ir.Value) -> ir.Node | None:
     """The one node that reads `value`, where there is just one and `value` is no output of the graph."""
-    uses = value.uses()
+    uses = tuple(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
@@ -78,8 +78,8 @@ def require_matches(graph: ir.Model, patterns: Iterable[str], key: str) -> None:
     names = [node.name for node in graph.graph if node.name]
     for pattern in patterns:
         if not any(matches(name, [pattern]) for name in names):
-            layers = [node.name for node in graph.graph if weight_of(node) is not None]
-            raise GraphError(f"`{key}` names '{pattern}', which is no layer of this graph", remedy=f"Layers are {', '.join(map(str, layers[:8]))}, ...")
+            layers = ", ".join(str(node.name) for node in list(graph.graph) if weight_of(node) is not None)
+            raise GraphError(f"`{key}` names '{pattern}', which is no layer of this graph", remedy=f"Layers are {layers}")
 
 
 def finish(model: ir.Model) -> ir.Model:

@@ -39,7 +39,7 @@ def _fold_batchnorm(norm: ir.Node) -> None:
     x, *statistics = norm.inputs
     gamma, beta, mean, variance = (constant(value) for value in statistics[:4])
     if x is None or gamma is None or beta is None or mean is None or variance is None:
-        raise GraphError(f"BatchNorm '{norm.name}' computes its statistics while it runs", remedy="Export the model in inference mode")
+        raise GraphError(f"BatchNorm '{norm.name}' needs its statistics as constants", remedy="Export in inference mode")
     scale = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + attribute(norm, "epsilon", 1e-5))
     shift = beta - mean * scale
     conv = x.producer()
@@ -59,17 +59,17 @@ def _fold_batchnorm(norm: ir.Node) -> None:
     shift = shift if bias is None else shift + bias * scale
     name = conv.inputs[1].name or conv.name or ""  # type: ignore[union-attr]
     stem = name.removesuffix(".weight")
-    new = [initializer(norm.graph, name, folded.astype(np.float32)), initializer(norm.graph, f"{stem}.bias", shift.astype(np.float32))]
     conv.resize_inputs(3)
-    conv.replace_input_with(1, new[0])
-    conv.replace_input_with(2, new[1])
+    conv.replace_input_with(1, initializer(norm.graph, name, folded.astype(np.float32)))
+    conv.replace_input_with(2, initializer(norm.graph, f"{stem}.bias", shift.astype(np.float32)))
     _bypass(norm)
 
 
 def _bypass(node: ir.Node) -> None:
     """Rule 2: readers of the node's output read its input."""
     source, output = node.inputs[0], node.outputs[0]
-    assert source is not None and node.graph is not None
+    assert source is not None
+    assert node.graph is not None
     if output.is_graph_output():
         if source.is_graph_input() or source.is_initializer() or source.is_graph_output():
             return  # a graph must not hand out its own input: the Identity stays

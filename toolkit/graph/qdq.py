@@ -1,0 +1,151 @@
+"""Quantisation: Q/DQ pairs on activations, INT8 weights behind a DequantizeLinear. One set of ranges serves every scheme.
+
+A scheme says where the pairs go (`scheme_cpu.py`, `scheme_tensorrt.py`) and whether activations are symmetric; this file puts
+them there. Weights are int8, symmetric, one scale an output channel. A bias stays float32: ONNX Runtime quantises it while it
+fuses, and TensorRT refuses it quantised.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from toolkit.errors import CalibrationError
+from toolkit.graph.edit import (
+    attribute,
+    constant,
+    finish,
+    initializer,
+    make,
+    output_axis,
+    require_matches,
+    weight_of,
+)
+from toolkit.graph.scheme_cpu import Edge, cpu_edges, fused_relu, origin
+from toolkit.graph.scheme_tensorrt import tensorrt_edges
+from toolkit.recipe import Calibration, Method, Precision
+from toolkit.types import Array
+
+Scheme = Literal["cpu", "tensorrt"]
+
+
+class HasRanges(Protocol):
+    """What quantisation asks of Ranges."""
+
+    def range(self, tensor: str, method: Method, percentile: float = 99.99) -> tuple[float, float]: ...
+
+
+def quantize(
+    model: ir.Model,
+    ranges: HasRanges,
+    precision: Precision,
+    calibration: Calibration,
+    *,
+    scheme: Scheme = "cpu",
+    reduce_range: bool = False,
+) -> ir.Model:
+    """FP32 graph -> the same graph with Q/DQ pairs placed as `scheme` says; layers in `precision.keep` stay as they are.
+
+    `reduce_range` gives weights 7 bits, so that two products cannot overflow the 16-bit sums of a CPU without VNNI.
+    Raises CalibrationError for a tensor that has no range, GraphError for a pattern in `keep` that fits no layer.
+    """
+    require_matches(model, precision.keep, "precision.keep")
+    model = model.clone()
+    symmetric = scheme == "tensorrt"
+    edges = tensorrt_edges(model, precision.keep) if symmetric else cpu_edges(model, precision.keep)
+    if not edges:
+        raise CalibrationError("nothing is left to quantise", remedy="Shorten `precision.keep` or set `int8 = false`")
+    sources = [origin(edge.value).name or "" for edge in edges]  # before any pair hides the way to them
+    for edge, name in zip(edges, sources, strict=True):
+        low, high = ranges.range(name, precision.methods.get(name, calibration.method), calibration.percentile)
+        scale, zero = activation_scale(low, high, symmetric)
+        _insert_pair(model.graph, edge, scale, zero)
+    for node in list(model.graph):
+        if weight_of(node) is not None and _reads_quantised(node):
+            _quantise_weight(node, precision.weights, reduce_range)
+            if scheme == "cpu" and node.op_type == "Gemm":
+                _split_bias(node)
+    return finish(model)
+
+
+def activation_scale(low: float, high: float, symmetric: bool) -> tuple[float, Array]:
+    """Scale and zero point of a tensor with values in [low, high]: real = scale * (q - zero).
+
+    Symmetric: int8, scale = max(|low|, |high|) / 127, zero point 0. Otherwise uint8 over [min(low, 0), max(high, 0)], so that
+    0 is a value exactly. A tensor that is 0 everywhere has scale 1.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    if symmetric:
+        scale = max(-low, high) / 127
+        return (scale if scale >= np.finfo(np.float32).tiny else 1.0), np.array(0, np.int8)
+    scale = (high - low) / 255
+    if scale < np.finfo(np.float32).tiny:
+        return 1.0, np.array(0, np.uint8)
+    return scale, np.array(round(-low / scale), np.uint8)
+
+
+def _insert_pair(graph: ir.Graph, edge: Edge, scale: float, zero: Array) -> None:
+    value, name = edge.value, edge.value.name or ""
+    readers = [use for use in value.uses() if edge.readers is None or use.node in edge.readers]
+    step = initializer(graph, f"{name}.scale", np.array(scale, np.float32))
+    parameters = [step, initializer(graph, f"{name}.zero_point", zero)]
+    quantise = make("QuantizeLinear", [value, *parameters], f"{name}.quantize", output=f"{name}.quantized")
+    dequantise = make("DequantizeLinear", [quantise.outputs[0], *parameters], f"{name}.dequantize", output=f"{name}.dequantized")
+    producer = value.producer()
+    if producer is None:
+        first = graph[0]
+        graph.insert_before(first, [quantise, dequantise])
+    else:
+        graph.insert_after(producer, [quantise, dequantise])
+    for node, index in readers:
+        node.replace_input_with(index, dequantise.outputs[0])
+
+
+def _reads_quantised(node: ir.Node) -> bool:
+    producer = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return producer is not None and producer.op_type == "DequantizeLinear"
+
+
+def _split_bias(gemm: ir.Node) -> None:
+    """ONNX Runtime fuses no Gemm with a float bias: Gemm(x, w, b) -> Gemm(x, w) + b, the sum under the old name."""
+    bias = gemm.inputs[2] if len(gemm.inputs) > 2 else None
+    if bias is None or attribute(gemm, "beta", 1.0) != 1.0 or fused_relu(gemm.outputs[0]) is not None:
+        return
+    output = gemm.outputs[0]
+    total = make("Add", [output, bias], f"{gemm.name}.add_bias", output=output.name)
+    total.outputs[0].shape, total.outputs[0].type = output.shape, output.type
+    gemm.resize_inputs(2)
+    output.name = f"{output.name}.without_bias"
+    assert gemm.graph is not None
+    gemm.graph.insert_after(gemm, total)
+    for node, index in [use for use in output.uses() if use.node is not total]:
+        node.replace_input_with(index, total.outputs[0])
+    outputs = gemm.graph.outputs
+    for index, value in enumerate(outputs):
+        if value is output:
+            outputs[index] = total.outputs[0]
+
+
+def _quantise_weight(node: ir.Node, method: Literal["absmax", "mse"], reduce_range: bool) -> None:
+    weight = node.inputs[1]
+    array = constant(weight)
+    assert weight is not None and array is not None  # as `weight_of` has seen
+    assert node.graph is not None
+    name, graph = weight.name or node.name or "", node.graph
+    axis = output_axis(node) % array.ndim
+    limit = 63 if reduce_range else 127
+    others = tuple(i for i in range(array.ndim) if i != axis)
+    scale = (np.abs(array).max(axis=others) / limit).astype(np.float32)
+    scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
+    shape = [-1 if i == axis else 1 for i in range(array.ndim)]
+    quantised = np.clip(np.rint(array / scale.reshape(shape)), -limit, limit).astype(np.int8)
+    inputs = [
+        initializer(graph, f"{name}.quantized", quantised),
+        initializer(graph, f"{name}.scale", scale),
+        initializer(graph, f"{name}.zero_point", np.zeros(scale.shape, np.int8)),
+    ]
+    dequantise = make("DequantizeLinear", inputs, f"{name}.dequantize", output=f"{name}.dequantized", axis=axis)
+    graph.insert_before(node, dequantise)
+    node.replace_input_with(1, dequantise.outputs[0])
