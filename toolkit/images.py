@@ -24,9 +24,8 @@ from toolkit.types import Array, Float
 
 PACKAGED = Path(__file__).parent / "packaged"
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _NO_IMAGE = f"Images end in {', '.join(SUFFIXES)}"
-__all__ = ["Images", "as_list", "open_data", "preprocess", "read_idx"]
+__all__ = ["Images", "as_list", "open_data", "preprocess", "read_classes", "read_idx"]
 
 
 class Images:
@@ -93,7 +92,8 @@ def open_data(
 
     `limit` keeps the first so many; a class folder is interleaved (the first image of each class, then the second, ...), so that
     any such share holds every class. `labelled` demands labels of two classes or more. Labels number the class folders in the
-    order of their names, unless every folder's name is in `classes` (the model's own, in its order): then they follow that.
+    order of their names, unless every folder's name is in `classes` (the model's own, in its order), or is the first word of one
+    of them: then they follow that, and the folders may be a part of the classes.
     Raises DataError.
     """
     if limit is not None and limit < 1:
@@ -110,6 +110,19 @@ def open_data(
     if labelled:
         _check_labels(data)
     return data
+
+
+def read_classes(spec: str) -> tuple[str, ...]:
+    """Class names in the model's order: a text file with one a line, or `packaged:NAME`. Raises DataError."""
+    kind, _, name = spec.partition(":")
+    path = PACKAGED / f"{name}-classes.txt" if kind == "packaged" else Path(spec)
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").strip().splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the class names {path} cannot be read: {error}", remedy="Give a text file, one name a line") from error
+    if "" in names or not names:
+        raise DataError(f"{path}: line {names.index('') + 1 if names else 1} names no class")
+    return names
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -136,7 +149,7 @@ def _packaged(spec: str, preprocess: Preprocess, limit: int | None) -> Images:
         raise DataError(f"no data named '{name}' is packaged", remedy=f"Packaged are: {', '.join(names)}")
     pixels = read_idx(PACKAGED / f"{name}-images.idx.gz")[:limit]
     labels = read_idx(PACKAGED / f"{name}-labels.idx.gz")[:limit].astype(np.int64)
-    return Images(spec, pixels, preprocess, labels=labels, classes=FASHION)
+    return Images(spec, pixels, preprocess, labels=labels, classes=read_classes(f"packaged:{name.partition('-')[0]}"))
 
 
 def _array(path: Path, preprocess: Preprocess, limit: int | None) -> Images:
@@ -175,14 +188,16 @@ def _folder(root: Path, preprocess: Preprocess, limit: int | None, classes: Sequ
 
 def _numbering(root: Path, folders: list[str], classes: Sequence[str] | None) -> tuple[tuple[str, ...], dict[str, int]]:
     """The class names, and the label of each folder."""
-    if classes is None or not set(folders) <= set(classes):
+    number = {name.split()[0]: label for label, name in enumerate(classes or ())}
+    number.update({name: label for label, name in enumerate(classes or ())})
+    if classes is None or not set(folders) <= set(number):
         if classes is not None and len(classes) != len(folders):
-            odd = next(name for name in folders if name not in classes)
+            odd = next(name for name in folders if name not in number)
             what = f"{root} has {len(folders)} class folders, the model {len(classes)}, and '{odd}' is none of their names"
             raise DataError(what, remedy="Name the folders as the model names its classes, or give all of them")
         names = tuple(classes or folders)
         return names, {folder: label for label, folder in enumerate(folders)}
-    return tuple(classes), {folder: list(classes).index(folder) for folder in folders}
+    return tuple(classes), number
 
 
 def _images_under(folder: Path, *, deep: bool) -> list[Path]:

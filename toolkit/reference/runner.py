@@ -1,0 +1,64 @@
+"""The PyTorch reference as a Runner, so that one accuracy function and one bench serve it and every engine alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from toolkit.images import read_classes
+from toolkit.manifest import Manifest
+from toolkit.recipe import Recipe
+from toolkit.reference.weights import digest, load_reference
+from toolkit.runtime.runner import Runner
+from toolkit.types import Array, Float, Progress, TensorSpec
+
+
+class TorchExecutor:
+    """A module in eval mode behind the Executor protocol; it takes any N."""
+
+    max_batch: int | None = None
+
+    def __init__(self, model: nn.Module, *, channels_last_input: bool = False) -> None:
+        self._model: nn.Module | None = model
+        self._nhwc = channels_last_input
+
+    def run(self, batch: Array) -> Float:
+        assert self._model is not None
+        # torch warns of arrays that cannot be written, such as a memory-mapped file's
+        images = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
+        with torch.inference_mode():
+            logits: Float = self._model(images.permute(0, 3, 1, 2) if self._nhwc else images).numpy()
+        return logits
+
+    def close(self) -> None:
+        self._model = None
+
+
+def open_reference(recipe: Recipe, threads: int | None = None, progress: Progress | None = None) -> Runner:
+    """The recipe's PyTorch reference on the CPU, in FP32. Raises WeightsError.
+
+    `threads` is torch's thread count, which it keeps for the whole process; absent, it stays as it is.
+    """
+    classes = read_classes(recipe.reference.classes) if recipe.reference.classes else None
+    how = recipe.preprocess
+    model = load_reference(recipe.reference, channels=how.channels, classes=len(classes or ()) or 1000, progress=progress)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    manifest = Manifest(
+        name=f"{recipe.name}-reference",
+        target="cpu",
+        file="",
+        precision="fp32",
+        inputs=(TensorSpec(name="input", dtype="float32", shape=("N", *how.input_shape)),),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=("N", model.fc.out_features)),),
+        profiles=(),
+        preprocess=how,
+        classes=classes,
+        hashes={"weights": digest(model)},
+        versions={"torch": torch.__version__},
+        device="PyTorch on the CPU",
+        settings={"threads": torch.get_num_threads()},
+        recipe=recipe.to_dict(),
+    )
+    return Runner(manifest, TorchExecutor(model, channels_last_input=how.layout == "NHWC"))
