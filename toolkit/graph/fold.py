@@ -1,11 +1,12 @@
 """Folds what inference does not need: BatchNorm into convolutions, Dropout and Identity away, pooling into its own operator.
 
-Rules, in order, until none applies:
-1. Conv -> BatchNormalization becomes Conv: W' = W * g / sqrt(v + e), b' = (b - m) * g / sqrt(v + e) + beta (Jacob et al., 2018,
-   arXiv:1712.05877, section 3.2), computed in float64.
+Rules, in graph order:
+1. Conv -> BatchNormalization, Mul or Add with one constant a channel becomes Conv: with y = v * scale + shift, W' = W * scale and
+   b' = b * scale + shift, computed in float64. BatchNorm has scale = g / sqrt(v + e), shift = beta - m * scale (Jacob et al.,
+   2018, arXiv:1712.05877, section 3.2). A BatchNorm that no convolution precedes becomes Mul and Add.
 2. Dropout and Identity in inference are their input.
-3. ReduceMean over the spatial axes becomes GlobalAveragePool, and a Reshape or Squeeze of [N, C, 1, 1] to [N, C] becomes
-   Flatten: the forms that every backend has a kernel for, in INT8 too, and that hold for any N.
+3. ReduceMean over the spatial axes becomes GlobalAveragePool, a Reshape or Squeeze of [N, C, 1, 1] to [N, C] becomes Flatten, and
+   Sum of two becomes Add: the forms that every backend has a kernel for, in INT8 too, and that hold for any N.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import onnx_ir as ir
 
 from toolkit.errors import GraphError
 from toolkit.graph.edit import attribute, constant, finish, initializer, insert_before, make, sole_consumer
+from toolkit.types import Array
 
 
 def fold(model: ir.Model) -> ir.Model:
@@ -23,46 +25,78 @@ def fold(model: ir.Model) -> ir.Model:
     for node in list(model.graph):
         if node.domain:
             continue
-        if node.op_type == "BatchNormalization":
-            _fold_batchnorm(node)
+        affine = _affine(node)
+        if affine is not None:
+            _fold_affine(node, *affine)
         elif node.op_type in ("Identity", "Dropout"):
             _bypass(node)
         elif node.op_type == "ReduceMean" and _is_spatial_mean(node):
             _replace(node, make("GlobalAveragePool", [node.inputs[0]], node.name or ""))
         elif node.op_type in ("Reshape", "Squeeze") and _is_flatten(node):
             _replace(node, make("Flatten", [node.inputs[0]], node.name or "", axis=1))
+        elif node.op_type == "Sum" and len(node.inputs) == 2:
+            _replace(node, make("Add", node.inputs, node.name or ""))
     return finish(model)
 
 
-def _fold_batchnorm(norm: ir.Node) -> None:
-    """Rule 1. A BatchNorm that no convolution precedes becomes Mul and Add."""
-    x, *statistics = norm.inputs
-    gamma, beta, mean, variance = (constant(value) for value in statistics[:4])
-    if x is None or gamma is None or beta is None or mean is None or variance is None:
-        raise GraphError(f"BatchNorm '{norm.name}' needs its statistics as constants", remedy="Export in inference mode")
-    scale = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + attribute(norm, "epsilon", 1e-5))
-    shift = beta - mean * scale
-    conv = x.producer()
+def _affine(node: ir.Node) -> tuple[ir.Value, Array, Array] | None:
+    """(x, scale, shift), each float64 [C], where the node computes x * scale + shift a channel; else None."""
+    if node.op_type == "BatchNormalization":
+        x, *statistics = node.inputs
+        gamma, beta, mean, variance = (constant(value) for value in statistics[:4])
+        if x is None or gamma is None or beta is None or mean is None or variance is None:
+            raise GraphError(f"BatchNorm '{node.name}' needs its statistics as constants", remedy="Export in inference mode")
+        scale = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + attribute(node, "epsilon", 1e-5))
+        return x, scale, beta - mean * scale
+    if node.op_type not in ("Mul", "Add"):
+        return None
+    for x, operand in (node.inputs, node.inputs[::-1]):
+        array = constant(operand)
+        conv = x.producer() if x is not None else None
+        weight = constant(conv.inputs[1]) if conv is not None and conv.op_type == "Conv" else None
+        if x is None or array is None or weight is None or not _is_per_channel(array, len(weight), weight.ndim):
+            continue
+        vector = np.broadcast_to(array.astype(np.float64).ravel(), len(weight))
+        return (x, vector, np.zeros(len(weight))) if node.op_type == "Mul" else (x, np.ones(len(weight)), vector)
+    return None
+
+
+def _is_per_channel(array: Array, channels: int, rank: int) -> bool:
+    shape = (1,) * (rank - array.ndim) + array.shape
+    return array.size == 1 or (len(shape) == rank and shape[1] == channels == array.size)
+
+
+def _fold_affine(node: ir.Node, x: ir.Value, scale: Array, shift: Array) -> None:
+    """Rule 1."""
+    conv, graph = x.producer(), node.graph
+    assert graph is not None
     weight = constant(conv.inputs[1]) if conv is not None and conv.op_type == "Conv" else None
-    assert norm.graph is not None
-    if conv is None or weight is None or sole_consumer(x) is not norm:
-        rank = len(x.shape) if x.shape is not None else 4
-        columns = (1, -1) + (1,) * (rank - 2)
-        factor = initializer(norm.graph, f"{norm.name}.scale", scale.astype(np.float32).reshape(columns))
-        offset = initializer(norm.graph, f"{norm.name}.shift", shift.astype(np.float32).reshape(columns))
-        product = make("Mul", [x, factor], f"{norm.name}.mul")
-        insert_before(norm, product)
-        _replace(norm, make("Add", [product.outputs[0], offset], norm.name or ""))
+    if conv is None or weight is None or sole_consumer(x) is not node:
+        if node.op_type == "BatchNormalization":
+            _split_batchnorm(node, x, scale, shift)
         return
     bias = constant(conv.inputs[2]) if len(conv.inputs) > 2 else None
-    folded = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-    shift = shift if bias is None else shift + bias * scale
-    name = conv.inputs[1].name or conv.name or ""  # type: ignore[union-attr]
+    name = (conv.inputs[1].name if conv.inputs[1] is not None else None) or conv.name or ""
     stem = name.removesuffix(".weight")
+    if (scale != 1).any():
+        folded = (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.float32)
+        conv.replace_input_with(1, initializer(graph, name, folded))
+    total = shift if bias is None else bias * scale + shift
     conv.resize_inputs(3)
-    conv.replace_input_with(1, initializer(norm.graph, name, folded.astype(np.float32)))
-    conv.replace_input_with(2, initializer(norm.graph, f"{stem}.bias", shift.astype(np.float32)))
-    _bypass(norm)
+    conv.replace_input_with(2, initializer(graph, f"{stem}.bias", total.astype(np.float32)))
+    _bypass(node)
+
+
+def _split_batchnorm(norm: ir.Node, x: ir.Value, scale: Array, shift: Array) -> None:
+    graph = norm.graph
+    assert graph is not None
+    rank = len(x.shape) if x.shape is not None else 4
+    columns = (1, -1) + (1,) * (rank - 2)
+    factor = initializer(graph, f"{norm.name}.scale", scale.astype(np.float32).reshape(columns))
+    offset = initializer(graph, f"{norm.name}.shift", shift.astype(np.float32).reshape(columns))
+    product = make("Mul", [x, factor], f"{norm.name}.mul")
+    insert_before(norm, product)
+    _replace(norm, make("Add", [product.outputs[0], offset], norm.name or ""))
 
 
 def _bypass(node: ir.Node) -> None:

@@ -1,0 +1,144 @@
+"""ONNX Runtime: `cpu`, the embedded default, and `cuda`. The compiled file is the ONNX graph itself."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import BackendError, EngineError, MissingExtra
+from toolkit.manifest import Manifest, sha256_bytes, write_atomically
+from toolkit.recipe import Build
+from toolkit.types import Array, Compiled, Float, Target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+FILE = "model.onnx"
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Compiled:
+    """Write the graph into `folder` and load it once, so that a graph which cannot run is refused now. Raises BackendError."""
+    from toolkit.graph.edit import serialise
+
+    _refuse_foreign_options(build, target)
+    library = _library()
+    data = serialise(graph)
+    settings: dict[str, Any] = {"threads": build.threads or cores(), "spin": bool(build.spin)}
+    if target.kind == "cpu":
+        session(data, target, settings)
+    write_atomically(folder / FILE, data)
+    return Compiled(
+        file=FILE,
+        device=_device(target),
+        versions={"onnxruntime": library.__version__},
+        settings=settings,
+        hashes={"onnx": sha256_bytes(data)},
+    )
+
+
+def open(folder: Path, manifest: Manifest, threads: int | None = None) -> SessionExecutor:
+    """A live session of the engine in `folder`; `threads` overrules the manifest. Raises BackendError, EngineError."""
+    settings = dict(manifest.settings)
+    if threads is not None:
+        settings["threads"] = threads
+    path = manifest.check_file(folder)
+    live = session(path.read_bytes(), manifest.to_target(), settings)
+    return SessionExecutor(live, manifest.inputs[0].name, manifest.outputs[0].name)
+
+
+class SessionExecutor:
+    """Runs one ONNX Runtime session; any batch, any number of threads at once."""
+
+    max_batch: int | None = None
+
+    def __init__(self, live: Any, input_name: str, output_name: str) -> None:
+        self.session = live
+        self._run = live._sess.run if hasattr(live, "_sess") else live.run
+        self._input, self._outputs = input_name, [output_name]
+
+    def run(self, batch: Array) -> Float:
+        try:
+            logits: Float = self._run(self._outputs, {self._input: batch}, None)[0]
+        except Exception as error:  # ONNX Runtime's own classes, made while it loads
+            raise BackendError(f"ONNX Runtime failed on a batch of {len(batch)}: {error}") from error
+        return logits
+
+    def close(self) -> None:
+        self.session = self._run = None
+
+
+def session(model: bytes | str, target: Target, settings: dict[str, Any], outputs_only: bool = False) -> Any:
+    """An InferenceSession with one provider, the one that was asked for.
+
+    Raises BackendError where the provider is not there: ONNX Runtime itself would print a line and use the CPU.
+    """
+    library = _library()
+    provider = PROVIDERS[target.kind]
+    if provider not in library.get_available_providers():
+        raise BackendError(
+            f"this ONNX Runtime has no {provider}",
+            remedy="Run: pip install 'resnet-deploy[gpu]'" if target.kind == "cuda" else "Reinstall onnxruntime",
+        )
+    options = library.SessionOptions()
+    options.intra_op_num_threads = int(settings.get("threads", 0))
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.get("spin") else "0")
+    try:
+        live = library.InferenceSession(model, options, providers=[provider])
+    except Exception as error:  # ONNX Runtime's own classes, made while it loads
+        raise EngineError(f"ONNX Runtime cannot load this graph: {str(error).strip()}") from error
+    if provider not in live.get_providers():
+        raise BackendError(f"ONNX Runtime was asked for {provider} and could not start it", remedy="Run: toolkit doctor")
+    return live
+
+
+@functools.cache
+def has_vnni() -> bool:
+    """Whether this CPU adds 8-bit products in 32 bits (VNNI, or ARM's dot product), so that INT8 weights may use all 8 bits.
+
+    Without it U8S8 kernels add pairs of products in 16 bits, which saturate. Where the flags cannot be read, the answer is no.
+    """
+    import platform
+
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return True
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
+    return "avx512_vnni" in flags or "avx_vnni" in flags
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _library() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtra("onnxruntime", "cpu") from None
+    return onnxruntime  # type: ignore[no-any-return]
+
+
+def _refuse_foreign_options(build: Build, target: Target) -> None:
+    """Options of TensorRT must not pass in silence where ONNX Runtime compiles."""
+    default = Build()
+    for key in ("workspace_mib", "optimization_level", "timing_cache", "hardware_compatibility", "version_compatible", "refit", "strip_weights"):
+        if getattr(build, key) != getattr(default, key):
+            raise BackendError(f"`build.{key}` is an option of TensorRT; target {target} has none", remedy="Remove it, or build for tensorrt or rtx")
+
+
+def _device(target: Target) -> str:
+    import platform
+
+    if target.kind == "cuda":
+        return "CUDA, any GPU that onnxruntime-gpu runs on"
+    return f"CPU, {platform.machine()}{', VNNI' if has_vnni() else ''}"

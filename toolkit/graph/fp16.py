@@ -1,0 +1,117 @@
+"""FP32 graph -> FP16 graph with FP32 input and output.
+
+1. Every float32 tensor between the input and the output becomes float16, constants included. A Cast stands behind each
+   input and before each output.
+2. A node in `keep` stays in float32, between Casts: an FP32 island. One Cast serves all readers of a tensor.
+3. The parameters of QuantizeLinear and DequantizeLinear stay float32; so a kept node may read and write them without a Cast.
+4. A constant that float16 cannot hold (its magnitude above 65504) is an error, never an infinity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx_ir as ir
+
+from toolkit.errors import GraphError
+from toolkit.graph.edit import constant, finish, initializer, matches
+
+LARGEST = float(np.finfo(np.float16).max)
+QDQ = ("QuantizeLinear", "DequantizeLinear")
+FLOAT_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}  # operands that the operator defines as float32, whatever it computes in
+
+
+def to_fp16(model: ir.Model, keep: Collection[str] = ()) -> ir.Model:
+    """A copy whose nodes compute in float16, except those named in `keep` and those among Q/DQ. Raises GraphError."""
+    model = model.clone()
+    graph = model.graph
+    float_values = {v for v in _values(model) if v.dtype == ir.DataType.FLOAT}
+    islands = {node for node in graph if _is_island(node, keep)}
+    casts: dict[tuple[ir.Value, bool], ir.Value] = {}
+    half: dict[ir.Value, ir.Value] = {}
+    for node in list(graph):
+        if node.op_type == "Cast" and not node.domain and node not in islands:
+            continue
+        fixed = range(len(node.inputs)) if node in islands else FLOAT_INPUTS.get(node.op_type, ())
+        for index, value in enumerate(node.inputs):
+            if value is None or value not in float_values:
+                continue
+            wants_half = index not in fixed
+            if constant(value) is not None and value.producer() is None:
+                if wants_half:
+                    node.replace_input_with(index, half.setdefault(value, _half(graph, value)))
+                continue
+            if wants_half != _makes_half(value, islands):
+                node.replace_input_with(index, _cast(graph, value, wants_half, casts))
+        _retype_attributes(node, islands)
+    for index, value in enumerate(graph.outputs):
+        if value in float_values and _makes_half(value, islands):
+            _cast_output(graph, index, value)
+    for node in graph:
+        for output in node.outputs:
+            if not output.is_graph_output() and output in float_values:
+                output.type = output.shape = None  # what it is now, shape inference says
+    return finish(model)
+
+
+def _values(model: ir.Model) -> list[ir.Value]:
+    graph = model.graph
+    return [*graph.inputs, *graph.initializers.values(), *(output for node in graph for output in node.outputs)]
+
+
+def _is_island(node: ir.Node, keep: Collection[str]) -> bool:
+    return bool(node.domain) or node.op_type in QDQ or matches(node.name, keep)
+
+
+def _makes_half(value: ir.Value, islands: Collection[ir.Node]) -> bool:
+    """Whether the rewritten graph holds `value` in float16: its producer computes in it."""
+    producer = value.producer()
+    return producer is not None and producer not in islands
+
+
+def _half(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    array = constant(value)
+    assert array is not None
+    peak = float(np.abs(array).max(initial=0.0))
+    if not peak <= LARGEST:
+        raise GraphError(
+            f"constant '{value.name}' reaches {peak:g}, above float16's {LARGEST:g}",
+            remedy="Name its layer in `precision.keep_fp32`",
+        )
+    return initializer(graph, f"{value.name}.fp16", array.astype(np.float16))
+
+
+def _cast(graph: ir.Graph, value: ir.Value, to_half: bool, casts: dict[tuple[ir.Value, bool], ir.Value]) -> ir.Value:
+    if (value, to_half) not in casts:
+        name = f"{value.name}.{'fp16' if to_half else 'fp32'}"
+        kind = ir.DataType.FLOAT16 if to_half else ir.DataType.FLOAT
+        node = ir.node("Cast", [value], {"to": kind.value}, outputs=[ir.Value(name=name)], name=name)
+        producer = value.producer()
+        if producer is None:
+            graph.insert_before(graph[0], node)
+        else:
+            graph.insert_after(producer, node)
+        casts[value, to_half] = node.outputs[0]
+    return casts[value, to_half]
+
+
+def _cast_output(graph: ir.Graph, index: int, value: ir.Value) -> None:
+    """The output keeps its name and stays float32; what was computed gets another name."""
+    name, producer = value.name, value.producer()
+    assert producer is not None
+    value.name = f"{name}.fp16"
+    output = ir.Value(name=name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT))
+    node = ir.node("Cast", [value], {"to": ir.DataType.FLOAT.value}, outputs=[output], name=f"{name}.cast")
+    graph.append(node)
+    graph.outputs[index] = output
+
+
+def _retype_attributes(node: ir.Node, islands: Collection[ir.Node]) -> None:
+    """ConstantOfShape and Constant say their type themselves."""
+    value = node.attributes.get("value")
+    if node in islands or value is None or node.op_type not in ("ConstantOfShape", "Constant"):
+        return
+    array = value.as_tensor().numpy()
+    if array.dtype == np.float32:
+        node.attributes["value"] = ir.AttrTensor("value", ir.tensor(array.astype(np.float16)))
