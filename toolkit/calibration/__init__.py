@@ -1,0 +1,6 @@
+"""From images to ranges: what each tensor of a graph holds, and the thresholds that every method draws from it."""
+
+from toolkit.calibration.collect import collect, origin_of
+from toolkit.calibration.ranges import Origin, Ranges, TensorRange
+
+__all__ = ["Origin", "Ranges", "TensorRange", "collect", "origin_of"]

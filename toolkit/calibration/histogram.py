@@ -1,0 +1,194 @@
+"""Histogram: one tensor's magnitudes, counted in one pass, in memory that does not grow, the same for any order of the values.
+
+Bins. An octave [2^e, 2^(e+1)) is cut into 2,048 bins of equal width, which is to say that a bin holds the floats that share
+their sign-less top 19 bits (8 of exponent, 11 of mantissa). So the bin of a value never depends on the other values. The 16
+octaves below the largest magnitude are kept apart; what is smaller (under 1/65,536 of the maximum, finer than any 8-bit step)
+shares one bin. When a larger octave turns up, the window moves up and the octaves that drop out join that bin, where the same
+values would have gone had the larger one come first. Only integers are summed. Hence the order of the values cannot show.
+
+The top octave's width is at most 1/2048 of the maximum, and each bin of a lower octave lies inside one such width, so an exact
+histogram of equal bins, 2,048 to 4,096 of them up to the maximum, comes from it at any scale (`uniform`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.errors import MissingExtra
+from toolkit.types import Array
+
+try:
+    from numba import njit
+except ImportError as error:
+    raise MissingExtra("numba", "export") from error
+
+Counts = NDArray[np.int64]
+BITS = 11  # of the mantissa
+PER_OCTAVE = 1 << BITS
+OCTAVES = 16
+SIZE = OCTAVES * PER_OCTAVE
+_SHIFT = 23 - BITS
+_LANES = 4  # the lowest bins, which all hold 'smaller': equal values in a row then wait less for each other's count
+_CHUNK = 4096  # values that stay in the first-level cache between the two passes over them
+_INFINITY = 0x7F800000
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _extremes(bits: Any) -> Any:
+    """Of floats seen as uint32: largest unsigned, smallest unsigned, largest signed, how many are zero. Written to vectorise."""
+    high, low, signed, zeros = np.uint32(0), np.uint32(0xFFFFFFFF), np.int32(-0x80000000), np.uint32(0)
+    for i in range(bits.size):
+        b = bits[i]
+        s = np.int32(b)
+        high = b if b > high else high
+        low = b if b < low else low
+        signed = s if s > signed else signed
+        zeros += np.uint32(1) if (b & np.uint32(0x7FFFFFFF)) == np.uint32(0) else np.uint32(0)
+    return high, low, signed, zeros
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _count(bits: Any, counts: Any, base: int) -> None:
+    """counts[bin] += 1 for each float; `base` is the number of the window's lowest bin. Unsigned indices cost no sign check."""
+    mask, shift, offset = np.uint32(0x7FFFFFFF), np.uint32(_SHIFT), np.int32(base)
+    even = bits.size // _LANES * _LANES
+    for i in range(0, even, _LANES):
+        a = max(np.int32((bits[i] & mask) >> shift) - offset, np.int32(0))
+        b = max(np.int32((bits[i + 1] & mask) >> shift) - offset, np.int32(1))
+        c = max(np.int32((bits[i + 2] & mask) >> shift) - offset, np.int32(2))
+        d = max(np.int32((bits[i + 3] & mask) >> shift) - offset, np.int32(3))
+        counts[np.uint32(a)] += 1
+        counts[np.uint32(b)] += 1
+        counts[np.uint32(c)] += 1
+        counts[np.uint32(d)] += 1
+    for i in range(even, bits.size):
+        counts[np.uint32(max(np.int32((bits[i] & mask) >> shift) - offset, np.int32(0)))] += 1
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _add(bits: Any, counts: Any, state: Any) -> bool:
+    """Count `bits`; `state` is [base, largest unsigned, smallest unsigned, largest signed, zeros]. False: a NaN or an infinity."""
+    for start in range(0, bits.size, _CHUNK):
+        chunk = bits[start : start + _CHUNK]
+        high, low, signed, zeros = _extremes(chunk)
+        top = max(np.int64(signed), np.int64(high & np.uint32(0x7FFFFFFF)) if high >= np.uint32(0x80000000) else np.int64(0))
+        if top >= _INFINITY:
+            return False
+        state[1], state[2] = max(state[1], np.int64(high)), min(state[2], np.int64(low))
+        state[3], state[4] = max(state[3], np.int64(signed)), state[4] + np.int64(zeros)
+        base = ((top >> 23) - OCTAVES + 1) * PER_OCTAVE
+        if base > state[0]:
+            _raise(counts, base - state[0])
+            state[0] = base
+        _count(chunk, counts, state[0])
+    return True
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _raise(counts: Any, by: int) -> None:
+    """Move the window up by `by` bins: what drops out below joins the lowest bin."""
+    by = min(by, SIZE)
+    dropped = counts[: min(by + _LANES, SIZE)].sum()
+    for i in range(SIZE - by):
+        counts[i] = counts[i + by]
+    counts[SIZE - by :] = 0
+    counts[:_LANES] = 0
+    counts[0] = dropped
+
+
+class Histogram:
+    """The magnitudes of one tensor's values, with the exact least and greatest value and the number of exact zeros."""
+
+    def __init__(self) -> None:
+        self._counts: Counts = np.zeros(SIZE, np.int64)
+        self._state: Counts = np.array([-(1 << 30), 0, 0xFFFFFFFF, -0x80000000, 0], np.int64)
+
+    def add(self, values: Array) -> bool:
+        """Count float32 `values` of any shape. False (and no more use for the histogram) where one is NaN or infinite."""
+        return bool(_add(np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint32), self._counts, self._state))
+
+    @property
+    def total(self) -> int:
+        """How many values were counted."""
+        return int(self._counts.sum())
+
+    @property
+    def zeros(self) -> int:
+        return int(self._state[4])
+
+    @property
+    def min(self) -> float:
+        """The least value, exact; 0.0 where there is none."""
+        _, high, low, _, _ = self._state.tolist()
+        return _float(high if high >= 0x80000000 else low) if self.total else 0.0
+
+    @property
+    def max(self) -> float:
+        """The greatest value, exact; 0.0 where there is none."""
+        _, _, low, signed, _ = self._state.tolist()
+        return _float(signed if signed >= 0 else low) if self.total else 0.0
+
+    @property
+    def absmax(self) -> float:
+        return max(-self.min, self.max)
+
+    def bins(self) -> tuple[NDArray[np.float64], Counts]:
+        """(edges [SIZE + 1], counts [SIZE]): counts[i] magnitudes lie in [edges[i], edges[i + 1]); zeros are in the first.
+
+        The first bin reaches from 0 and takes in the `smaller` ones.
+        """
+        counts = self._counts.copy()
+        counts[0] = counts[:_LANES].sum()
+        counts[1:_LANES] = 0
+        numbers = np.arange(SIZE + 1) + max(int(self._state[0]), -(1 << 20))
+        edges = np.ldexp(1 + (numbers % PER_OCTAVE) / PER_OCTAVE, numbers // PER_OCTAVE - 127)
+        edges[0] = 0.0
+        edges[1:_LANES] = edges[_LANES]
+        return edges, counts
+
+    def uniform(self, octave: int = 0) -> tuple[float, Counts]:
+        """(width, counts [4096]): magnitudes without the exact zeros, in equal bins from 0 to the end of an octave.
+
+        `octave` 0 is the one that holds the maximum, 1 the one below, and so on; what lies beyond is left out.
+        """
+        stop = SIZE - octave * PER_OCTAVE
+        counts = np.zeros(2 * PER_OCTAVE, np.int64)
+        counts[PER_OCTAVE:] = self._counts[stop - PER_OCTAVE : stop]
+        group, end = 2, PER_OCTAVE
+        for low in range(stop - 2 * PER_OCTAVE, -1, -PER_OCTAVE):
+            if group > PER_OCTAVE:
+                break
+            part = self._counts[low : low + PER_OCTAVE].reshape(-1, group).sum(1)
+            counts[end - len(part) : end] = part
+            group, end = group * 2, end - len(part)
+        counts[0] += self._counts[:stop].sum() - counts.sum() - self.zeros
+        return float(np.ldexp(1.0, self._top() - octave - BITS)), counts
+
+    def beyond(self, octave: int) -> NDArray[np.float64]:
+        """[n, sum x, sum x^2] of the magnitudes x past the end of that octave, each bin seen at its centre."""
+        start = SIZE - octave * PER_OCTAVE
+        edges, counts = self.bins()
+        x, n = (edges[start:-1] + edges[start + 1 :]) / 2, counts[start:]
+        return np.array([n.sum(), n @ x, n @ x**2], np.float64)
+
+    def _top(self) -> int:
+        """The exponent of the highest octave."""
+        return int(self._state[0]) // PER_OCTAVE + OCTAVES - 1 - 127
+
+    def state(self) -> tuple[Counts, Counts]:
+        """All that there is to keep: (counts, five numbers); see `restore`."""
+        return self._counts, self._state
+
+    @classmethod
+    def restore(cls, counts: Array, state: Array) -> Histogram:
+        """The histogram whose `state` this was."""
+        self = cls()
+        self._counts[:], self._state[:] = counts, state
+        return self
+
+
+def _float(bits: int) -> float:
+    return float(np.uint32(bits).view(np.float32)) + 0.0  # + 0.0: no negative zero
