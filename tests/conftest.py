@@ -1,0 +1,39 @@
+"""What several rooms' tests share."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def torchvision() -> Iterator[ModuleType]:
+    """torchvision, to be compared with; skips where it is absent.
+
+    Beside a torch of another build (a CPU build of torch, a CUDA build of torchvision) its compiled operators do not load and
+    its import fails on their declarations. The models and the Pillow transforms need none of them, so bare declarations serve.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        pytest.skip("torchvision is not installed")
+    import torch
+
+    library = None
+    try:
+        import torchvision
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        source = (Path(spec.origin).parent / "_meta_registrations.py").read_text()
+        library = torch.library.Library("torchvision", "DEF")
+        for name in set(re.findall(r'register_(?:meta|fake)\("(?:torchvision::)?(\w+)"\)', source)):
+            library.define(f"{name}(Tensor x) -> Tensor")
+        import torchvision
+    yield torchvision
+    del library
