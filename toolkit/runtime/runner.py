@@ -11,6 +11,7 @@ import numpy as np
 from toolkit import images
 from toolkit.errors import ClosedError, InputError
 from toolkit.manifest import Manifest
+from toolkit.runtime.arrays import DeviceArray, adopt
 from toolkit.types import Array, Executor, Float
 
 
@@ -25,7 +26,8 @@ class Prediction(NamedTuple):
 class Runner:
     """float32 [N, C, H, W] (or [N, H, W, C] where the manifest says NHWC) -> logits float32 [N, classes].
 
-    Any N from 1 up: a batch that the engine cannot take at once is split. Threads may call it at once. It is a context
+    Any N from 1 up: a batch that the engine cannot take at once is split. A tensor of another library is read where it is
+    (DLPack, or the CUDA array interface); on a GPU only by an engine that runs on that GPU. Threads may call it at once. It is a context
     manager; using it after `close` raises ClosedError. A wrong shape, dtype or an empty batch raises InputError.
     """
 
@@ -33,6 +35,7 @@ class Runner:
         self.manifest = manifest
         self._executor: Executor | None = executor
         self._run = executor.run
+        self._zero_copy = getattr(executor, "zero_copy", False)  # whether it takes a DeviceArray too
         self._max = executor.max_batch or (1 << 62)
         spec = manifest.inputs[0]
         self._shape = tuple(spec.shape[1:])
@@ -41,10 +44,17 @@ class Runner:
     def __call__(self, batch: Array) -> Float:
         if self._executor is None:
             raise ClosedError(f"the runner of {self.manifest.name} is closed", remedy="Load the engine again")
+        if type(batch) is not np.ndarray:
+            batch = self._adopt(batch)
         self._check(batch)
         if len(batch) <= self._max:
             return self._run(batch)
         return np.concatenate([self._run(batch[i : i + self._max]) for i in range(0, len(batch), self._max)])
+
+    @property
+    def executor(self) -> Executor | None:
+        """What runs the compiled file; None once closed."""
+        return self._executor
 
     def classify(self, pictures: Iterable[Any] | Any, top: int = 5) -> list[list[Prediction]]:
         """The `top` classes of each picture: paths, Pillow images or uint8 arrays [H, W] or [H, W, 3]; one or many."""
@@ -59,6 +69,13 @@ class Runner:
         order = np.argsort(-logits, kind="stable")[:top]
         return [Prediction(names[i] if names else str(i), int(i), float(probability[i])) for i in order]
 
+    def _adopt(self, batch: Any) -> Any:
+        """The same memory as an ndarray, or as a DeviceArray for an engine that reads the GPU's memory."""
+        array = adopt(batch)
+        if isinstance(array, DeviceArray) and not self._zero_copy:
+            raise InputError(f"the input is on a GPU, {self.manifest.name} runs on the CPU", remedy="Copy it to the host first")
+        return array
+
     def _check(self, batch: Array) -> None:
         shape = getattr(batch, "shape", None)
         if shape is None or len(shape) == 0 or shape[1:] != self._shape:
@@ -66,7 +83,8 @@ class Runner:
             got = f"an array of shape {list(shape)}" if shape is not None else type(batch).__name__
             raise InputError(f"{self.manifest.name} takes [{want}], not {got}")
         if batch.dtype != self._dtype:
-            raise InputError(f"{self.manifest.name} takes {self._dtype}, not {batch.dtype}", remedy=f"Use batch.astype('{self._dtype}')")
+            what = f"{self.manifest.name} takes {self._dtype}, not {batch.dtype}"
+            raise InputError(what, remedy=f"Use batch.astype('{self._dtype}')")
         if shape[0] == 0:
             raise InputError(f"{self.manifest.name} was given a batch of 0 images")
 

@@ -1,0 +1,249 @@
+"""TensorRTExecutor: a TensorRT or TensorRT-RTX engine, live on a GPU. The library comes in from outside."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toolkit.errors import DeviceError, EngineError, InputError
+from toolkit.manifest import Manifest, write_atomically
+from toolkit.runtime.arrays import DeviceArray
+from toolkit.runtime.device import Device
+from toolkit.runtime.pool import Pool
+from toolkit.runtime.slot import Plan, Slot, Tensor
+from toolkit.types import Array, Float
+
+CONTEXTS = 2  # one computes while the other copies; more only cost memory, unless more threads call at once
+AGAIN = "Build the engine again"
+
+
+class Part(NamedTuple):
+    """The rows of a batch that go to the engine in one call, and the profile that takes them."""
+
+    start: int
+    stop: int
+    profile: int
+
+
+class TensorRTExecutor:
+    """Runs an engine for any batch and any number of threads; owns `device` and closes it.
+
+    Takes host arrays (through page-locked memory, or straight from them where they are page-locked themselves) and GPU
+    arrays (in place). A batch larger than the engine takes is split: one part is copied while another computes.
+
+    `library` is the module `tensorrt` or `tensorrt_rtx`, `logger` an ILogger of it, `said` what that logger heard last.
+    `jit_cache` is where TensorRT-RTX keeps the kernels that it compiles on this machine; read now, written by `close`.
+    Raises EngineError where the engine is damaged, or not one for this library and GPU (the library is not asked then: some
+    crash on a foreign file); DeviceError where the GPU refuses.
+    """
+
+    max_batch: int | None = None
+    zero_copy = True
+
+    def __init__(
+        self,
+        library: Any,
+        device: Device,
+        data: bytes,
+        manifest: Manifest,
+        *,
+        logger: Any,
+        said: Callable[[], str] = str,
+        contexts: int = CONTEXTS,
+        jit_cache: Path | None = None,
+    ) -> None:
+        self._name, self._device, self._said, self._cache_file = manifest.name, device, said, jit_cache
+        owed = device.enter()
+        try:
+            refuse_foreign(manifest, library, device)
+            self._open(library, data, manifest, logger, contexts)
+        except BaseException:
+            with suppress(DeviceError):  # what went wrong first is what counts
+                device.close()
+            raise
+        finally:
+            if owed:
+                device.leave()
+
+    def _open(self, library: Any, data: bytes, manifest: Manifest, logger: Any, contexts: int) -> None:
+        self._runtime = library.Runtime(logger)
+        self._engine = self._runtime.deserialize_cuda_engine(data)
+        if self._engine is None:
+            raise EngineError(f"{library.__name__} refuses {self._name}: {self._said() or 'it gives no reason'}", remedy=AGAIN)
+        plan, self.profiles = self._plan(library, manifest)
+        self.parts = lru_cache(maxsize=1024)(self._parts)
+        self._answer_shape, self._largest = plan.outputs[0].shape, plan.largest
+        self._pool: Pool[Slot] = Pool(lambda: Slot(plan, self._device), Slot.close, contexts, f"the runner of {self._name}")
+        self._pool.release(self._pool.acquire())  # the first slot now: running out of memory belongs to loading
+
+    def _plan(self, library: Any, manifest: Manifest) -> tuple[Plan, list[tuple[int, int, int]]]:
+        engine = self._engine
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        wanted = [spec.name for spec in (*manifest.inputs, *manifest.outputs)]
+        if sorted(names) != sorted(wanted):
+            raise EngineError(f"{self._name} has the tensors {names}, its manifest says {wanted}", remedy=AGAIN)
+
+        def tensor(name: str) -> Tensor:
+            dtype = np.dtype(library.nptype(engine.get_tensor_dtype(name)))
+            return Tensor(name, dtype, tuple(engine.get_tensor_shape(name))[1:])
+
+        source = tensor(manifest.inputs[0].name)
+        shapes = [engine.get_tensor_profile_shape(source.name, i) for i in range(engine.num_optimization_profiles)]
+        profiles = [(int(low[0]), int(opt[0]), int(high[0])) for low, opt, high in shapes]
+        jit = hasattr(library, "CudaGraphStrategy")
+        make, self._cache = _contexts(library, engine, self._cache_file, jit)
+        plan = Plan(
+            input=source,
+            outputs=tuple(tensor(spec.name) for spec in manifest.outputs),
+            largest=max(high for _, _, high in profiles),
+            workspace=0 if jit else int(engine.device_memory_size_v2),
+            context=make,
+            failed=self._failed,
+            # TensorRT-RTX captures graphs itself: it alone knows when its just-in-time kernels are ready for that.
+            capture=self._device.graphs and not jit,
+        )
+        return plan, profiles
+
+    def _failed(self, what: str) -> DeviceError:
+        return DeviceError(f"{self._name} {what}: {self._said() or 'the library gives no reason'}", remedy="Run: toolkit doctor")
+
+    def run(self, batch: Array | DeviceArray) -> Float:
+        """[N, ...] on the host or on this GPU -> logits float32 [N, classes]. Raises InputError, DeviceError, ClosedError."""
+        parts = self.parts(len(batch))
+        if isinstance(batch, DeviceArray):
+            self._check_place(batch)
+        slot = self._pool.acquire()
+        owed = False
+        try:
+            owed = self._device.enter()
+            if len(parts) == 1:
+                slot.start(batch, parts[0].profile)
+                answer = slot.finish()
+            else:
+                answer = self._run_parts(slot, batch, parts)
+        except BaseException:
+            with suppress(DeviceError):  # what went wrong first is what counts
+                self._pool.discard(slot)
+            raise
+        else:
+            self._pool.release(slot)
+            return answer
+        finally:
+            if owed:
+                self._device.leave()
+
+    def _run_parts(self, first: Slot, batch: Array | DeviceArray, parts: tuple[Part, ...]) -> Float:
+        """Two slots in turns where a second one is free: while one computes, the next part is staged and copied in."""
+        answer = np.empty((len(batch), *self._answer_shape), np.float32)
+        second = self._pool.try_acquire()
+        slots = [first] if second is None else [first, second]
+        running: deque[tuple[Slot, Part]] = deque()
+
+        def finish() -> None:
+            slot, part = running.popleft()
+            answer[part.start : part.stop] = slot.finish()
+
+        try:
+            for turn, part in enumerate(parts):
+                if len(running) == len(slots):
+                    finish()
+                slot = slots[turn % len(slots)]
+                slot.start(batch[part.start : part.stop], part.profile)
+                running.append((slot, part))
+            while running:
+                finish()
+        except BaseException:
+            if second is not None:
+                with suppress(DeviceError):
+                    self._pool.discard(second)
+            raise
+        if second is not None:
+            self._pool.release(second)
+        return answer
+
+    def _parts(self, count: int) -> tuple[Part, ...]:
+        """How a batch of `count` goes to the engine. Raises InputError where no profile takes it."""
+        pieces = -(-count // self._largest)
+        full = [self._largest] * (count // self._largest) + [count % self._largest] * (count % self._largest > 0)
+        even = [count // pieces + (i < count % pieces) for i in range(pieces)]
+        for sizes in (full, even):  # even parts where the rest would be smaller than any profile's least
+            chosen = [self._profile(size) for size in sizes]
+            if None not in chosen:
+                ends = np.cumsum(sizes).tolist()
+                return tuple(Part(e - s, e, p) for s, e, p in zip(sizes, ends, chosen, strict=True) if p is not None)
+        ranges = ", ".join(f"{low} to {high}" for low, _, high in self.profiles)
+        what = f"{self._name} takes no batch of {count}: its profiles are {ranges}"
+        raise InputError(what, remedy="Change `build.batch` and build again")
+
+    def _profile(self, size: int) -> int | None:
+        """The profile that takes `size` and is tuned for the nearest batch."""
+        fits = [(abs(opt - size), i) for i, (low, opt, high) in enumerate(self.profiles) if low <= size <= high]
+        return min(fits)[1] if fits else None
+
+    def _check_place(self, array: DeviceArray) -> None:
+        device = self._device
+        owed = device.enter()
+        try:
+            there = device.ordinal(array.address)
+        finally:
+            if owed:
+                device.leave()
+        if there != device.index or array.device not in (None, there):
+            place = "on no GPU that this process sees" if there is None else f"on GPU {there}"
+            what = f"the input is {place}, {self._name} runs on GPU {device.index}"
+            raise InputError(what, remedy=f"Move it to GPU {device.index}")
+
+    def close(self) -> None:
+        """Wait for the calls that run, refuse those that wait, give everything back. A second call does nothing."""
+        owed = self._device.enter()
+        try:
+            if not self._pool.close():
+                return
+            self._save_cache()
+            self._cache = self._engine = self._runtime = None  # in this order: each needs the next
+        finally:
+            if owed:
+                self._device.leave()
+        self._device.close()
+
+    def _save_cache(self) -> None:
+        if self._cache is not None and self._cache_file is not None:
+            write_atomically(self._cache_file, bytes(self._cache.serialize()))
+
+
+def _contexts(library: Any, engine: Any, cache_file: Path | None, jit: bool) -> tuple[Callable[[], Any], Any]:
+    """What makes execution contexts, and TensorRT-RTX's cache of compiled kernels (None for TensorRT)."""
+    if not jit:
+        # We hand the scratch memory in, so that all contexts of a slot share one block.
+        strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
+        return (lambda: engine.create_execution_context(strategy)), None
+    config = engine.create_runtime_config()
+    config.cuda_graph_strategy = library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    cache = config.create_runtime_cache()
+    if cache_file is not None and cache_file.is_file():
+        cache.deserialize(cache_file.read_bytes())  # False where another version wrote it: then it stays empty
+    config.set_runtime_cache(cache)
+    return (lambda: engine.create_execution_context(config)), cache
+
+
+def refuse_foreign(manifest: Manifest, library: Any, device: Device) -> None:
+    """Raises EngineError where the manifest says that another library, version or GPU is wanted than is here."""
+    target, package = manifest.to_target(), library.__name__
+    wanted = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}.get(target.kind)
+    if package.removesuffix("_bindings") != wanted:
+        what = f"{manifest.name} is an engine for {manifest.target}; {package} cannot run it"
+        raise EngineError(what, remedy=f"Load it with {wanted}")
+    built_by = manifest.versions.get(str(wanted), "an unknown version")
+    if built_by != library.__version__ and not manifest.settings.get("version_compatible"):
+        raise EngineError(f"{manifest.name} was built by {wanted} {built_by}; here is {library.__version__}", remedy=AGAIN)
+    sm = target.sm or manifest.settings.get("sm")
+    compatible = manifest.settings.get("hardware_compatibility", "none") == "ampere_plus" and device.sm >= 80
+    if sm is not None and int(sm) != device.sm and not compatible:
+        remedy = f"Build it for this GPU: --target {f'rtx:sm{device.sm}' if target.kind == 'rtx' else 'tensorrt'}"
+        raise EngineError(f"{manifest.name} was built for sm{sm}; {device.name} is sm{device.sm}", remedy=remedy)
