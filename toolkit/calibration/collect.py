@@ -72,7 +72,7 @@ def collect(
             keeper.add(watch.run(image)).result()
             if keeper.broken:
                 where = f"image {index}" + (f" ({name_of(index)})" if name_of else "")
-                remedy = "Look at that image, then at the weights of the layer; the FP32 graph must be sound before it is quantised"
+                remedy = "Look at that image, then at the weights of the layer: the FP32 graph itself fails on it"
                 raise CalibrationError(f"tensor '{keeper.broken}' holds a NaN or an infinity for {where}", remedy=remedy)
             if progress is not None:
                 progress(index + 1, max(count or 0, index + 1))
@@ -99,7 +99,8 @@ class Watch:
         known = {value.name for value in (*graph.graph.inputs, *(v for node in graph.graph for v in node.outputs))}
         missing = [name for name in tensors if name not in known]
         if missing:
-            raise CalibrationError(f"the graph has no tensor '{missing[0]}' to watch", remedy="Watch the tensors that graph.qdq.watched names")
+            remedy = "Watch the tensors that toolkit.graph.qdq.watched names"
+            raise CalibrationError(f"the graph has no tensor '{missing[0]}' to watch", remedy=remedy)
         self.threads = threads
         self._input = graph.graph.inputs[0].name
         self._tensors = tuple(dict.fromkeys(tensors))

@@ -1,6 +1,7 @@
 """Methods: from a histogram of magnitudes to the threshold T that an 8-bit step is spread over; larger magnitudes are clipped.
 
-Candidates are bin edges from the maximum down through six octaves, 64 an octave. Each candidate is judged on the equal bins of
+Candidates are bin edges, 64 an octave, from the maximum down through eight octaves, or until two octaves in a row bring nothing
+better. Each candidate is judged on the equal bins of
 its own octave (`Histogram.uniform`), so that 2,048 to 4,096 bins lie below every one and no candidate wins by being seen more
 coarsely than another, as it can where a single grid serves all. `levels` is how many steps fit between 0 and T: 127 where the
 step is signed, 255 where an unsigned step serves a tensor without negative values.
@@ -9,6 +10,7 @@ step is signed, 255 where an unsigned step serves a tensor without negative valu
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +18,35 @@ from numpy.typing import NDArray
 from toolkit.calibration.histogram import PER_OCTAVE, Counts, Histogram
 from toolkit.types import Array
 
-_OCTAVES = 6
-_PER_OCTAVE = 64  # candidates, 0.8 to 1.6 % apart
 _Real = NDArray[np.float64]
-_Judge = Callable[[Counts, Counts, NDArray[np.float64], int], NDArray[np.float64]]
+PERCENTILES = (99.9, 99.99, 99.999)
+_OCTAVES = 8
+_SPACING = PER_OCTAVE // 64  # bins between candidates, which are 0.8 to 1.6 % apart
 
 
-def minmax(histogram: Histogram) -> float:
-    """The largest magnitude: nothing is clipped."""
-    return histogram.absmax
+class _Grid(NamedTuple):
+    """Equal bins up to the end of one octave, and sums over them that start with 0: those of the first i bins are at i."""
+
+    width: float
+    counts: Counts  # without exact zeros
+    stops: Counts  # the candidates, in bins
+    beyond: _Real  # n, sum x, sum x^2 of what lies past the end, in units of the width
+    n: _Real
+    x: _Real
+    xx: _Real
+    filled: _Real  # bins that are not empty
+    xlogx: _Real
+
+
+def thresholds(histogram: Histogram) -> dict[str, float]:
+    """Every method's threshold: keys minmax, percentile-99.9 and so on, entropy, mse; see `TensorRange.thresholds`."""
+    grids = _Grids(histogram)
+    found = {"minmax": histogram.absmax}
+    found |= {f"percentile-{percent}": percentile(histogram, percent) for percent in PERCENTILES}
+    for levels in (127, 255) if histogram.min >= 0 else (127,):
+        suffix = "" if levels == 127 else f"-{levels}"
+        found |= {f"entropy{suffix}": _best(grids, levels, _divergences), f"mse{suffix}": _best(grids, levels, _errors)}
+    return found
 
 
 def percentile(histogram: Histogram, percent: float) -> float:
@@ -44,69 +66,95 @@ def entropy(histogram: Histogram, levels: int = 127) -> float:
     bin; Q spreads each level's share evenly over those of its bins that P fills. Exact zeros are left out of both: every
     T represents them exactly, and after a ReLU they would be half of the mass.
     """
-    return _best(histogram, levels, _divergences)
+    return _best(_Grids(histogram), levels, _divergences)
 
 
 def mse(histogram: Histogram, levels: int = 127) -> float:
     """The T with the least mean squared error of rounding to T / `levels` and clipping at T, each bin seen at its centre."""
-    return _best(histogram, levels, _errors)
+    return _best(_Grids(histogram), levels, _errors)
 
 
-def _best(histogram: Histogram, levels: int, judge: _Judge) -> float:
-    """The candidate with the least score; of equals the larger, which clips less."""
-    absmax = histogram.absmax
-    if absmax == 0:
-        return 0.0
-    least, best = np.inf, absmax
-    for octave in range(_OCTAVES):
-        width, counts = histogram.uniform(octave)
-        stops = np.arange(2 * PER_OCTAVE, PER_OCTAVE, -(PER_OCTAVE // _PER_OCTAVE))
+class _Grids:
+    """The grids of a histogram, made when first asked for."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        self.absmax = histogram.absmax
+        self._histogram = histogram
+        self._made: dict[int, _Grid] = {}
+
+    def __getitem__(self, octave: int) -> _Grid:
+        if octave not in self._made:
+            self._made[octave] = self._make(octave)
+        return self._made[octave]
+
+    def _make(self, octave: int) -> _Grid:
+        width, counts = self._histogram.uniform(octave)
+        stops = np.arange(2 * PER_OCTAVE, PER_OCTAVE, -_SPACING)
         if octave == 0:
-            top = min(int(absmax / width) + 1, 2 * PER_OCTAVE)
+            top = min(int(self.absmax / width) + 1, 2 * PER_OCTAVE)
             stops = np.concatenate([[top], stops[stops < top]])
-        scores = judge(counts, stops, histogram.beyond(octave) / np.array([1, width, width * width]), levels)
-        scores = scores * (width * width if judge is _errors else 1)
+        centre = np.arange(len(counts)) + 0.5
+        return _Grid(
+            width,
+            counts,
+            stops,
+            self._histogram.beyond(octave) / np.array([1, width, width * width]),
+            _sums(counts),
+            _sums(counts * centre),
+            _sums(counts * centre**2),
+            _sums(counts > 0),
+            _sums(_xlogx(counts)),
+        )
+
+
+def _best(grids: _Grids, levels: int, judge: _Judge) -> float:
+    """The candidate with the least score; of equals the larger, which clips less."""
+    if grids.absmax == 0:
+        return 0.0
+    least, best, found = np.inf, grids.absmax, 0
+    for octave in range(_OCTAVES):
+        grid = grids[octave]
+        scores = judge(grid, levels)
         index = int(np.argmin(scores))
         if scores[index] < least:
-            least, best = scores[index], min(float(stops[index] * width), absmax)
+            least, best, found = scores[index], min(float(grid.stops[index] * grid.width), grids.absmax), octave
+        elif octave - found >= 2:
+            break
     return best
 
 
-def _divergences(counts: Counts, stops: Counts, beyond: _Real, levels: int) -> _Real:
-    """Kullback-Leibler divergence of each candidate, up to a constant; infinite where Q is empty and P is not.
+def _divergences(grid: _Grid, levels: int) -> _Real:
+    """Kullback-Leibler divergence of each candidate, times the total, up to a constant; infinite where Q lacks what P has.
 
-    Sum of p log(p / q) with p a bin's count (the last bin's: with all that is clipped) and q its level's share / filled bins.
+    Sum of p log(p / q) with p a bin's count (the last bin's: with all that is clipped) and q its level's share / filled bins,
+    both as parts of their own total.
     """
-    own = _sums(counts * np.log(np.maximum(counts, 1)))[stops]
-    below, filled = _sums(counts), _sums(counts > 0)
-    kept, clipped, last = below[stops], below[-1] + beyond[0] - below[stops], counts[stops - 1]
-    edges = stops[:, None] * np.arange(levels + 2) // (levels + 1)
-    share = np.diff(below[edges], axis=1).astype(np.float64)
-    bins = np.diff(filled[edges], axis=1).astype(np.float64)
+    kept, last = grid.n[grid.stops], grid.counts[grid.stops - 1]
+    clipped = grid.n[-1] + grid.beyond[0] - kept
+    edges = grid.stops[:, None] * np.arange(levels + 2) // (levels + 1)
+    share, bins = np.diff(grid.n[edges], axis=1), np.diff(grid.filled[edges], axis=1)
     bins[:, -1] += (last == 0) & (clipped > 0)
     weight = share.copy()
     weight[:, -1] += clipped
-    own += _xlogx(last + clipped) - _xlogx(last)
+    own = grid.xlogx[grid.stops] + _xlogx(last + clipped) - _xlogx(last)
     with np.errstate(divide="ignore", invalid="ignore"):
         cross = np.where(weight > 0, weight * np.log(share / (bins * kept[:, None])), 0.0).sum(1)
-    return own - cross
+    return np.asarray(own - cross)
 
 
-def _errors(counts: Counts, stops: Counts, beyond: _Real, levels: int) -> _Real:
-    """Summed squared error of each candidate, in units of a bin's width squared.
+def _errors(grid: _Grid, levels: int) -> _Real:
+    """Summed squared error of each candidate.
 
     For a level at y: sum of (x - y)^2 = sum x^2 - 2 y sum x + y^2 n, over the bins that round to it; beyond T, y is T.
     """
-    centre = np.arange(len(counts)) + 0.5
-    sums = [_sums(counts), _sums(counts * centre), _sums(counts * centre**2)]
-    step = stops[:, None] / levels
+    step = grid.stops[:, None] / levels
     middles = np.rint(step * (np.arange(levels) + 0.5)).astype(np.int64)
-    edges = np.concatenate([np.zeros_like(middles[:, :1]), middles, np.full_like(middles[:, :1], len(counts))], axis=1)
-    n, x, xx = (np.diff(total[edges], axis=1) for total in sums)
-    for moment, extra in zip((n, x, xx), beyond, strict=True):
+    edges = np.concatenate([np.zeros_like(middles[:, :1]), middles, np.full_like(middles[:, :1], len(grid.counts))], axis=1)
+    n, x, xx = (np.diff(total[edges], axis=1) for total in (grid.n, grid.x, grid.xx))
+    for moment, extra in zip((n, x, xx), grid.beyond, strict=True):
         moment[:, -1] += extra
     y = step * np.arange(levels + 1)
-    return (xx - 2 * y * x + y * y * n).sum(1)
+    return np.asarray((xx - 2 * y * x + y * y * n).sum(1) * grid.width**2)
 
 
 def _sums(values: Array) -> _Real:
@@ -116,3 +164,6 @@ def _sums(values: Array) -> _Real:
 
 def _xlogx(values: Array) -> _Real:
     return np.asarray(values * np.log(np.maximum(values, 1)), np.float64)
+
+
+_Judge = Callable[[_Grid, int], _Real]

@@ -17,16 +17,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from toolkit.calibration import methods
 from toolkit.calibration.fingerprint import Fingerprint
 from toolkit.calibration.histogram import Histogram
+from toolkit.calibration.methods import thresholds
 from toolkit.errors import CalibrationError
 from toolkit.manifest import write_atomically
 from toolkit.recipe import Method
 from toolkit.types import Frozen
 
 VERSION = 1
-PERCENTILES = (99.9, 99.99, 99.999)
 BARS = 64
 _AGAIN = "Calibrate again: toolkit calibrate RECIPE"
 
@@ -74,17 +73,12 @@ class TensorRange(Frozen):
     @classmethod
     def of(cls, histogram: Histogram) -> TensorRange:
         """Every method's threshold of one histogram."""
-        thresholds = {"minmax": methods.minmax(histogram)}
-        thresholds |= {f"percentile-{p}": methods.percentile(histogram, p) for p in PERCENTILES}
-        thresholds |= {"entropy": methods.entropy(histogram), "mse": methods.mse(histogram)}
-        if histogram.min >= 0:
-            thresholds |= {"entropy-255": methods.entropy(histogram, 255), "mse-255": methods.mse(histogram, 255)}
         return cls(
             min=histogram.min,
             max=histogram.max,
             values=histogram.total,
             zeros=histogram.zeros,
-            thresholds=thresholds,
+            thresholds=thresholds(histogram),
             bars=_bars(histogram),
         )
 
@@ -110,14 +104,16 @@ class Ranges(Frozen):
         key = f"percentile-{percentile}" if method == "percentile" else method
         limit = found.thresholds.get(f"{key}-{levels}", found.thresholds.get(key))
         if limit is None:
-            raise CalibrationError(f"the ranges of '{tensor}' have no {key}; they have {', '.join(found.thresholds)}", remedy=_AGAIN)
+            known = ", ".join(found.thresholds)
+            raise CalibrationError(f"the ranges of '{tensor}' have no {key}; they have {known}", remedy=_AGAIN)
         return min(max(found.min, -limit), 0.0), max(min(found.max, limit), 0.0)
 
     def check(self, graph: Any, tensors: Sequence[str] = ()) -> None:
         """Raise CalibrationError, which names the difference, where the ranges are not those of `graph` (an ir.Model)."""
         missing = [name for name in tensors if name not in self.tensors]
         if missing:
-            raise CalibrationError(f"the ranges are of another graph: they lack '{missing[0]}' and {len(missing) - 1} more", remedy=_AGAIN)
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise CalibrationError(f"the ranges are of another graph: they lack '{missing[0]}'{more}", remedy=_AGAIN)
         print_ = Fingerprint.of(graph)
         if print_.layers != self.origin.layers:
             raise CalibrationError("the ranges are of another graph: its layers differ", remedy=_AGAIN)
