@@ -1,0 +1,41 @@
+"""Layers: where an engine's time goes, node by node, as its backend's own profiler tells it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from toolkit.types import Frozen
+
+
+class Layer(Frozen):
+    """One node of the compiled graph: its name, its operator there (after fusion), and its mean time."""
+
+    name: str
+    kind: str
+    milliseconds: float
+
+
+class Layers(Frozen):
+    """All nodes of one engine at one batch, in the order they ran. A profiler costs time itself: shares count, not sums."""
+
+    engine: str
+    batch: int
+    runs: int
+    layers: tuple[Layer, ...]
+
+    @property
+    def total(self) -> float:
+        """Milliseconds of all nodes."""
+        return sum(layer.milliseconds for layer in self.layers)
+
+    def slowest(self, count: int) -> list[Layer]:
+        return sorted(self.layers, key=lambda layer: -layer.milliseconds)[:count]
+
+    def by_kind(self) -> list[tuple[str, int, float]]:
+        """(operator, how many, milliseconds), the slowest first."""
+        count: dict[str, int] = defaultdict(int)
+        time: dict[str, float] = defaultdict(float)
+        for layer in self.layers:
+            count[layer.kind] += 1
+            time[layer.kind] += layer.milliseconds
+        return sorted(((kind, count[kind], time[kind]) for kind in time), key=lambda row: -row[2])

@@ -1,0 +1,70 @@
+"""Work: the multiply-adds and bytes that a graph stands for, counted on its shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from toolkit.bench.roofline import Work
+from toolkit.graph.edit import WEIGHTED, attribute
+
+
+def work(graph: ir.Model) -> Work:
+    """Of every Conv, ConvTranspose, Gemm and MatMul with a weight: its multiply-adds, and its operands once from or to memory.
+
+    An operand that comes from a DequantizeLinear counts at its quantised size. The sum is per image: activations' first axis is
+    the batch. Nodes whose shapes are not known are left out.
+    """
+    macs = weight_bytes = activation_bytes = 0
+    for node in graph.graph:
+        if node.op_type not in WEIGHTED or node.domain:
+            continue
+        data, weight, output = node.inputs[0], node.inputs[1], node.outputs[0]
+        elements = [_per_image(data), _elements(weight), _per_image(output)]
+        if data is None or weight is None or None in elements:
+            continue
+        inputs, weights, outputs = (e or 0 for e in elements)
+        macs += _macs(node, weight, outputs)
+        weight_bytes += weights * _width(weight)
+        # what a fused, quantised convolution writes has the type of what it reads
+        activation_bytes += (inputs + outputs) * _width(data)
+    return Work(macs=macs, weight_bytes=weight_bytes, activation_bytes=activation_bytes)
+
+
+def _macs(node: ir.Node, weight: ir.Value, outputs: int) -> int:
+    shape = weight.shape
+    assert shape is not None
+    sizes = [size for size in shape if isinstance(size, int)]
+    if node.op_type == "Conv":
+        return outputs * math.prod(sizes[1:])
+    if node.op_type == "ConvTranspose":
+        return outputs * math.prod([sizes[0], *sizes[2:]]) // int(attribute(node, "group", 1))
+    return outputs * (sizes[1] if node.op_type == "Gemm" and int(attribute(node, "transB", 0)) else sizes[-2])
+
+
+def _width(value: ir.Value) -> int:
+    """Bytes an element, as memory holds it."""
+    producer = value.producer()
+    while producer is not None and producer.op_type in ("DequantizeLinear", "Cast", "Relu"):
+        if producer.op_type == "DequantizeLinear" and producer.inputs[0] is not None:
+            return _width(producer.inputs[0])
+        source = producer.inputs[0]
+        if source is None:
+            break
+        value, producer = source, source.producer()
+    return int(value.dtype.itemsize) if value.dtype is not None else 4
+
+
+def _elements(value: ir.Value | None) -> int | None:
+    return None if value is None or value.shape is None else _product(list(value.shape))
+
+
+def _per_image(value: ir.Value | None) -> int | None:
+    return None if value is None or value.shape is None else _product(list(value.shape)[1:])
+
+
+def _product(sizes: Sequence[int | ir.SymbolicDim]) -> int | None:
+    known = [size for size in sizes if isinstance(size, int)]
+    return math.prod(known) if len(known) == len(sizes) else None

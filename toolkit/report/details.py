@@ -1,0 +1,92 @@
+"""Details: where the time goes, what speaks against the numbers, the machine, the engines' identity cards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from toolkit.bench.layers import Layers
+from toolkit.bench.results import Results
+from toolkit.report.grid import bar, grid
+from toolkit.report.markup import Child, tag
+from toolkit.report.summary import Row
+
+SLOWEST = 12  # layers shown for each engine
+
+
+def layers(results: Results) -> list[Element]:
+    """For each engine that has a profile: its time by operator, and its slowest layers."""
+    if not results.layers:
+        return [tag("p", "No backend was asked for the time of each layer.", class_="absent")]
+    return [part for one in results.layers for part in _profile(one)]
+
+
+def _profile(one: Layers) -> list[Element]:
+    head = tag("h3", f"{one.engine}, batch {one.batch}")
+    kinds: list[list[Child]] = [
+        [kind, bar(ms / one.total), f"{ms / one.total:.1%}", f"{ms:.3f}", str(n)] for kind, n, ms in one.by_kind() if ms > 0
+    ]
+    slow: list[list[Child]] = [
+        [x.name, x.kind, bar(x.milliseconds / one.total), f"{x.milliseconds / one.total:.1%}"]
+        for x in one.slowest(SLOWEST)
+    ]
+    note = f"Mean of {one.runs} runs under the backend's profiler, which slows small layers: read the shares."
+    operators = grid(["operator", "share", "of the time", "ms", "layers"], kinds, text=(0, 1), note=note)
+    table = grid(["slowest layers", "operator", "share", "of the time"], slow, text=(0, 1, 2))
+    return [head, operators, tag("details", tag("summary", f"The {len(slow)} slowest of {len(one.layers)} layers"), table)]
+
+
+def trust(results: Results, summary: Sequence[Row]) -> list[Element]:
+    """Every flag with its remedy; where there is none, the page says so."""
+    flagged = [(m, flag) for m in results.measurements for flag in m.flags]
+    body = [[m.engine, f"{m.scenario}, batch {m.batch}, {m.clock}", flag.text, flag.remedy] for m, flag in flagged]
+    ended = [[m.engine, f"{m.scenario}, batch {m.batch}, {m.clock}", m.failure, ""] for m in results.measurements if m.failure]
+    order = {tuple(m.interleaved_with) for m in results.measurements if m.interleaved_with}
+    how = "Engines ran in shuffled, interleaved rounds." if order else "Engines ran one after another."
+    parts = [tag("p", f"{how} Raw samples are in the results file; everything here is derived from them.")]
+    if not body and not ended:
+        return [*parts, tag("p", "Nothing speaks against these numbers: no drift, no foreign load, no throttling was seen.")]
+    return [*parts, grid(["engine", "measurement", "what was seen", "what to do"], body + ended, text=(0, 1, 2, 3))]
+
+
+def environment(results: Results) -> list[Element]:
+    """The machine, in words, and the versions of what ran."""
+    e = results.environment
+    facts: list[tuple[str, Child]] = [
+        ("CPU", f"{e.cpu}, {e.cores} cores, {len(e.affinity)} of them usable" + (", a virtual machine" if e.virtual else "")),
+        ("Instructions", " ".join(f for f in e.cpu_flags if f.startswith(("avx", "amx", "asimd", "sve", "fma"))) or "-"),
+        ("Memory", f"{e.memory_mib:,} MiB"),
+        ("GPU", ", ".join(f"{g.name}, driver {g.driver}, {g.memory_mib:,} MiB" for g in e.gpus) or e.gpu_note or "none"),
+        ("System", f"{e.system}, Python {e.python}"),
+        ("Governor", e.governor or "not told"),
+        ("Thread settings", ", ".join(f"{k}={v}" for k, v in sorted(e.thread_settings.items())) or "none"),
+        ("Versions", ", ".join(f"{k} {v}" for k, v in sorted(e.versions.items()))),
+        ("Commit", (e.commit or "not in a repository") + (", with changes" if e.dirty else "")),
+    ]
+    return [_facts(facts)]
+
+
+def manifests(results: Results) -> list[Element]:
+    """An engine a block that opens: what it was made of, and the whole manifest."""
+    if not results.manifests:
+        return [tag("p", "The results hold no manifests.", class_="absent")]
+    return [_manifest(name, manifest) for name, manifest in sorted(results.manifests.items())]
+
+
+def _manifest(name: str, manifest: dict[str, Any]) -> Element:
+    notes = [tag("li", str(text)) for text in manifest.get("notes") or ()]
+    facts: list[tuple[str, Child]] = [
+        ("Compiled for", str(manifest.get("device") or manifest.get("target") or "-")),
+        ("Precision", str(manifest.get("precision", "-"))),
+        ("By", ", ".join(f"{k} {v}" for k, v in sorted((manifest.get("versions") or {}).items())) or "-"),
+        ("SHA-256", tag("code", str((manifest.get("hashes") or {}).get("file", "-")))),
+    ]
+    whole = json.dumps({k: v for k, v in manifest.items() if k != "classes"}, indent=1, sort_keys=True)
+    short = tag("div", _facts(facts), tag("ul", notes) if notes else None)
+    return tag("div", tag("h3", name), short, tag("details", tag("summary", "Manifest"), tag("pre", whole, tabindex="0")))
+
+
+def _facts(facts: Sequence[tuple[str, Child]]) -> Element:
+    return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts], class_="facts")
