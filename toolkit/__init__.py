@@ -1,0 +1,39 @@
+"""A PyTorch ResNet, or any ONNX image classifier, becomes measured FP16 and INT8 engines; this package also runs them.
+
+    import toolkit
+
+    with toolkit.load("engines/built/fashion-resnet18-int8") as runner:
+        logits = runner(batch)
+
+Importing it imports numpy only; each name below brings what it needs when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit.engine import load
+    from toolkit.errors import ToolkitError
+    from toolkit.manifest import Manifest
+    from toolkit.recipe import Recipe
+    from toolkit.runtime.runner import Prediction, Runner
+
+__version__ = "0.1.0"
+__all__ = ["Manifest", "Prediction", "Recipe", "Runner", "ToolkitError", "load"]
+
+_HOMES = {
+    "Manifest": "manifest",
+    "Prediction": "runtime.runner",
+    "Recipe": "recipe",
+    "Runner": "runtime.runner",
+    "ToolkitError": "errors",
+    "load": "engine",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'toolkit' has no attribute '{name}'")
+    return getattr(import_module(f"toolkit.{_HOMES[name]}"), name)

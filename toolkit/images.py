@@ -19,13 +19,13 @@ from PIL import Image
 
 from toolkit.errors import DataError, InputError
 from toolkit.pictures import as_list, open_picture, preprocess, restore
-from toolkit.recipe import Preprocess
+from toolkit.recipe import Preprocess, Recipe
 from toolkit.types import Array, Float
 
 PACKAGED = Path(__file__).parent / "packaged"
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _NO_IMAGE = f"Images end in {', '.join(SUFFIXES)}"
-__all__ = ["Images", "as_list", "open_data", "preprocess", "read_classes", "read_idx"]
+__all__ = ["Images", "as_list", "class_names", "open_data", "preprocess", "read_classes", "read_idx"]
 
 
 class Images:
@@ -112,6 +112,11 @@ def open_data(
     return data
 
 
+def class_names(recipe: Recipe) -> tuple[str, ...] | None:
+    """The names in the recipe's `classes` file. Raises DataError."""
+    return read_classes(recipe.reference.classes) if recipe.reference.classes else None
+
+
 def read_classes(spec: str) -> tuple[str, ...]:
     """Class names in the model's order: a text file with one a line, or `packaged:NAME`. Raises DataError."""
     kind, _, name = spec.partition(":")
@@ -176,13 +181,12 @@ def _folder(root: Path, preprocess: Preprocess, limit: int | None, classes: Sequ
         what = f"{root} holds both images ({loose[0].name}, ...) and folders ({folders[0]}, ...)"
         raise DataError(what, remedy="Keep only one of the two")
     names, number = _numbering(root, folders, classes)
-    found = [(rank, number[name], path) for name in folders for rank, path in enumerate(_images_under(root / name, deep=True))]
-    filled = {label for _, label, _ in found}
-    empty = [name for name in folders if number[name] not in filled]
+    found = [(rank, name, path) for name in folders for rank, path in enumerate(_images_under(root / name, deep=True))]
+    empty = set(folders) - {name for _, name, _ in found}
     if empty:
-        raise DataError(f"the class folder {root / empty[0]} holds no image", remedy=_NO_IMAGE)
+        raise DataError(f"the class folder {root / min(empty)} holds no image", remedy=_NO_IMAGE)
     found.sort(key=lambda item: item[:2])
-    labels = np.array([label for _, label, _ in found[:limit]], np.int64)
+    labels = np.array([number[name] for _, name, _ in found[:limit]], np.int64)
     return Images(str(root), [path for _, _, path in found[:limit]], preprocess, labels=labels, classes=names)
 
 

@@ -98,6 +98,7 @@ class Calibration(Frozen, frozen=True):
     images: int = 512
     method: Method = "entropy"
     percentile: float = 99.99  # 99.9 | 99.99 | 99.999
+    ranges: str | None = None  # a ranges.json made before, instead of a pass over `data`
 
     def __post_init__(self) -> None:
         if self.images < 1:
@@ -204,7 +205,11 @@ class Recipe(Frozen, frozen=True):
         return msgspec.structs.replace(
             self,
             reference=reference,
-            calibration=msgspec.structs.replace(self.calibration, data=_absolute(self.calibration.data, folder)),
+            calibration=msgspec.structs.replace(
+                self.calibration,
+                data=_absolute(self.calibration.data, folder),
+                ranges=_absolute(self.calibration.ranges, folder),
+            ),
             accept=msgspec.structs.replace(self.accept, data=_absolute(self.accept.data, folder)),
         )
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from toolkit.errors import BackendError, EngineError, MissingExtra
 from toolkit.manifest import Manifest, sha256_bytes, write_atomically
 from toolkit.recipe import Build
@@ -71,6 +73,19 @@ class SessionExecutor:
         self.session = self._run = None
 
 
+class ForeignExecutor(SessionExecutor):
+    """Runs a file that another tool made: a batch written into it is filled up, whatever float its logits are, [N, C, 1, 1] is flattened."""
+
+    def __init__(self, live: Any, input_name: str, output_name: str, batch: int | None) -> None:
+        super().__init__(live, input_name, output_name)
+        self.max_batch = batch
+
+    def run(self, batch: Array) -> Float:
+        missing = (self.max_batch or len(batch)) - len(batch)
+        filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
+        return super().run(filled)[: len(batch)].reshape(len(batch), -1).astype(np.float32, copy=False)
+
+
 def session(model: bytes | str, target: Target, settings: dict[str, Any], outputs_only: bool = False) -> Any:
     """An InferenceSession with one provider, the one that was asked for.
 
@@ -88,6 +103,8 @@ def session(model: bytes | str, target: Target, settings: dict[str, Any], output
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.get("spin") else "0")
+    if "profile" in settings:  # where to write a profile: never part of a manifest
+        options.enable_profiling, options.profile_file_prefix = True, settings["profile"]
     try:
         live = library.InferenceSession(model, options, providers=[provider])
     except Exception as error:  # ONNX Runtime's own classes, made while it loads

@@ -43,7 +43,9 @@ def measure(model: ir.Model, images: Iterable[Float], tensors: Sequence[str]) ->
             if not np.isfinite(new.peak).all():
                 what = f"tensor '{tensor}' holds a NaN or an infinity for image {count}"
                 raise CalibrationError(what, remedy="Look at that image, then at the weights of the layer")
-            totals[index] = new if old is None else Channels(np.maximum(old.peak, new.peak), old.power + new.power, old.mean + new.mean)
+            if old is not None:
+                new = Channels(np.maximum(old.peak, new.peak), old.power + new.power, old.mean + new.mean)
+            totals[index] = new
         count += 1
     if count == 0:
         raise CalibrationError("there are no images to measure the channels with", remedy="Raise `calibration.images`")

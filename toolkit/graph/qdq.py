@@ -34,7 +34,7 @@ Scheme = Literal["cpu", "tensorrt"]
 class HasRanges(Protocol):
     """What quantisation asks of Ranges."""
 
-    def range(self, tensor: str, method: Method, percentile: float = 99.99) -> tuple[float, float]: ...
+    def range(self, tensor: str, method: Method, percentile: float = 99.99, *, levels: int = 127) -> tuple[float, float]: ...
 
 
 def quantize(
@@ -59,7 +59,7 @@ def quantize(
         raise CalibrationError("nothing is left to quantise", remedy="Shorten `precision.keep` or set `int8 = false`")
     sources = [origin(edge.value).name or "" for edge in edges]  # before any pair hides the way to them
     for edge, name in zip(edges, sources, strict=True):
-        low, high = ranges.range(name, precision.methods.get(name, calibration.method), calibration.percentile)
+        low, high = ranges.range(name, precision.methods.get(name, calibration.method), calibration.percentile, levels=127 if symmetric else 255)
         scale, zero = activation_scale(low, high, symmetric)
         _insert_pair(model.graph, edge, scale, zero)
     for node in list(model.graph):
@@ -149,3 +149,9 @@ def _quantise_weight(node: ir.Node, method: Literal["absmax", "mse"], reduce_ran
     dequantise = make("DequantizeLinear", inputs, f"{name}.dequantize", output=f"{name}.dequantized", axis=axis)
     graph.insert_before(node, dequantise)
     node.replace_input_with(1, dequantise.outputs[0])
+
+
+def quantised_layers(model: ir.Model) -> tuple[str, ...]:
+    """The names of the nodes that read a dequantised tensor: what a backend runs in INT8."""
+    readers = (use.node for node in model.graph if node.op_type == "DequantizeLinear" for use in node.outputs[0].uses())
+    return tuple(dict.fromkeys(node.name for node in readers if node.name))

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from toolkit.images import read_classes
+from toolkit.images import class_names
 from toolkit.manifest import Manifest
 from toolkit.recipe import Recipe
+from toolkit.reference.resnet import ResNet
 from toolkit.reference.weights import digest, load_reference
 from toolkit.runtime.runner import Runner
 from toolkit.types import Array, Float, Progress, TensorSpec
@@ -20,19 +21,19 @@ class TorchExecutor:
     max_batch: int | None = None
 
     def __init__(self, model: nn.Module, *, channels_last_input: bool = False) -> None:
-        self._model: nn.Module | None = model
+        self.model: nn.Module | None = model
         self._nhwc = channels_last_input
 
     def run(self, batch: Array) -> Float:
-        assert self._model is not None
+        assert self.model is not None
         # torch warns of arrays that cannot be written, such as a memory-mapped file's
         images = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
         with torch.inference_mode():
-            logits: Float = self._model(images.permute(0, 3, 1, 2) if self._nhwc else images).numpy()
+            logits: Float = self.model(images.permute(0, 3, 1, 2) if self._nhwc else images).numpy()
         return logits
 
     def close(self) -> None:
-        self._model = None
+        self.model = None
 
 
 def open_reference(recipe: Recipe, threads: int | None = None, progress: Progress | None = None) -> Runner:
@@ -40,11 +41,17 @@ def open_reference(recipe: Recipe, threads: int | None = None, progress: Progres
 
     `threads` is torch's thread count, which it keeps for the whole process; absent, it stays as it is.
     """
-    classes = read_classes(recipe.reference.classes) if recipe.reference.classes else None
-    how = recipe.preprocess
-    model = load_reference(recipe.reference, channels=how.channels, classes=len(classes or ()) or 1000, progress=progress)
     if threads is not None:
         torch.set_num_threads(threads)
+    classes = class_names(recipe)
+    count = len(classes or ()) or 1000
+    model = load_reference(recipe.reference, channels=recipe.preprocess.channels, classes=count, progress=progress)
+    return reference_runner(model, recipe)
+
+
+def reference_runner(model: ResNet, recipe: Recipe) -> Runner:
+    """A loaded reference as the recipe's Runner."""
+    how = recipe.preprocess
     manifest = Manifest(
         name=f"{recipe.name}-reference",
         target="cpu",
@@ -54,7 +61,7 @@ def open_reference(recipe: Recipe, threads: int | None = None, progress: Progres
         outputs=(TensorSpec(name="logits", dtype="float32", shape=("N", model.fc.out_features)),),
         profiles=(),
         preprocess=how,
-        classes=classes,
+        classes=class_names(recipe),
         hashes={"weights": digest(model)},
         versions={"torch": torch.__version__},
         device="PyTorch on the CPU",

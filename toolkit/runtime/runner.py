@@ -27,8 +27,8 @@ class Runner:
     """float32 [N, C, H, W] (or [N, H, W, C] where the manifest says NHWC) -> logits float32 [N, classes].
 
     Any N from 1 up: a batch that the engine cannot take at once is split. A tensor of another library is read where it is
-    (DLPack, or the CUDA array interface); on a GPU only by an engine that runs on that GPU. Threads may call it at once. It is a context
-    manager; using it after `close` raises ClosedError. A wrong shape, dtype or an empty batch raises InputError.
+    (DLPack, or the CUDA array interface); on a GPU only by an engine that runs on that GPU. Threads may call it at once.
+    It is a context manager; use after `close` raises ClosedError; a wrong shape, dtype or an empty batch InputError.
     """
 
     def __init__(self, manifest: Manifest, executor: Executor) -> None:

@@ -1,0 +1,123 @@
+"""The command line: it reads arguments, calls one function of a room, and prints. Failures are one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from toolkit.errors import BudgetError, ToolkitError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Takes a ResNet, or any ONNX image classifier, to measured engines.")
+out, err = Console(), Console(stderr=True)
+
+RecipePath = Annotated[Path, typer.Argument(help="a recipe, such as engines/fashion-resnet18-int8.toml")]
+EnginePath = Annotated[Path, typer.Argument(help="an engine's folder, such as engines/built/fashion-resnet18-int8")]
+Json = Annotated[bool, typer.Option("--json", help="for machines")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="show the traceback of a failure")] = False) -> None:
+    """Options that stand before the command."""
+
+
+@app.command()
+def describe(arch: Annotated[str, typer.Argument(help="resnet18, 34, 50, 101 or 152")], as_json: Json = False) -> None:
+    """Print the stages of a ResNet: blocks, output size, parameters, multiply-adds."""
+    from toolkit.reference.describe import describe as stages
+    from toolkit.report.description import description
+
+    found = stages(arch)
+    _print_json(found) if as_json else out.print(description(found))
+
+
+@app.command()
+def export(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--output")] = Path("model.onnx")) -> None:
+    """Write the final typed ONNX graph, checked against the reference."""
+    from toolkit import pipeline
+    from toolkit.progress import stages
+    from toolkit.recipe import Recipe
+
+    with stages() as stage:
+        found, agreement = pipeline.export(Recipe.load(recipe), output, stage)
+    out.print(f"{output}: {found}; FP32 graph against the reference: max |difference| {agreement.max_abs:.2g}, cosine {agreement.cosine:.6f}")
+
+
+@app.command()
+def calibrate(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--output")] = Path("ranges.json")) -> None:
+    """One pass over the calibration images; every method's range of every tensor."""
+    from toolkit import pipeline
+    from toolkit.progress import stages
+    from toolkit.recipe import Recipe
+
+    with stages() as stage:
+        ranges = pipeline.ranges_of(Recipe.load(recipe), stage)
+    ranges.write(output)
+    out.print(f"{output}: {len(ranges.tensors)} tensors over {ranges.images} images")
+
+
+@app.command()
+def build(
+    recipes: Annotated[list[Path], typer.Argument(help="recipes")],
+    target: Annotated[str | None, typer.Option(help="cpu, cuda, tensorrt or rtx:sm89; several with commas")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the folder that engines go into")] = Path("engines/built"),
+    proof: Annotated[bool, typer.Option(help="hold each engine to the recipe's [accept]")] = True,
+) -> None:
+    """Build an engine for each recipe and target."""
+    from toolkit import pipeline
+    from toolkit.progress import stages
+    from toolkit.recipe import Recipe
+
+    with stages() as stage:
+        built = list(pipeline.build_all([Recipe.load(path) for path in recipes], target, output, stage, proof=proof))
+    for folder, manifest in built:
+        out.print(f"[bold]{folder}[/]: {manifest.precision} for {manifest.device}")
+        for note in manifest.notes:
+            out.print(f"  {note}", highlight=False)
+
+
+@app.command()
+def run(engine: EnginePath, images: Annotated[list[Path], typer.Argument()], as_json: Json = False) -> None:
+    """Print the five likeliest classes of each image."""
+    from toolkit.engine import load
+
+    with load(engine) as runner:
+        answers = runner.classify([*images])
+    if as_json:
+        _print_json({str(path): [p._asdict() for p in top] for path, top in zip(images, answers, strict=True)})
+        return
+    for path, top in zip(images, answers, strict=True):
+        out.print(f"[bold]{path}[/]: " + ", ".join(f"{p.label} {p.probability:.1%}" for p in top), highlight=False)
+
+
+def _print_json(value: Any) -> None:
+    import msgspec
+
+    print(json.dumps(msgspec.to_builtins(value), indent=1))
+
+
+def main() -> NoReturn:
+    """The entry point: a refused verdict exits 1, any other failure 2, both with one line and no traceback."""
+    debug = "--debug" in sys.argv[1:]
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except BudgetError as error:
+        _fail(error, 1, debug)
+    except (ToolkitError, OSError) as error:
+        _fail(error, 2, debug)
+    except KeyboardInterrupt as error:
+        _fail(error, 2, debug)
+    sys.exit(0)
+
+
+def _fail(error: BaseException, code: int, debug: bool) -> NoReturn:
+    if debug:
+        raise error
+    text = "stopped; nothing was replaced" if isinstance(error, KeyboardInterrupt) else str(error)
+    err.print(f"[bold red]error:[/] {' '.join(text.split())}", highlight=False, soft_wrap=True)
+    sys.exit(code)

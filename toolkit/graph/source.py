@@ -1,0 +1,77 @@
+"""Source: a recipe's reference in both of its forms, the Runner that is the truth and the FP32 graph that shall become an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import onnx_ir as ir
+
+from toolkit.backends import onnxruntime
+from toolkit.errors import GraphError
+from toolkit.images import class_names
+from toolkit.manifest import Manifest, sha256
+from toolkit.recipe import Recipe
+from toolkit.runtime.runner import Runner
+from toolkit.types import Progress, Target, TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Source(NamedTuple):
+    """`reference` answers what the engine has to agree with; `graph` is its FP32 graph, BatchNorm folded, batch `N`."""
+
+    reference: Runner
+    graph: ir.Model
+
+
+def open_source(recipe: Recipe, *, progress: Progress | None = None) -> Source:
+    """Load the reference and write its graph. Raises WeightsError, GraphError, DataError (class names)."""
+    if recipe.reference.onnx is not None:
+        return _open_onnx(recipe, Path(recipe.reference.onnx))
+    from toolkit.graph.export import export
+    from toolkit.reference.runner import reference_runner
+    from toolkit.reference.weights import load_reference
+
+    channels, classes = recipe.preprocess.channels, class_names(recipe)
+    model = load_reference(recipe.reference, channels=channels, classes=len(classes or ()) or 1000, progress=progress)
+    return Source(reference_runner(model, recipe), export(model, recipe.preprocess))
+
+
+def _open_onnx(recipe: Recipe, path: Path) -> Source:
+    """The file itself is the reference, run as it came: passes that went wrong would show."""
+    from toolkit.graph.load import load
+
+    graph = load(path, recipe.preprocess, recipe.reference.output)
+    live = onnxruntime.session(str(path), Target("cpu"), {"threads": onnxruntime.cores()})
+    name = recipe.reference.output or live.get_outputs()[0].name
+    batch = live.get_inputs()[0].shape[0]
+    manifest = Manifest(
+        name=f"{recipe.name}-reference",
+        target="cpu",
+        file=path.name,
+        precision="fp32",
+        inputs=(TensorSpec(name=live.get_inputs()[0].name, dtype="float32", shape=("N", *recipe.preprocess.input_shape)),),
+        outputs=(TensorSpec(name=name, dtype="float32", shape=("N", _classes(graph, path))),),
+        profiles=(),
+        preprocess=recipe.preprocess,
+        classes=class_names(recipe),
+        hashes={"onnx": sha256(path), "weights": sha256(path)},
+        device="ONNX Runtime on the CPU",
+        recipe=recipe.to_dict(),
+    )
+    executor = onnxruntime.ForeignExecutor(live, live.get_inputs()[0].name, name, batch if isinstance(batch, int) else None)
+    return Source(Runner(manifest, executor), graph)
+
+
+def _classes(graph: ir.Model, path: Path) -> int:
+    shape = graph.graph.outputs[0].shape
+    if shape is None or len(shape) != 2 or not isinstance(shape[1], int):
+        raise GraphError(f"output '{graph.graph.outputs[0].name}' of {path} has shape {shape}, not [N, classes]")
+    return shape[1]
+
+
+def torch_module(source: Source) -> torch.nn.Module | None:
+    """The module behind a PyTorch reference; None where the reference is an ONNX file."""
+    return getattr(source.reference.executor, "model", None)

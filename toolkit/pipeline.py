@@ -1,0 +1,233 @@
+"""The trip of a recipe: reference -> graph -> ranges -> typed graph -> compiled file -> proof -> engine folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import onnx_ir as ir
+
+import toolkit
+from toolkit import calibration, engine
+from toolkit.backends.onnxruntime import has_vnni
+from toolkit.bench.accuracy import accuracy, compare_accuracy
+from toolkit.bench.verdict import Verdict
+from toolkit.calibration import Ranges, origin_of
+from toolkit.errors import BudgetError
+from toolkit.graph.check import Agreement, check
+from toolkit.graph.edit import require_matches, serialise
+from toolkit.graph.equalize import equalize
+from toolkit.graph.fp16 import to_fp16
+from toolkit.graph.qdq import Scheme, quantised_layers, quantize
+from toolkit.graph.run import graph_runner
+from toolkit.graph.scheme_cpu import watched
+from toolkit.graph.source import Source, open_source
+from toolkit.images import Images, class_names, open_data
+from toolkit.manifest import Manifest, Profile, new_folder, sha256_bytes, write_atomically
+from toolkit.recipe import Recipe
+from toolkit.types import Compiled, Float, Progress, Target, TensorSpec
+
+Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
+RANGES = "ranges.json"
+
+
+def quiet(stage: str) -> Progress:
+    """A Stage that says nothing."""
+    return lambda done, total: None
+
+
+class Trip(NamedTuple):
+    """How far a recipe has come before any target is chosen."""
+
+    recipe: Recipe
+    source: Source  # the reference, and its graph as exported
+    agreement: Agreement  # how well the two agree
+    truth: Float | None  # the reference's logits on the images of `[accept]`; None without any, or without proof
+    graph: ir.Model  # FP32, equalised where the recipe says so
+    ranges: Ranges | None  # where the recipe asks for INT8
+
+
+def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> tuple[str, Agreement]:
+    """Write the typed graph for the recipe's own target to `path`; says what it is."""
+    trip = prepare(recipe, stage, proof=False)
+    graph = typed(trip, Target.parse_many(recipe.build.target)[0])
+    write_atomically(path, serialise(graph))
+    return f"{precision_of(trip)}, {len(graph.graph)} nodes", trip.agreement
+
+
+def ranges_of(recipe: Recipe, stage: Stage = quiet) -> Ranges:
+    """The ranges of a recipe, whether or not it asks for INT8."""
+    precision = msgspec.structs.replace(recipe.precision, int8=True)
+    trip = prepare(msgspec.structs.replace(recipe, precision=precision), stage, proof=False)
+    assert trip.ranges is not None
+    return trip.ranges
+
+
+def build_all(
+    recipes: Sequence[Recipe], targets: str | None, out: Path, stage: Stage = quiet, *, proof: bool = True
+) -> Iterator[tuple[Path, Manifest]]:
+    """Build each recipe for each target (`targets`, else the recipe's own) and give each engine as it is done.
+
+    An engine for the recipe's own target is called after the recipe; one for another target adds that: `NAME-rtx-sm89`.
+    """
+    trip: Trip | None = None
+    for recipe in recipes:
+        trip = prepare(recipe, stage, proof=proof, like=trip)
+        for target in Target.parse_many(targets or recipe.build.target):
+            own = str(target) == recipe.build.target
+            folder = out / (recipe.name if own else f"{recipe.name}-{str(target).replace(':', '-')}")
+            yield folder, build(trip, target, folder, stage)
+
+
+def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: Trip | None = None) -> Trip:
+    """What every target shares: open the reference, export, check, equalise, calibrate.
+
+    `like` is the trip of another recipe; where the reference and the images are the same, what it holds is taken over.
+    """
+    if like is not None and same_start(recipe, like.recipe):
+        _, source, agreement, truth, _, _ = like
+    else:
+        progress = stage("reference and export")
+        source = open_source(recipe, progress=progress)
+        images = proof_images(recipe)
+        agreement = check(source, images or calibration_images(recipe))
+        truth = accuracy(source.reference, images, progress=stage("reference answers")) if images and proof else None
+    if not recipe.precision.int8:
+        return Trip(recipe, source, agreement, truth, source.graph, None)
+    images = calibration_images(recipe)
+    graph = equalize(source.graph, recipe.precision.equalize, images.batches(8))
+    return Trip(recipe, source, agreement, truth, graph, calibrate(recipe, graph, images, stage))
+
+
+def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Stage = quiet) -> Ranges:
+    """The ranges in the recipe's own file, once shown to be this graph's; otherwise one pass over the calibration images."""
+    tensors = watched(graph)
+    if recipe.calibration.ranges is not None:
+        ranges = Ranges.read(recipe.calibration.ranges)
+        ranges.check(graph, tensors)
+        return ranges
+    how = sha256_bytes(msgspec.json.encode(recipe.preprocess))
+    return calibration.collect(
+        graph,
+        images.batches(1),
+        tensors,
+        origin=origin_of(graph, tensors, images.sha256, how),
+        count=images.count,
+        progress=stage(f"calibrate on {images.count} images"),
+    )
+
+
+def typed(trip: Trip, target: Target) -> ir.Model:
+    """The final graph for `target`: quantised by its scheme, then FP16 around that. Raises GraphError, CalibrationError."""
+    recipe, graph = trip.recipe, trip.graph
+    scheme, keep = scheme_of(target), recipe.precision.keep_fp32
+    require_matches(graph, keep, "precision.keep_fp32")
+    if trip.ranges is not None:
+        narrow = recipe.precision.reduce_range
+        narrow = scheme == "cpu" and not has_vnni() if narrow is None else narrow
+        graph = quantize(graph, trip.ranges, recipe.precision, recipe.calibration, scheme=scheme, reduce_range=narrow)
+        if scheme == "cpu":
+            keep = (*keep, *quantised_layers(graph))  # in INT8 they hold no FP16; Casts between would break the fusion
+    return to_fp16(graph, keep) if recipe.precision.compute == "fp16" else graph
+
+
+def build(trip: Trip, target: Target, folder: Path, stage: Stage = quiet) -> Manifest:
+    """Type, compile and prove, then put the engine where `folder` is; whatever stood there stays until this one is whole.
+
+    Raises BudgetError where the proof refuses it. For a target that cannot run here the proof is a prediction: ONNX Runtime
+    runs the very graph that the target was given.
+    """
+    graph = typed(trip, target)
+    with new_folder(folder) as draft:
+        stage(f"compile {trip.recipe.name} for {target}")
+        compiled = engine.backend(target).compile(graph, trip.recipe.build, target, draft)
+        verdict = prove(trip, graph, stage)
+        if trip.ranges is not None:
+            trip.ranges.write(draft / RANGES)
+        manifest = describe(trip, target, graph, compiled, verdict)
+        manifest.write(draft)
+    return manifest
+
+
+def prove(trip: Trip, graph: ir.Model, stage: Stage = quiet) -> Verdict | None:
+    """Hold the typed graph to the recipe's `[accept]`; None where there is nothing to hold it to. Raises BudgetError."""
+    images, accept, name = proof_images(trip.recipe), trip.recipe.accept, trip.recipe.name
+    if images is None or trip.truth is None:
+        return None
+    answers = accuracy(graph_runner(graph), images, name=name, progress=stage(f"prove {name} on {images.count} images"))
+    verdict = compare_accuracy(trip.truth, answers, images.labels, accept.max_top1_drop, accept.min_agreement, name=name)
+    if not verdict.accepted:
+        remedy = "Run: toolkit tune RECIPE; or build with --no-proof to look into it"
+        raise BudgetError(f"{name} is refused: {verdict.text}", remedy=remedy)
+    return verdict
+
+
+def describe(trip: Trip, target: Target, graph: ir.Model, compiled: Compiled, verdict: Verdict | None) -> Manifest:
+    """The engine's manifest."""
+    recipe, source = trip.recipe, trip.source
+    hashes = {"weights": source.reference.manifest.hashes["weights"], "onnx": sha256_bytes(serialise(graph))}
+    if trip.ranges is not None:
+        hashes |= {"calibration": trip.ranges.origin.images, "ranges": sha256_bytes(trip.ranges.encode())}
+    return Manifest(
+        name=recipe.name,
+        target=str(target),
+        file=compiled.file,
+        precision=precision_of(trip),
+        inputs=specs(graph.graph.inputs),
+        outputs=specs(graph.graph.outputs),
+        profiles=tuple(Profile(min=low, opt=best, max=high) for low, best, high in recipe.build.profiles),
+        preprocess=recipe.preprocess,
+        classes=source.reference.manifest.classes,
+        hashes=hashes | compiled.hashes,
+        versions={"toolkit": toolkit.__version__, **compiled.versions},
+        device=compiled.device,
+        settings=compiled.settings,
+        recipe=recipe.to_dict(),
+        notes=compiled.notes if verdict is None else (*compiled.notes, verdict.text),
+    )
+
+
+def precision_of(trip: Trip) -> str:
+    """In the manifest's words: fp32, fp16, int8 or int8+fp16."""
+    compute = trip.recipe.precision.compute
+    if trip.ranges is None:
+        return compute
+    return "int8+fp16" if compute == "fp16" else "int8"
+
+
+def specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:
+    """Inputs or outputs of a graph as the manifest holds them."""
+    return tuple(
+        TensorSpec(name=v.name or "", dtype=v.dtype.numpy().name, shape=tuple(d if isinstance(d, int) else "N" for d in v.shape))
+        for v in values
+        if v.dtype is not None and v.shape is not None
+    )
+
+
+def scheme_of(target: Target) -> Scheme:
+    """Which Q/DQ placement the target's library fuses."""
+    return "tensorrt" if target.is_nvidia else "cpu"
+
+
+def same_start(one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes share the reference, the preprocessing and the images of the proof."""
+    return (one.reference, one.preprocess, one.accept.data, one.accept.images) == (
+        other.reference,
+        other.preprocess,
+        other.accept.data,
+        other.accept.images,
+    )
+
+
+def proof_images(recipe: Recipe) -> Images | None:
+    """The images of `[accept]`; None where it names none. Raises DataError."""
+    accept = recipe.accept
+    classes = class_names(recipe)
+    return None if accept.data is None else open_data(accept.data, recipe.preprocess, accept.images, classes=classes)
+
+
+def calibration_images(recipe: Recipe) -> Images:
+    """The images of `[calibration]`. Raises DataError."""
+    return open_data(recipe.calibration.data, recipe.preprocess, recipe.calibration.images)
