@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -88,6 +89,17 @@ class Device(Protocol):
     def close(self) -> None:
         """Let go of the context. A second call does nothing."""
         ...
+
+
+@contextmanager
+def current(device: Device) -> Iterator[None]:
+    """The device's context is current inside the block, and whatever was current before is so again after it."""
+    owed = device.enter()
+    try:
+        yield
+    finally:
+        if owed:
+            device.leave()
 
 
 def best(index: int | None = None) -> Device:

@@ -259,9 +259,10 @@ def library(name: str, recording: Mapping[str, Any], device: HostDevice, network
     for kind, entry in api.items():
         if "enum" in entry:
             setattr(module, kind, enum.Enum(kind, entry["enum"]))
-    for kind in PLAYED:
-        if kind.__name__ in api:
-            setattr(module, kind.__name__, _as_recorded(kind, frozenset(api[kind.__name__]["cls"]), module))
+    played = {kind.__name__: kind for kind in PLAYED}
+    for kind, entry in api.items():
+        if "cls" in entry:
+            setattr(module, kind, _as_recorded(played.get(kind, type(kind, (), {})), frozenset(entry["cls"]), module))
     names = {name: dtype for dtype, name in DTYPES.items()}
     if "nptype" in api:
         module.nptype = lambda trt_type: np.dtype(names[trt_type.name])

@@ -14,7 +14,7 @@ import numpy as np
 from toolkit.errors import DeviceError, EngineError, InputError
 from toolkit.manifest import Manifest, write_atomically
 from toolkit.runtime.arrays import DeviceArray
-from toolkit.runtime.device import Device
+from toolkit.runtime.device import Device, current
 from toolkit.runtime.pool import Pool
 from toolkit.runtime.slot import Plan, Slot, Tensor
 from toolkit.types import Array, Float
@@ -59,17 +59,14 @@ class TensorRTExecutor:
         jit_cache: Path | None = None,
     ) -> None:
         self._name, self._device, self._said, self._cache_file = manifest.name, device, said, jit_cache
-        owed = device.enter()
         try:
             refuse_foreign(manifest, library, device)
-            self._open(library, data, manifest, logger, contexts)
+            with current(device):
+                self._open(library, data, manifest, logger, contexts)
         except BaseException:
             with suppress(DeviceError):  # what went wrong first is what counts
                 device.close()
             raise
-        finally:
-            if owed:
-                device.leave()
 
     def _open(self, library: Any, data: bytes, manifest: Manifest, logger: Any, contexts: int) -> None:
         self._runtime = library.Runtime(logger)
@@ -79,7 +76,7 @@ class TensorRTExecutor:
         plan, self.profiles = self._plan(library, manifest)
         self.parts = lru_cache(maxsize=1024)(self._parts)
         self._answer_shape, self._largest = plan.outputs[0].shape, plan.largest
-        self._pool: Pool[Slot] = Pool(lambda: Slot(plan, self._device), Slot.close, contexts, f"the runner of {self._name}")
+        self._pool: Pool[Slot] = Pool(lambda: self._new_slot(plan), self._end_slot, contexts, f"the runner of {self._name}")
         self._pool.release(self._pool.acquire())  # the first slot now: running out of memory belongs to loading
 
     def _plan(self, library: Any, manifest: Manifest) -> tuple[Plan, list[tuple[int, int, int]]]:
@@ -110,18 +107,25 @@ class TensorRTExecutor:
         )
         return plan, profiles
 
+    def _new_slot(self, plan: Plan) -> Slot:
+        with current(self._device):
+            return Slot(plan, self._device)
+
+    def _end_slot(self, slot: Slot) -> None:
+        with current(self._device):
+            slot.close()
+
     def _failed(self, what: str) -> DeviceError:
         return DeviceError(f"{self._name} {what}: {self._said() or 'the library gives no reason'}", remedy="Run: toolkit doctor")
 
     def run(self, batch: Array | DeviceArray) -> Float:
         """[N, ...] on the host or on this GPU -> logits float32 [N, classes]. Raises InputError, DeviceError, ClosedError."""
         parts = self.parts(len(batch))
-        if isinstance(batch, DeviceArray):
-            self._check_place(batch)
         slot = self._pool.acquire()
-        owed = False
+        owed = self._device.enter()
         try:
-            owed = self._device.enter()
+            if isinstance(batch, DeviceArray):
+                self._check_place(batch)
             if len(parts) == 1:
                 slot.start(batch, parts[0].profile)
                 answer = slot.finish()
@@ -188,12 +192,7 @@ class TensorRTExecutor:
 
     def _check_place(self, array: DeviceArray) -> None:
         device = self._device
-        owed = device.enter()
-        try:
-            there = device.ordinal(array.address)
-        finally:
-            if owed:
-                device.leave()
+        there = device.ordinal(array.address)
         if there != device.index or array.device not in (None, there):
             place = "on no GPU that this process sees" if there is None else f"on GPU {there}"
             what = f"the input is {place}, {self._name} runs on GPU {device.index}"
@@ -201,16 +200,14 @@ class TensorRTExecutor:
 
     def close(self) -> None:
         """Wait for the calls that run, refuse those that wait, give everything back. A second call does nothing."""
-        owed = self._device.enter()
+        if not self._pool.close():
+            return
         try:
-            if not self._pool.close():
-                return
-            self._save_cache()
-            self._cache = self._engine = self._runtime = None  # in this order: each needs the next
+            with current(self._device):
+                self._save_cache()
+                self._cache = self._engine = self._runtime = None  # in this order: each needs the next
         finally:
-            if owed:
-                self._device.leave()
-        self._device.close()
+            self._device.close()
 
     def _save_cache(self) -> None:
         if self._cache is not None and self._cache_file is not None:
