@@ -17,7 +17,7 @@ from toolkit.bench.verdict import Verdict
 from toolkit.calibration import Ranges, origin_of
 from toolkit.errors import BudgetError
 from toolkit.graph.check import Agreement, check
-from toolkit.graph.edit import require_matches, serialise
+from toolkit.graph.edit import require_matches
 from toolkit.graph.equalize import equalize
 from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.qdq import Scheme, quantised_layers, quantize
@@ -26,6 +26,7 @@ from toolkit.graph.scheme_cpu import watched
 from toolkit.graph.source import Source, open_source
 from toolkit.images import Images, class_names, open_data
 from toolkit.manifest import Manifest, Profile, new_folder, sha256_bytes, write_atomically
+from toolkit.onnxfile import serialise
 from toolkit.recipe import Recipe
 from toolkit.types import Compiled, Float, Progress, Target, TensorSpec
 

@@ -24,7 +24,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Compiled:
     """Write the graph into `folder` and load it once, so that a graph which cannot run is refused now. Raises BackendError."""
-    from toolkit.graph.edit import serialise
+    from toolkit.onnxfile import serialise
 
     _refuse_foreign_options(build, target)
     library = _library()

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from toolkit.backends import onnxruntime
 from toolkit.errors import CalibrationError, GraphError
-from toolkit.graph.edit import initializer, make, serialise
+from toolkit.graph.edit import initializer, make
+from toolkit.onnxfile import serialise
 from toolkit.types import Float, Target
 
 Real = NDArray[np.float64]

@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 from toolkit.backends import onnxruntime
 from toolkit.errors import GraphError
-from toolkit.graph.edit import serialise
 from toolkit.graph.source import Source
 from toolkit.images import Images
+from toolkit.onnxfile import serialise
 from toolkit.types import Array, Float, Frozen, Target
 
 BATCHES = (1, 3, 8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -92,16 +91,6 @@ def finish(model: ir.Model) -> ir.Model:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ir.passes.PassError, ValueError) as error:
         raise GraphError(f"the rewritten graph is not valid ONNX: {error.__cause__ or error}") from error
     return model
-
-
-def serialise(model: ir.Model) -> bytes:
-    """The bytes of the ONNX file; the same graph always gives the same bytes."""
-    return ir.to_proto(model).SerializeToString(deterministic=True)  # type: ignore[no-any-return]
-
-
-def digest(model: ir.Model) -> str:
-    """SHA-256 of the serialised graph, in hex."""
-    return hashlib.sha256(serialise(model)).hexdigest()
 
 
 def insert_before(node: ir.Node, new: ir.Node | Sequence[ir.Node]) -> None:

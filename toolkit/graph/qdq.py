@@ -25,6 +25,7 @@ from toolkit.graph.edit import (
 )
 from toolkit.graph.scheme_cpu import Edge, cpu_edges, fused_relu, origin
 from toolkit.graph.scheme_tensorrt import tensorrt_edges
+from toolkit.graph.weights import Room, quantise_weight
 from toolkit.recipe import Calibration, Method, Precision
 from toolkit.types import Array
 
@@ -48,7 +49,7 @@ def quantize(
 ) -> ir.Model:
     """FP32 graph -> the same graph with Q/DQ pairs placed as `scheme` says; layers in `precision.keep` stay as they are.
 
-    `reduce_range` gives weights 7 bits, so that two products cannot overflow the 16-bit sums of a CPU without VNNI.
+    `reduce_range` keeps neighbouring weights from overflowing the 16-bit sums of a CPU without VNNI (`weights.py`, room `pairs`).
     Raises CalibrationError for a tensor that has no range, GraphError for a pattern in `keep` that fits no layer.
     """
     require_matches(model, precision.keep, "precision.keep")
@@ -64,7 +65,7 @@ def quantize(
         _insert_pair(model.graph, edge, scale, zero)
     for node in list(model.graph):
         if weight_of(node) is not None and _reads_quantised(node):
-            _quantise_weight(node, precision.weights, reduce_range)
+            _quantise_weight(node, precision.weights, "pairs" if reduce_range else "full")
             if scheme == "cpu" and node.op_type == "Gemm":
                 _split_bias(node)
     return finish(model)
@@ -128,27 +129,29 @@ def _split_bias(gemm: ir.Node) -> None:
             outputs[index] = total.outputs[0]
 
 
-def _quantise_weight(node: ir.Node, method: Literal["absmax", "mse"], reduce_range: bool) -> None:
-    weight = node.inputs[1]
-    array = constant(weight)
+def _quantise_weight(node: ir.Node, scale: Literal["absmax", "mse"], room: Room) -> None:
+    weight, array = node.inputs[1], constant(node.inputs[1])
     assert weight is not None and array is not None  # as `weight_of` has seen
     assert node.graph is not None
     name, graph = weight.name or node.name or "", node.graph
     axis = output_axis(node) % array.ndim
-    limit = 63 if reduce_range else 127
-    others = tuple(i for i in range(array.ndim) if i != axis)
-    scale = (np.abs(array).max(axis=others) / limit).astype(np.float32)
-    scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
-    shape = [-1 if i == axis else 1 for i in range(array.ndim)]
-    quantised = np.clip(np.rint(array / scale.reshape(shape)), -limit, limit).astype(np.int8)
+    quantised, step = quantise_weight(array, axis, scale, room, least=_least_step(node))
     inputs = [
         initializer(graph, f"{name}.quantized", quantised),
-        initializer(graph, f"{name}.scale", scale),
-        initializer(graph, f"{name}.zero_point", np.zeros(scale.shape, np.int8)),
+        initializer(graph, f"{name}.scale", step),
+        initializer(graph, f"{name}.zero_point", np.zeros(step.shape, np.int8)),
     ]
     dequantise = make("DequantizeLinear", inputs, f"{name}.dequantize", output=f"{name}.dequantized", axis=axis)
     graph.insert_before(node, dequantise)
     node.replace_input_with(1, dequantise.outputs[0])
+
+
+def _least_step(node: ir.Node) -> Array | float:
+    """The weight scale below which ONNX Runtime's int32 bias, in steps of input scale times weight scale, would overflow."""
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    dequantise = node.inputs[0].producer() if node.inputs[0] is not None else None
+    step = constant(dequantise.inputs[1]) if dequantise is not None else None
+    return 0.0 if bias is None or step is None else np.abs(bias.astype(np.float64)).ravel() / (step * 2.0**30)
 
 
 def quantised_layers(model: ir.Model) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from toolkit.backends import onnxruntime
-from toolkit.graph.edit import serialise
+from toolkit.onnxfile import serialise
 from toolkit.types import Classifier, Target
 
 
