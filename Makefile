@@ -1,0 +1,63 @@
+# Everything runs in .venv, which `make setup` creates; each target sets up all that it needs.
+PYTHON ?= python3
+RECIPE ?= engines/fashion-resnet18-int8.toml
+BUILT  ?= engines/built
+EXTRAS := export,cpu,rtx,mlperf,dev
+
+NAME    = $(shell sed -n 's/^name = "\(.*\)"/\1/p' $(RECIPE))
+BIN    := .venv/bin
+STAMP  := .venv/.ready
+MODEL  := fashion-resnet18
+
+.PHONY: help setup demo test check export build-engine bench report gpu-test clean
+
+help:
+	@echo "make demo          a trained ResNet becomes FP32, FP16 and INT8 engines, is measured and judged"
+	@echo "make test          the test suite"
+	@echo "make check         lint, types, floors, sizes"
+	@echo "make export        RECIPE=...  the final ONNX graph, checked against the reference"
+	@echo "make build-engine  RECIPE=...  the engine that a recipe describes"
+	@echo "make bench         RECIPE=...  latency, throughput and accuracy against the reference"
+	@echo "make report        the last bench as a page"
+	@echo "make gpu-test      everything that this machine's GPU can build and run"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install -q --no-deps rapidocr==3.10.0  # its wheel carries a classifier that PaddlePaddle exported, for a test
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/toolkit build $(foreach p,fp32 fp16 int8,engines/$(MODEL)-$(p).toml)
+	$(BIN)/toolkit build engines/$(MODEL)-int8.toml --target rtx:sm86,sm89,sm120 --if-available
+	$(BIN)/toolkit bench $(foreach p,fp32 fp16 int8,$(BUILT)/$(MODEL)-$(p)) --quick -o results.json
+	$(BIN)/toolkit report results.json -o report.html
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_floors.py tests/test_sizes.py
+
+export: $(STAMP)
+	$(BIN)/toolkit export $(RECIPE) -o $(NAME).onnx
+
+build-engine: $(STAMP)
+	$(BIN)/toolkit build $(RECIPE)
+
+bench: build-engine
+	$(BIN)/toolkit bench $(BUILT)/$(NAME) -o results.json
+
+report: $(STAMP)
+	$(BIN)/toolkit report results.json -o report.html
+
+gpu-test: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py
+
+clean:
+	rm -rf $(BUILT) report.html results.json
