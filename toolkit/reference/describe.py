@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, get_args
 
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 
 from toolkit.errors import RecipeError
@@ -39,20 +38,6 @@ class Description(Frozen, frozen=True):
     @property
     def macs(self) -> int:
         return sum(stage.macs for stage in self.stages)
-
-    def table(self) -> Table:
-        """The stages as a rich table, with the totals below."""
-        height, width = self.size
-        table = Table(title=f"{self.arch} ({self.version}), input {height} x {width}", show_footer=True)
-        table.add_column("stage", footer="total")
-        table.add_column("blocks")
-        table.add_column("output", justify="right")
-        table.add_column("parameters", justify="right", footer=f"{self.parameters / 1e6:.2f} M")
-        table.add_column("MACs", justify="right", footer=f"{self.macs / 1e9:.2f} G")
-        for stage in self.stages:
-            shape = " x ".join(map(str, stage.output))
-            table.add_row(stage.name, stage.blocks, shape, f"{stage.parameters / 1e6:.3f} M", f"{stage.macs / 1e9:.3f} G")
-        return table
 
 
 def describe(

@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads on shared cores cost several times the work
@@ -21,10 +23,12 @@ import msgspec
 import numpy as np
 import torch
 from rich.progress import Progress
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from toolkit.errors import ToolkitError
 from toolkit.images import read_idx
+from toolkit.manifest import write_atomically
 from toolkit.reference.resnet import ResNet, Stem
 
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images, in 0..1
@@ -79,29 +83,27 @@ def as_stored(model: nn.Module) -> dict[str, Tensor]:
     return {k: (v.half() if v.ndim > 1 else v).contiguous() for k, v in model.state_dict().items()}
 
 
-def train(recipe: TrainingRecipe, data: Path, out: Path) -> float:
-    """Train, write the weights and the log into `out`, and return the stored model's top-1 in percent."""
-    torch.manual_seed(recipe.seed)
-    torch.set_num_threads(recipe.threads)
+def optimiser_of(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum; weight decay on matrices and kernels only."""
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
+
+
+def fit(model: nn.Module, recipe: TrainingRecipe, images: Tensor, labels: Tensor) -> Iterator[float]:
+    """Train, and give the mean loss of each epoch as it ends."""
     random = torch.Generator().manual_seed(recipe.seed)
-    (images, labels), (test_images, test_labels) = load_split(data, "train"), load_split(data, "t10k")
-    model = ResNet(recipe.arch, classes=10, channels=1, width=recipe.width, stem=recipe.stem)
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    optimiser = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
+    optimiser = optimiser_of(model, recipe)
     steps = len(images) // recipe.batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=steps * recipe.epochs)
     lossfn = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    log = (out / f"{recipe.name}.log.jsonl").open("w")
     with Progress() as progress:
         bar = progress.add_task(recipe.name, total=steps * recipe.epochs)
-        for epoch in range(1, recipe.epochs + 1):
-            start, total = time.perf_counter(), 0.0
+        for _ in range(recipe.epochs):
             model.train()
+            total = 0.0
             for index in torch.split(torch.randperm(len(images), generator=random), recipe.batch)[:steps]:
                 x = augment(images[index], recipe.shift, random).contiguous(memory_format=torch.channels_last)
                 loss = lossfn(model(x), labels[index])
@@ -111,17 +113,32 @@ def train(recipe: TrainingRecipe, data: Path, out: Path) -> float:
                 schedule.step()
                 total += loss.item()
                 progress.advance(bar)
+            yield total / steps
+
+
+def train(recipe: TrainingRecipe, data: Path, out: Path) -> float:
+    """Train, write the weights and the log into `out`, and return the stored model's top-1 in percent. Raises DataError."""
+    torch.manual_seed(recipe.seed)
+    torch.set_num_threads(recipe.threads)
+    (images, labels), (test_images, test_labels) = load_split(data, "train"), load_split(data, "t10k")
+    model = ResNet(recipe.arch, classes=10, channels=1, width=recipe.width, stem=recipe.stem)
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    with (out / f"{recipe.name}.log.jsonl").open("w") as log:
+        start = time.perf_counter()
+        for epoch, loss in enumerate(fit(model, recipe, images, labels), 1):
             top1 = accuracy(model, test_images, test_labels)
             seconds = round(time.perf_counter() - start, 1)
-            line = {"epoch": epoch, "loss": round(total / steps, 4), "top1": top1, "seconds": seconds}
+            line = {"epoch": epoch, "loss": round(loss, 4), "top1": top1, "seconds": seconds}
             print(json.dumps(line), file=log, flush=True)
-    stored = as_stored(model)
-    metadata = {"arch": recipe.arch, "width": str(recipe.width), "stem": recipe.stem, "seed": str(recipe.seed)}
-    save_file(stored, out / f"{recipe.name}.safetensors", metadata)
-    model.load_state_dict(stored)
-    top1 = accuracy(model, test_images, test_labels)
-    print(json.dumps({"stored": True, "top1": top1, "torch": torch.__version__, "seed": recipe.seed}), file=log, flush=True)
-    log.close()
+            start = time.perf_counter()
+        stored = as_stored(model)
+        metadata = {"arch": recipe.arch, "width": str(recipe.width), "stem": recipe.stem, "seed": str(recipe.seed)}
+        write_atomically(out / f"{recipe.name}.safetensors", save(stored, metadata))
+        model.load_state_dict(stored)
+        top1 = accuracy(model, test_images, test_labels)
+        print(json.dumps({"stored": True, "top1": top1, "torch": torch.__version__, "seed": recipe.seed}), file=log)
     return top1
 
 
@@ -130,10 +147,14 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the weights and the log")
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
-    arguments = parser.parse_args()
-    recipe = msgspec.toml.decode(arguments.recipe.read_bytes(), type=TrainingRecipe)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    print(f"{recipe.name}: {train(recipe, arguments.data, arguments.out):.2f} % top-1")
+    given = parser.parse_args()
+    try:
+        recipe = msgspec.toml.decode(given.recipe.read_bytes(), type=TrainingRecipe)
+        given.out.mkdir(parents=True, exist_ok=True)
+        print(f"{recipe.name}: {train(recipe, given.data, given.out):.2f} % top-1")
+    except (ToolkitError, OSError, msgspec.DecodeError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
