@@ -166,19 +166,23 @@ class Histogram:
     def uniform(self, octave: int = 0) -> tuple[float, Counts]:
         """(width, counts [4096]): magnitudes without the exact zeros, in equal bins from 0 to the end of an octave.
 
-        `octave` 0 is the one that holds the maximum, 1 the one below, and so on; what lies beyond is left out.
+        `octave` 0 is the one that holds the maximum, 1 the one below, and so on; what lies beyond is left out. From octave 4
+        down the lowest few bins hold what lies below the window, and so share one count.
         """
         stop = SIZE - octave * PER_OCTAVE
+        own = self._counts[:stop].copy()
+        smaller = int(own[:_LANES].sum()) - self.zeros
+        own[:_LANES] = 0
         counts = np.zeros(2 * PER_OCTAVE, np.int64)
-        counts[PER_OCTAVE:] = self._counts[stop - PER_OCTAVE : stop]
+        counts[PER_OCTAVE:] = own[stop - PER_OCTAVE :]
         group, end = 2, PER_OCTAVE
         for low in range(stop - 2 * PER_OCTAVE, -1, -PER_OCTAVE):
             if group > PER_OCTAVE:
                 break
-            part = self._counts[low : low + PER_OCTAVE].reshape(-1, group).sum(1)
+            part = own[low : low + PER_OCTAVE].reshape(-1, group).sum(1)
             counts[end - len(part) : end] = part
             group, end = group * 2, end - len(part)
-        counts[0] += self._counts[:stop].sum() - counts.sum() - self.zeros
+        counts[0] += own.sum() - counts.sum() + smaller
         return float(np.ldexp(1.0, self._top() - octave - BITS)), counts
 
     def beyond(self, octave: int) -> NDArray[np.float64]:

@@ -124,21 +124,22 @@ def _best(grids: _Grids, levels: int, judge: _Judge) -> float:
 
 
 def _divergences(grid: _Grid, levels: int) -> _Real:
-    """Kullback-Leibler divergence of each candidate, times the total, up to a constant; infinite where Q lacks what P has.
+    """Kullback-Leibler divergence of each candidate, times the total, up to a constant.
 
     Sum of p log(p / q) with p a bin's count (the last bin's: with all that is clipped) and q its level's share / filled bins,
-    both as parts of their own total.
+    both as parts of their own total. A last level that is empty counts half a value, lest the divergence be infinite.
     """
-    kept, last = grid.n[grid.stops], grid.counts[grid.stops - 1]
-    clipped = grid.n[-1] + grid.beyond[0] - kept
+    last = grid.counts[grid.stops - 1]
+    clipped = grid.n[-1] + grid.beyond[0] - grid.n[grid.stops]
     edges = grid.stops[:, None] * np.arange(levels + 2) // (levels + 1)
     share, bins = np.diff(grid.n[edges], axis=1), np.diff(grid.filled[edges], axis=1)
     bins[:, -1] += (last == 0) & (clipped > 0)
     weight = share.copy()
+    share[:, -1] += 0.5 * ((share[:, -1] == 0) & (clipped > 0))
     weight[:, -1] += clipped
     own = grid.xlogx[grid.stops] + _xlogx(last + clipped) - _xlogx(last)
     with np.errstate(divide="ignore", invalid="ignore"):
-        cross = np.where(weight > 0, weight * np.log(share / (bins * kept[:, None])), 0.0).sum(1)
+        cross = np.where(weight > 0, weight * np.log(share / (bins * share.sum(1, keepdims=True))), 0.0).sum(1)
     return np.asarray(own - cross)
 
 
