@@ -26,7 +26,7 @@ def measure(name: str, precision: str, ms: float, batch: int, random: np.random.
         samples = 1e6 * ms * batch**0.9 * (1 + random.gamma(1.5, 0.02, 20))
         blocks.append(Block(at_ns=block * 10**9, samples_ns=tuple(samples.astype(int).tolist())))
     total = sum(sum(block.samples_ns) for block in blocks)
-    flags = (Flag(trouble="other-load", text="other processes used 31 % of the cores", remedy="Stop them"),) if precision == "fp16" else ()
+    busy = Flag(trouble="other-load", text="other processes used 31 % of the cores", remedy="Stop them")
     return Measurement(
         engine=name,
         precision=precision,
@@ -38,7 +38,7 @@ def measure(name: str, precision: str, ms: float, batch: int, random: np.random.
         images=200 * batch,
         duration_ns=total,
         interleaved_with=tuple(other for other in ENGINES if other != name),
-        flags=flags,
+        flags=(busy,) if precision == "fp16" else (),
     )
 
 
@@ -48,15 +48,17 @@ def results() -> Results:
     random = np.random.default_rng(5)
     labels = random.integers(0, 10, 600)
     reference = random.standard_normal((600, 10)).astype(np.float32) + 5 * np.eye(10, dtype=np.float32)[labels]
-    logits = {name: reference + random.standard_normal(reference.shape).astype(np.float32) * noise for name, noise in zip(ENGINES, (0, 0, 0, 0.4), strict=True)}
+    noise = random.standard_normal(reference.shape).astype(np.float32)
+    logits = {name: reference + (0.4 * noise if precision == "int8" else 0) for name, (precision, _) in ENGINES.items()}
     work = Work(macs=4_000_000, weight_bytes=700_000, activation_bytes=90_000)
-    layers = tuple(Layer(name=f"layer{i}.conv", kind="QLinearConv" if i % 3 else "QLinearAdd", milliseconds=0.1 * i) for i in range(1, 20))
+    kinds = ("QLinearAdd", "QLinearConv", "QLinearConv")
+    layers = tuple(Layer(name=f"layer{i}.conv", kind=kinds[i % 3], milliseconds=0.1 * i) for i in range(1, 20))
     return Results(
         environment=read_environment(),
-        measurements=tuple(measure(name, precision, ms, batch, random) for name, (precision, ms) in ENGINES.items() for batch in (1, 4, 16)),
+        measurements=tuple(measure(name, *ENGINES[name], batch, random) for name in ENGINES for batch in (1, 4, 16)),
         answers=tuple(Answers.of(name, "abc", logits[name], labels) for name in ENGINES),
         verdicts=tuple(
-            compare_accuracy(reference, logits[name], labels, 0.5, 0.9, name=name, against="reference", classes=CLASSES)
+            compare_accuracy(reference, logits[name], labels, 2.0, 0.9, name=name, against="reference", classes=CLASSES)
             for name in ENGINES
             if name != "reference"
         ),

@@ -14,9 +14,7 @@ from toolkit.backends.onnxruntime import session
 from toolkit.bench.layers import Layer, Layers
 from toolkit.errors import MeasurementError
 from toolkit.manifest import Manifest
-from toolkit.types import Target
-
-GEMM = 2048
+from toolkit.types import Array, Target
 
 
 def profile(folder: Path, manifest: Manifest, batch: int = 1, runs: int = 10) -> Layers:
@@ -49,35 +47,27 @@ def _layers(events: list[dict[str, Any]], runs: int) -> tuple[Layer, ...]:
     return tuple(Layer(name=name, kind=kinds[name], milliseconds=float(np.mean(all_[-runs:]))) for name, all_ in times.items())
 
 
-def gemms(threads: int) -> dict[str, Callable[[], int]]:
-    """Large matrix products in FP32 and in INT8 (unsigned by signed): each function runs one and returns its multiply-adds."""
+def gemms(products: dict[str, bytes], threads: int) -> dict[str, Callable[[], int]]:
+    """`products`: type -> a graph of one square matrix product, as `graph.product` makes them.
+
+    Each function given back runs one and returns its multiply-adds.
+    """
+    return {kind: _gemm(model, threads) for kind, model in products.items()}
+
+
+def _gemm(model: bytes, threads: int) -> Callable[[], int]:
+    live = session(model, Target("cpu"), {"threads": threads})
+    spec = live.get_inputs()[0]
+    size = spec.shape[0]
     random = np.random.default_rng(0)
-    left, right = random.standard_normal((2, GEMM, GEMM), dtype=np.float32)
-    bytes_left = random.integers(0, 255, (GEMM, GEMM), dtype=np.uint8)
-    bytes_right = random.integers(-127, 127, (GEMM, GEMM), dtype=np.int8)
-    return {
-        "fp32": _product("MatMul", left, right, threads),
-        "int8": _product("MatMulInteger", bytes_left, bytes_right, threads),
-    }
-
-
-def _product(operator: str, left: np.ndarray[Any, Any], right: np.ndarray[Any, Any], threads: int) -> Callable[[], int]:
-    from onnx import TensorProto, helper, numpy_helper
-
-    kinds = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
-    out = TensorProto.FLOAT if operator == "MatMul" else TensorProto.INT32
-    graph = helper.make_graph(
-        [helper.make_node(operator, ["left", "right"], ["out"])],
-        operator,
-        [helper.make_tensor_value_info("left", kinds[str(left.dtype)], left.shape)],
-        [helper.make_tensor_value_info("out", out, left.shape)],
-        [numpy_helper.from_array(right, "right")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    live = session(model.SerializeToString(), Target("cpu"), {"threads": threads})
+    left: Array
+    if "uint8" in spec.type:
+        left = random.integers(0, 255, (size, size), dtype=np.uint8)
+    else:
+        left = random.standard_normal((size, size), dtype=np.float32)
 
     def run() -> int:
-        live.run(None, {"left": left})
-        return GEMM**3
+        live.run(None, {spec.name: left})
+        return int(size**3)
 
     return run

@@ -15,7 +15,7 @@ from toolkit.report.scale import Axis, Scale, fit, label, ticks
 from toolkit.types import Frozen
 
 WIDTH, HEIGHT = 420.0, 270.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 10.0, 40.0
+LEFT, RIGHT, TOP, BOTTOM = 54.0, 12.0, 10.0, 40.0
 DASHES = ("", "7 3", "2 3", "8 3 2 3", "12 4", "4 2")
 SHAPES = (
     (-4.0, 0.0, "a4 4 0 1 0 8 0a4 4 0 1 0-8 0z"),
@@ -50,7 +50,7 @@ class Rule(Frozen):
 
     name: str
     points: tuple[tuple[float, float], ...]
-    style: int | None = None
+    label: str = ""  # printed above its end
 
 
 def chart(title: str, description: str, series: Sequence[Series], x: Axis, y: Axis, rules: Sequence[Rule] = ()) -> Element:
@@ -101,8 +101,9 @@ def _grid(across: Scale, up: Scale, x: Axis, y: Axis) -> Element:
 
 def _rule(rule: Rule, across: Scale, up: Scale) -> Element:
     path = "M" + "L".join(f"{number(across.at(x))} {number(up.at(y))}" for x, y in rule.points)
-    kind = "rule" if rule.style is None else f"rule s{rule.style % PALETTE}"
-    return tag("path", tag("title", rule.name), d=path, class_=kind)
+    x, y = rule.points[-1]
+    text = tag("text", rule.label, x=across.at(x), y=up.at(y) - 4, text_anchor="end") if rule.label else None
+    return tag("g", tag("title", rule.name), tag("path", d=path, class_="line"), text, class_="rule")
 
 
 def _series(series: Series, across: Scale, up: Scale) -> Element:
@@ -153,7 +154,7 @@ def _labels(series: Sequence[Series], across: Scale, up: Scale) -> Element:
 
 def _legend(series: Sequence[Series], rules: Sequence[Rule]) -> Element:
     entries = [(s.name, swatch(s.style, s.mark)) for s in series]
-    entries += [(r.name, _line("rule" if r.style is None else f"rule s{r.style % PALETTE}", None)) for r in rules]
+    entries += [(r.name, _line("rule", None)) for r in rules]
     return tag("ul", [tag("li", drawing, tag("span", name)) for name, drawing in entries], class_="legend")
 
 

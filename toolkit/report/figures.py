@@ -13,7 +13,7 @@ from toolkit.bench.roofline import Peaks, Reach, reach
 from toolkit.report.chart import Rule, Series, chart
 from toolkit.report.grid import grid
 from toolkit.report.scale import Axis, label
-from toolkit.report.summary import QUANTILES, Row
+from toolkit.report.summary import QUANTILES, Row, quantile
 
 POINTS = 160  # of a distribution: more would not be seen
 Content = list[Element]
@@ -41,11 +41,7 @@ def distributions(summary: Sequence[Row]) -> Content:
 
 
 def _percentiles(measurement: Measurement) -> list[str]:
-    """A percentile needs ten samples beyond it; with fewer the cell says so."""
-    count = len(measurement.seconds)
-    known = [count * (1 - q) >= 10 or q == 0.5 for q in QUANTILES]
-    values = np.quantile(measurement.seconds, QUANTILES) * 1e3
-    return [f"{v:.3f}" if k else "too few calls" for v, k in zip(values, known, strict=True)]
+    return ["too few calls" if (v := quantile(measurement, q)) is None else f"{v:.3f}" for q in QUANTILES]
 
 
 def _distribution(row: Row, measurement: Measurement) -> Series:
@@ -92,7 +88,7 @@ def _height(row: Row, labelled: bool) -> tuple[float, float, float] | None:
             return None
         y = 100 * row.top1
         low, high = (y + 100 * (v - test.difference) for v in test.interval) if test else (y, y)
-        return y, low, high
+        return y, max(low, 0.0), min(high, 100.0)
     return (100 * row.verdict.agreement,) * 3 if row.verdict else None
 
 
@@ -178,5 +174,5 @@ def _roofs(peaks: Peaks, points: Sequence[Reach]) -> list[Rule]:
         corner = [(knee, peaks.macs[kind])] if knee < right else []
         end = (right, min(peaks.macs[kind], right * peaks.bytes))
         name = f"roof {kind}: {label(peaks.macs[kind])} multiply-adds/s, {label(peaks.bytes)} bytes/s"
-        rules.append(Rule(name=name, points=((left, left * peaks.bytes), *corner, end)))
+        rules.append(Rule(name=name, points=((left, left * peaks.bytes), *corner, end), label=kind))
     return rules

@@ -76,7 +76,7 @@ def baseline(results: Results) -> str | None:
     """What speed-ups count from: the verdicts' reference where it was timed, else the first engine that was."""
     timed = [m.engine for m in latencies(results)]
     named = [v.reference for v in results.verdicts if v.reference in timed]
-    return named[0] if named else timed[0] if timed else None
+    return next(iter([*named, *timed]), None)
 
 
 def rows(results: Results) -> list[Row]:
@@ -90,7 +90,7 @@ def rows(results: Results) -> list[Row]:
 def _row(name: str, style: int, results: Results, latency: Measurement | None, base: Measurement | None) -> Row:
     every = results.of(name)
     fast = max((m for m in every if m.throughput), key=lambda m: m.throughput or 0, default=None)
-    p50, p99 = (1e3 * np.quantile(latency.seconds, (0.5, 0.99))).tolist() if latency else (None, None)
+    p50, p99 = (quantile(latency, 0.5), quantile(latency, 0.99)) if latency else (None, None)
     same_terms = latency and base and (latency.batch, latency.clock) == (base.batch, base.clock)
     speedup = float(np.median(base.seconds)) * 1e3 / p50 if same_terms and base and p50 else None
     manifest = results.manifests.get(name, {})
@@ -123,6 +123,13 @@ def _top1(name: str, results: Results, verdict: Verdict | None) -> float | None:
         return as_reference
     ranks = next((a.ranks for a in results.answers if a.engine == name and a.ranks), None)
     return float(np.mean(np.equal(ranks, 0))) if ranks is not None else None
+
+
+def quantile(measurement: Measurement, share: float) -> float | None:
+    """Milliseconds; None where there are too few calls for one to lie beyond it."""
+    if len(measurement.seconds) * (1 - share) < 1 - 1e-9:
+        return None
+    return float(np.quantile(measurement.seconds, share)) * 1e3
 
 
 def headline(summary: Iterable[Row], base: str | None) -> list[str]:

@@ -1,0 +1,41 @@
+"""The terminal table and its Markdown twin."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from toolkit.bench.results import Results
+from toolkit.report.summary import rows
+from toolkit.report.table import COLUMNS, cells_of, markdown, table
+
+
+def printed(results: Results, width: int) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width).print(table(results))
+    return out.getvalue()
+
+
+def test_the_terminal_shows_every_engine_and_explains_its_columns(results: Results):
+    text = printed(results, 160)
+    assert all(row.name in text for row in rows(results))
+    assert "half of the calls were faster" in text
+    assert "with-transfers" in text
+
+
+def test_names_are_not_read_as_markup(results: Results):
+    text = printed(results, 160)
+    assert "<script>" in text, "a terminal shows what is there"
+
+
+def test_markdown_is_a_table_that_a_name_cannot_break(results: Results):
+    lines = [line for line in markdown(results).splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(rows(results))
+    assert all(line.replace("\\|", "").count("|") == len(COLUMNS) + 1 for line in lines)
+    assert "<script" not in markdown(results).replace("\\<", "")
+
+
+def test_what_was_not_measured_is_a_dash(results: Results):
+    failed = next(row for row in rows(results) if row.name in results.failures)
+    assert cells_of(failed)[2:] == ["-"] * 7
