@@ -4,6 +4,7 @@ import ctypes
 import sys
 
 import numpy as np
+import pytest
 
 from toolkit.errors import DeviceError
 from toolkit.runtime.arrays import host_view
@@ -57,13 +58,9 @@ def check(device):
     device.close()
 
 
-def fails(call, words=""):
-    try:
+def fails(call, words="."):
+    with pytest.raises(DeviceError, match=words):
         call()
-    except DeviceError as error:
-        assert words in str(error), error
-    else:
-        raise AssertionError("no DeviceError was raised")
 
 
 def main():

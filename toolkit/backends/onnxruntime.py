@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.errors import BackendError, EngineError, MissingExtra
+from toolkit.backends.onnxruntime_bound import BoundExecutor, wait_on
+from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
 from toolkit.manifest import Manifest, sha256_bytes, write_atomically
 from toolkit.recipe import Build
+from toolkit.runtime.device import best
 from toolkit.types import Array, Compiled, Float, Target
 
 if TYPE_CHECKING:
@@ -42,14 +44,18 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     )
 
 
-def open(folder: Path, manifest: Manifest, threads: int | None = None) -> SessionExecutor:
+def open(folder: Path, manifest: Manifest, threads: int | None = None) -> SessionExecutor | BoundExecutor:
     """A live session of the engine in `folder`; `threads` overrules the manifest. Raises BackendError, EngineError."""
     settings = dict(manifest.settings)
     if threads is not None:
         settings["threads"] = threads
     path = manifest.check_file(folder)
     live = session(path.read_bytes(), manifest.to_target(), settings)
-    return SessionExecutor(live, manifest.inputs[0].name, manifest.outputs[0].name)
+    names = manifest.inputs[0].name, manifest.outputs[0].name
+    if manifest.to_target().kind == "cuda":
+        device = best(0)  # the one that the CUDA provider takes by default
+        return BoundExecutor(live, *names, ("cuda", device.index), wait_on(device), device.close)
+    return SessionExecutor(live, *names)
 
 
 class SessionExecutor:
@@ -66,6 +72,8 @@ class SessionExecutor:
         try:
             logits: Float = self._run(self._outputs, {self._input: batch}, None)[0]
         except Exception as error:  # ONNX Runtime's own classes, made while it loads
+            if self._run is None:  # closed by another thread
+                raise ClosedError("this session is closed", remedy="Load the engine again") from None
             raise BackendError(f"ONNX Runtime failed on a batch of {len(batch)}: {error}") from error
         return logits
 
