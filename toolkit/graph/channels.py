@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from toolkit.types import Float, Target
 
 Real = NDArray[np.float64]
 SETTINGS = {"threads": 0, "spin": False}
+IMAGES = 64  # more do not change what comes of it
 
 
 class Channels(NamedTuple):
@@ -28,7 +30,7 @@ class Channels(NamedTuple):
 
 
 def measure(model: ir.Model, images: Iterable[Float], tensors: Sequence[str]) -> dict[str, Channels]:
-    """Run float32 batches through the graph once; only sums leave it, so memory does not grow with the images.
+    """Run the first 64 images of float32 batches through the graph; only sums leave it, so memory does not grow.
 
     Raises GraphError for a tensor that the graph lacks, CalibrationError for no images, and for NaN or Inf (it names the tensor).
     """
@@ -37,7 +39,7 @@ def measure(model: ir.Model, images: Iterable[Float], tensors: Sequence[str]) ->
     outputs = [f"{tensor}.{kind}" for tensor in tensors for kind in Channels._fields]
     totals: list[Channels | None] = [None] * len(tensors)
     count = 0
-    for image in (batch[i : i + 1] for batch in images for i in range(len(batch))):  # one by one: a batch's size must not show
+    for image in islice(singly(images), IMAGES):
         answers = [np.asarray(answer, np.float64) for answer in live.run(outputs, {name: image})]
         for index, tensor in enumerate(tensors):
             new, old = Channels(*answers[3 * index : 3 * index + 3]), totals[index]
@@ -51,6 +53,11 @@ def measure(model: ir.Model, images: Iterable[Float], tensors: Sequence[str]) ->
     if count == 0:
         raise CalibrationError("there are no images to measure the channels with", remedy="Raise `calibration.images`")
     return {t: Channels(c.peak, c.power / count, c.mean / count) for t, c in zip(tensors, totals, strict=True) if c is not None}
+
+
+def singly(images: Iterable[Float]) -> Iterator[Float]:
+    """Each image as a batch of one: how the images came in batches must not show in what is measured."""
+    return (batch[i : i + 1] for batch in images for i in range(len(batch)))
 
 
 def noise(model: ir.Model, count: int = 16, seed: int = 0) -> list[Float]:

@@ -47,7 +47,8 @@ class ChannelSet(NamedTuple):
 def equalize(model: ir.Model, mode: Mode, images: Iterable[Float] | None = None) -> ir.Model:
     """A copy of a BatchNorm-folded FP32 graph with its channels equalised; the function stays to 1e-5 of the largest logit.
 
-    `images`: a few float32 batches from the calibration set; without them unit noise tells how large each channel is.
+    `images`: float32 batches from the calibration set, of which the first 64 images count; without them unit noise tells how
+    large each channel is.
     Raises GraphError, CalibrationError.
     """
     model = model.clone()
