@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
-
 from tests_calibration_network import TENSORS, network
+
 from toolkit.calibration import collect
 from toolkit.calibration.collect import Watch
 from toolkit.calibration.histogram import SIZE
@@ -91,6 +91,7 @@ def test_refuses_a_checkpoint_of_other_work(graph: ir.Model, images: Float, tmp_
         collect(network(seed=5), interrupted(images, 3), TENSORS, checkpoint=checkpoint)
     with pytest.raises(CalibrationError, match="stale: its layers are the same, but their weights differ"):
         collect(graph, [images], TENSORS, checkpoint=checkpoint)
+    assert collect(network(seed=5), [images[:3]], TENSORS, checkpoint=checkpoint).images == 3  # the refusal harmed nothing
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(CalibrationError, match="cannot be read"):
         collect(graph, [images], TENSORS, checkpoint=checkpoint)

@@ -64,20 +64,17 @@ def test_mse_finds_the_least_error(sample: Float, levels: int) -> None:
 
 
 def kl(counts: np.ndarray, stop: int, levels: int) -> float:
-    """The divergence as the talk tells it, bin by bin, with scipy's entropy."""
+    """The divergence as the talk tells it, by scipy's entropy, less what chance gives; times the total."""
+    starts = np.arange(levels) * stop // levels
+    level = np.searchsorted(starts, np.arange(stop), side="right") - 1
     p = counts[:stop].astype(np.float64)
-    q = np.zeros(stop)
-    for level in range(levels):
-        low, high = level * stop // levels, (level + 1) * stop // levels
-        q[low:high] = counts[low:high].sum()
+    share = np.bincount(level, p, levels)
     p[-1] += counts[stop:].sum()
-    for level in range(levels):
-        low, high = level * stop // levels, (level + 1) * stop // levels
-        filled = p[low:high] > 0
-        q[low:high] = np.where(filled, q[low:high] / max(filled.sum(), 1), 0)
+    filled = np.bincount(level, p > 0, levels)
+    q = np.where(p > 0, share[level] / filled[level].clip(1), 0)
     if not q[-1] and p[-1]:
         q[-1] = 0.5
-    return float(divergence(p, q))
+    return float(divergence(p, q)) * p.sum() - float(np.maximum(filled - 1, 0).sum()) / 2
 
 
 @pytest.mark.parametrize("levels", [127, 255])
@@ -112,7 +109,7 @@ def test_entropy_clips_about_as_much_as_onnx_runtimes(name: str) -> None:
 def test_entropy_leaves_an_outlier_out_and_minmax_does_not() -> None:
     x = SAMPLES["outlier"]
     assert methods.thresholds(histogram(x))["minmax"] == 300
-    assert methods.entropy(histogram(x)) < 20
+    assert methods.entropy(histogram(x)) < 6
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 1e-30, 7e20])

@@ -26,7 +26,8 @@ def network(seed: int = 0, channels: int = 8) -> ir.Model:
         helper.make_node("Flatten", ["pool"], ["flat"]),
         helper.make_node("Gemm", ["flat", "w3"], ["logits"], transB=1),
     ]
-    weights = [weight("w1", channels, 3, 3, 3), weight("b1", channels), weight("w2", channels, channels, 3, 3), weight("w3", 5, channels)]
+    shapes = {"w1": (channels, 3, 3, 3), "b1": (channels,), "w2": (channels, channels, 3, 3), "w3": (5, channels)}
+    weights = [weight(name, *shape) for name, shape in shapes.items()]
     ends = [
         helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, 12, 12]),
         helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 5]),

@@ -1,8 +1,8 @@
 """Histogram: one tensor's magnitudes, counted in one pass, in memory that does not grow, the same for any order of the values.
 
 Bins. An octave [2^e, 2^(e+1)) is cut into 2,048 bins of equal width, which is to say that a bin holds the floats that share
-their sign-less top 19 bits (8 of exponent, 11 of mantissa). So the bin of a value never depends on the other values. The 16
-octaves below the largest magnitude are kept apart; what is smaller (under 1/65,536 of the maximum, finer than any 8-bit step)
+their sign-less top 19 bits (8 of exponent, 11 of mantissa). So the bin of a value never depends on the other values. The 20
+octaves below the largest magnitude are kept apart; what is smaller (under a millionth of the maximum, finer than any 8-bit step)
 shares one bin. When a larger octave turns up, the window moves up and the octaves that drop out join that bin, where the same
 values would have gone had the larger one come first. Only integers are summed. Hence the order of the values cannot show.
 
@@ -28,7 +28,7 @@ except ImportError as error:
 Counts = NDArray[np.int64]
 BITS = 11  # of the mantissa
 PER_OCTAVE = 1 << BITS
-OCTAVES = 16
+OCTAVES = 20
 SIZE = OCTAVES * PER_OCTAVE
 _SHIFT = 23 - BITS
 _LANES = 4  # the lowest bins, which all hold 'smaller': equal values in a row then wait less for each other's count

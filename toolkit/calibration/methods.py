@@ -127,7 +127,9 @@ def _divergences(grid: _Grid, levels: int) -> _Real:
     """Kullback-Leibler divergence of each candidate, times the total, up to a constant.
 
     Sum of p log(p / q) with p a bin's count (the last bin's: with all that is clipped) and q its level's share / filled bins,
-    both as parts of their own total. A last level that is empty counts half a value, lest the divergence be infinite.
+    both as parts of their own total. A last level that is empty counts half a value, lest the divergence be infinite. What
+    chance alone adds is taken off, half a count for each degree of freedom (Miller, 1955): finer bins hold fewer values, and
+    with few images the noise would else drive T to where bins are wide.
     """
     last = grid.counts[grid.stops - 1]
     clipped = grid.n[-1] + grid.beyond[0] - grid.n[grid.stops]
@@ -140,7 +142,8 @@ def _divergences(grid: _Grid, levels: int) -> _Real:
     own = grid.xlogx[grid.stops] + _xlogx(last + clipped) - _xlogx(last)
     with np.errstate(divide="ignore", invalid="ignore"):
         cross = np.where(weight > 0, weight * np.log(share / (bins * share.sum(1, keepdims=True))), 0.0).sum(1)
-    return np.asarray(own - cross)
+    chance = np.maximum(bins - 1, 0).sum(1) / 2
+    return np.asarray(own - cross - chance)
 
 
 def _errors(grid: _Grid, levels: int) -> _Real:
