@@ -122,9 +122,7 @@ def train(recipe: TrainingRecipe, data: Path, out: Path) -> float:
     torch.set_num_threads(recipe.threads)
     (images, labels), (test_images, test_labels) = load_split(data, "train"), load_split(data, "t10k")
     model = ResNet(recipe.arch, classes=10, channels=1, width=recipe.width, stem=recipe.stem)
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     with (out / f"{recipe.name}.log.jsonl").open("w") as log:
         start = time.perf_counter()
         for epoch, loss in enumerate(fit(model, recipe, images, labels), 1):
