@@ -1,0 +1,62 @@
+"""Answers: what an engine says to every image of a data set, and the checks that make logits and labels usable."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.errors import MeasurementError
+from toolkit.types import Array, Float, Frozen
+
+Labels = NDArray[np.int64]
+
+
+class Answers(Frozen):
+    """The raw outcome on one data set, an entry an image: the class answered, and where the true class stood (0: first)."""
+
+    engine: str
+    data: str  # SHA-256 of the preprocessed images
+    top1: tuple[int, ...]
+    labels: tuple[int, ...] | None = None
+    ranks: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, engine: str, data: str, logits: Float, labels: Labels | None) -> Answers:
+        """From logits [n, classes] and labels [n]."""
+        top1 = tuple(logits.argmax(1).tolist())
+        if labels is None:
+            return cls(engine=engine, data=data, top1=top1)
+        ranks = tuple(rank_of(logits, labels).tolist())
+        return cls(engine=engine, data=data, top1=top1, labels=tuple(labels.tolist()), ranks=ranks)
+
+
+def rank_of(logits: Float, labels: Labels) -> Labels:
+    """How many classes scored above the true one, int64 [n]; among equal scores the lower class comes first."""
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    tied_before = (logits == own) & (np.arange(logits.shape[1])[None] < labels[:, None])
+    ranks: Labels = np.count_nonzero((logits > own) | tied_before, axis=1).astype(np.int64)
+    return ranks
+
+
+def check_logits(logits: Array, count: int, name: str, *, first: int = 0) -> None:
+    """Raises MeasurementError unless `logits` is [count, classes] of finite numbers; `first` is the first image's number."""
+    if logits.ndim != 2 or len(logits) != count:
+        raise MeasurementError(f"{name} answered {count} images with an array of shape {list(logits.shape)}")
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.all():
+        where = first + int(np.argmin(finite))
+        remedy = "Look for the layer that overflows: toolkit inspect ENGINE, and keep it in FP32 (precision.keep_fp32)"
+        raise MeasurementError(f"{name} answered image {where} with NaN or infinity", remedy=remedy)
+
+
+def check_labels(labels: Labels, count: int, classes: int) -> None:
+    """Raises MeasurementError unless each image has a label that the engine knows, and two classes at least occur."""
+    if len(labels) != count:
+        raise MeasurementError(f"there are {count} images and {len(labels)} labels", remedy="Give one label an image")
+    bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(bad):
+        what = f"image {bad[0]} is labelled {labels[bad[0]]}, but the engine answers classes 0 to {classes - 1}"
+        raise MeasurementError(what, remedy="Use the data set that belongs to this model, or check its class order")
+    if len(np.unique(labels)) < 2:
+        what = f"the {count} images carry {f'the single label {labels[0]}' if count else 'no label'}: accuracy on them says nothing"
+        raise MeasurementError(what, remedy="Use images of two classes at least")
