@@ -58,5 +58,6 @@ def check_labels(labels: Labels, count: int, classes: int) -> None:
         what = f"image {bad[0]} is labelled {labels[bad[0]]}, but the engine answers classes 0 to {classes - 1}"
         raise MeasurementError(what, remedy="Use the data set that belongs to this model, or check its class order")
     if len(np.unique(labels)) < 2:
-        what = f"the {count} images carry {f'the single label {labels[0]}' if count else 'no label'}: accuracy on them says nothing"
+        kinds = f"the single label {labels[0]}" if count else "no label"
+        what = f"the {count} images carry {kinds}: accuracy on them says nothing"
         raise MeasurementError(what, remedy="Use images of two classes at least")

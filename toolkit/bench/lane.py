@@ -1,0 +1,155 @@
+"""Lane: one engine at one batch on its way through a bench. Warm-up until steady, then a few samples each time its turn comes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toolkit.bench.answers import check_logits
+from toolkit.bench.environment import now
+from toolkit.bench.measurement import Block, Clock, Flag, Measurement
+from toolkit.bench.statistics import quantile
+from toolkit.errors import ToolkitError
+
+Ticks = Callable[[], int]  # a monotonic clock, in nanoseconds
+
+
+class Entry(NamedTuple):
+    """What to call and what to call it: `call` answers `batch` images each time, with its input already in hand."""
+
+    engine: str
+    batch: int
+    call: Callable[[], Any]  # logits [batch, classes], or anything where `logits` is False
+    precision: str = ""
+    target: str = "cpu"
+    clock: Clock = "with-transfers"
+    device_ns: Callable[[], int] | None = None  # calls once and returns the device's own nanoseconds; for clock "device"
+    logits: bool = True
+
+    @property
+    def label(self) -> str:
+        return f"{self.engine} batch {self.batch}"
+
+
+class Lane:
+    """Mutable while the bench runs; `measurement()` is what stays."""
+
+    def __init__(self, entry: Entry, ticks: Ticks = time.perf_counter_ns) -> None:
+        self.entry = entry
+        self._ticks = ticks
+        self.started = now()
+        self.warmup: list[int] = []
+        self.blocks: list[Block] = []
+        self.flags: list[Flag] = []
+        self.failure: str | None = None
+        self.settled = False
+        self._each = 1  # samples a turn
+        self._steps = 0
+
+    def warm(self, seconds: float, turn_ns: int) -> None:
+        """Run until the later half is no longer faster than the earlier one; at most `seconds`, then flag it."""
+        begin = self._ticks()
+        while self.failure is None:
+            self.warmup += self._take(1)
+            estimate = float(np.median(self.warmup[-5:])) if self.warmup else 1.0
+            window = min(20, max(2, round(1e8 / max(estimate, 1.0))))
+            if steady(self.warmup, window):
+                break
+            if self._ticks() - begin > seconds * 1e9:
+                text = f"still getting faster after {seconds:g} s of warm-up"
+                self._flag("not-steady", text, "Warm up longer: --warmup SECONDS")
+                break
+        if self.failure is None:
+            self._each = min(256, max(1, round(turn_ns / max(float(np.median(self.warmup[-5:])), 1.0))))
+
+    def turn(self, at_ns: int, before: tuple[int, ...]) -> None:
+        """Take one block. `before` are the yardstick's readings ahead of it; `close_block` adds those after it."""
+        if self._each >= 4:
+            self._take(1)  # the neighbour's leavings in the caches are the neighbour's cost
+        samples = self._take(self._each)
+        if samples:
+            self.blocks.append(Block(at_ns=at_ns, samples_ns=tuple(samples), yardstick_ns=before))
+
+    def close_block(self, after: tuple[int, ...]) -> None:
+        if self.blocks:
+            last = self.blocks[-1]
+            self.blocks[-1] = Block(at_ns=last.at_ns, samples_ns=last.samples_ns, yardstick_ns=last.yardstick_ns + after)
+
+    def _take(self, count: int) -> list[int]:
+        """`count` samples, fewer where the engine fails or the clock steps back."""
+        call, device, ticks = self.entry.call, self.entry.device_ns, self._ticks
+        samples: list[int] = []
+        answer: Any = None
+        try:
+            if device is not None:
+                samples = [device() for _ in range(count)]
+            else:
+                for _ in range(count):
+                    begin = ticks()
+                    answer = call()
+                    samples.append(ticks() - begin)
+            if answer is not None and self.entry.logits:
+                check_logits(np.asarray(answer), self.entry.batch, self.entry.engine)
+        except ToolkitError as error:
+            self.failure = str(error)
+        except Exception as error:  # whatever a backend raises: this engine is out, the others go on
+            self.failure = f"{self.entry.engine} failed: {type(error).__name__}: {error}"
+        kept = [s for s in samples if s >= 0]
+        self._steps += len(samples) - len(kept)
+        return kept
+
+    def settle(self, precision: float, least: int) -> None:
+        """Mark as settled once the median's 95 % interval is narrower than `precision`, with `least` blocks or more."""
+        if len(self.blocks) >= least:
+            self.settled = self.width() <= precision
+
+    def width(self) -> float:
+        """Width of the median's 95 % interval over the median; infinite without samples."""
+        measured = self.measurement()
+        return quantile(measured.seconds, 0.5, measured.groups).width if len(measured.seconds) else math.inf
+
+    def finish(self, precision: float) -> None:
+        """Add the flags that only the end can tell."""
+        if self._steps:
+            text = f"the clock stepped back {self._steps} times; those samples were dropped"
+            self._flag("clock-step", text, "Stop what sets the clock, or move to a machine with a steady one, and measure again")
+        if self.blocks and not self.settled and self.failure is None:
+            width = self.width()
+            shown = f"{width:.1%} wide" if math.isfinite(width) else "unbounded"
+            text = f"the median's 95 % interval is {shown}, not under {precision:.0%}"
+            self._flag("unsettled", text, "Measure longer (--seconds), or on a quieter machine")
+
+    def _flag(self, trouble: Any, text: str, remedy: str) -> None:
+        self.flags.append(Flag(trouble=trouble, text=text, remedy=remedy))
+
+    def measurement(self, **more: Any) -> Measurement:
+        """The raw samples so far."""
+        entry = self.entry
+        samples = [s for block in self.blocks for s in block.samples_ns]
+        return Measurement(
+            engine=entry.engine,
+            precision=entry.precision,
+            target=entry.target,
+            batch=entry.batch,
+            clock=entry.clock,
+            started=self.started,
+            blocks=tuple(self.blocks),
+            warmup_ns=tuple(self.warmup),
+            images=entry.batch * len(samples),
+            duration_ns=sum(samples),
+            flags=tuple(self.flags),
+            failure=self.failure,
+            **more,
+        )
+
+
+def steady(samples: list[int], window: int) -> bool:
+    """Whether the last `window` samples are no more than 2 % faster, by their medians, than the `window` before them."""
+    if len(samples) < 2 * window:
+        return False
+    earlier, later = samples[-2 * window : -window], samples[-window:]
+    return bool(np.median(later) >= 0.98 * np.median(earlier))
