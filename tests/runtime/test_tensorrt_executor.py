@@ -232,6 +232,25 @@ def test_a_runner_over_it_takes_strided_and_read_only_arrays(play, images):
             runner(images[:0])
 
 
+@pytest.mark.parametrize(("package", "major"), LIBRARIES)
+def test_time_on_the_device(play, images, package, major):
+    calls = []
+
+    def function(arrays):
+        calls.append(len(arrays["x"]))
+        return linear(arrays)
+
+    executor = play(package, major, function=function).load()
+    seconds = executor.time_on_device(4, runs=5)
+    assert calls == [4] * 6  # one to settle
+    assert len(seconds) == 5
+    assert all(0 < second < 1 for second in seconds)
+    with pytest.raises(InputError, match="at most 8"):
+        executor.time_on_device(9, runs=1)
+    close_to(executor.run(images[:4]), images[:4])
+    executor.close()
+
+
 # -- closing
 
 

@@ -132,8 +132,14 @@ class Slot:
         self._seen[key] = None
         if len(self._seen) > SEEN:
             self._seen.popitem(last=False)
-        self._bind(self._context, _Key(*key))
-        self._queue(self._context, _Key(*key))
+        self._run_plain(_Key(*key))
+
+    def _run_plain(self, key: _Key) -> None:
+        if key != self._bound:
+            self._bound = None
+            self._bind(self._context, key, self._profile)
+            self._bound, self._profile = key, key.profile
+        self._queue(self._context, key)
 
     def finish(self) -> Float:
         """The logits of the batch that `start` queued: float32 [N, classes], of the caller's own."""
@@ -162,24 +168,17 @@ class Slot:
             _, oldest = self._graphs.popitem(last=False)
             self._device.close_graph(oldest.graph)
         context = self._new_context()
-        profile, self._profile, self._bound = self._profile, None, None
-        self._bind(context, key)
-        self._profile, self._bound = profile, None
+        self._bind(context, key, None)
         self._queue(context, key)
         graph = self._device.capture(self.stream, lambda: self._queue(context, key))
         self._graphs[key] = _Held(graph, context, self._staged[: key.batch], self._answer[: key.batch])
         del self._seen[key]
 
-    def _bind(self, context: Any, key: _Key) -> None:
-        """Profile, shape and addresses; nothing where they stand already."""
-        if key == self._bound:
-            return
-        self._bound = None
+    def _bind(self, context: Any, key: _Key, profile: int | None) -> None:
+        """Set profile, shape and addresses of a context that stands at `profile`."""
         plan = self._plan
-        if key.profile != self._profile:
-            if not context.set_optimization_profile_async(key.profile, self.stream):
-                raise plan.failed(f"refuses profile {key.profile}")
-            self._profile = key.profile
+        if key.profile != profile and not context.set_optimization_profile_async(key.profile, self.stream):
+            raise plan.failed(f"refuses profile {key.profile}")
         if not context.set_input_shape(plan.input.name, (key.batch, *plan.input.shape)):
             raise plan.failed(f"refuses a batch of {key.batch}")
         addresses = [(plan.input.name, self._input if key.on_host else key.address)]
@@ -189,15 +188,40 @@ class Slot:
                 raise plan.failed(f"refuses the address of '{name}'")
         if missing := context.infer_shapes():
             raise plan.failed(f"wants shapes for {', '.join(missing)}")
-        self._bound = key
+
+    def _compute(self, context: Any, key: _Key) -> None:
+        if not context.execute_async_v3(self.stream):
+            raise self._plan.failed(f"fails on a batch of {key.batch}")
 
     def _queue(self, context: Any, key: _Key) -> None:
         plan = self._plan
         if key.on_host:
             self._device.copy_in(self._input, key.address or self._staged_at, key.batch * plan.input.row, self.stream)
-        if not context.execute_async_v3(self.stream):
-            raise plan.failed(f"fails on a batch of {key.batch}")
+        self._compute(context, key)
         self._device.copy_out(self._answer_at, self._outputs[0], key.batch * plan.outputs[0].row, self.stream)
+
+    def time(self, profile: int, count: int, runs: int) -> list[float]:
+        """Seconds of each of `runs` runs by the GPU's own clock, without copies; what the input holds does not matter."""
+        device, key = self._device, _Key(profile, count, self._input, False)
+        context = self._new_context()
+        self._bind(context, key, None)
+        self._compute(context, key)
+        with ExitStack() as stack:
+            start, end = (self._own(stack, device.event(), device.close_event) for _ in range(2))
+            graph = None
+            if self._plan.capture:
+                graph = self._own(stack, device.capture(self.stream, lambda: self._compute(context, key)), device.close_graph)
+            seconds = []
+            for _ in range(runs):
+                device.record(start, self.stream)
+                if graph is not None:
+                    device.launch(graph, self.stream)
+                else:
+                    self._compute(context, key)
+                device.record(end, self.stream)
+                device.synchronize(self.stream)
+                seconds.append(device.elapsed(start, end))
+        return seconds
 
     def _drop(self) -> None:
         """A graph must go before the context that it was captured from."""

@@ -190,6 +190,25 @@ class TensorRTExecutor:
         fits = [(abs(opt - size), i) for i, (low, opt, high) in enumerate(self.profiles) if low <= size <= high]
         return min(fits)[1] if fits else None
 
+    def time_on_device(self, batch: int, runs: int) -> list[float]:
+        """Seconds of each of `runs` runs at this batch by the GPU's own clock: compute only, input and output stay there.
+
+        Raises InputError where the engine cannot take the batch in one call.
+        """
+        parts = self.parts(batch)
+        if len(parts) > 1:
+            raise InputError(f"{self._name} takes at most {self._largest} images in one call, not {batch}")
+        slot = self._pool.acquire()
+        try:
+            with current(self._device):
+                seconds = slot.time(parts[0].profile, batch, runs)
+        except BaseException:
+            with suppress(DeviceError):  # what went wrong first is what counts
+                self._pool.discard(slot)
+            raise
+        self._pool.release(slot)
+        return seconds
+
     def _check_place(self, array: DeviceArray) -> None:
         device = self._device
         there = device.ordinal(array.address)
