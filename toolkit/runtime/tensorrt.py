@@ -13,7 +13,7 @@ import numpy as np
 
 from toolkit.errors import DeviceError, EngineError, InputError
 from toolkit.manifest import Manifest, write_atomically
-from toolkit.runtime.arrays import DeviceArray
+from toolkit.runtime.arrays import DeviceArray, host_view
 from toolkit.runtime.device import Device, current
 from toolkit.runtime.pool import Pool
 from toolkit.runtime.slot import Plan, Slot, Tensor
@@ -75,7 +75,8 @@ class TensorRTExecutor:
             raise EngineError(f"{library.__name__} refuses {self._name}: {self._said() or 'it gives no reason'}", remedy=AGAIN)
         plan, self.profiles = self._plan(library, manifest)
         self.parts = lru_cache(maxsize=1024)(self._parts)
-        self._answer_shape, self._largest = plan.outputs[0].shape, plan.largest
+        self._input, self._answer_shape, self._largest = plan.input, plan.outputs[0].shape, plan.largest
+        self._lent: list[int] = []
         self._pool: Pool[Slot] = Pool(lambda: self._new_slot(plan), self._end_slot, contexts, f"the runner of {self._name}")
         self._pool.release(self._pool.acquire())  # the first slot now: running out of memory belongs to loading
 
@@ -190,6 +191,20 @@ class TensorRTExecutor:
         fits = [(abs(opt - size), i) for i, (low, opt, high) in enumerate(self.profiles) if low <= size <= high]
         return min(fits)[1] if fits else None
 
+    def pinned(self, count: int) -> Array:
+        """An input array for `count` images in page-locked memory: fill it, run it, and no copy is made on the host.
+
+        It is the caller's until `close`, and must not be touched after that. Raises ClosedError, DeviceError.
+        """
+        slot = self._pool.acquire()  # keeps `close` away meanwhile
+        try:
+            with current(self._device):
+                address = self._device.pin(count * self._input.row)
+            self._lent.append(address)
+            return host_view(address, (count, *self._input.shape), self._input.dtype)
+        finally:
+            self._pool.release(slot)
+
     def time_on_device(self, batch: int, runs: int) -> list[float]:
         """Seconds of each of `runs` runs at this batch by the GPU's own clock: compute only, input and output stay there.
 
@@ -224,6 +239,8 @@ class TensorRTExecutor:
         try:
             with current(self._device):
                 self._save_cache()
+                for address in self._lent:
+                    self._device.unpin(address)
                 self._cache = self._engine = self._runtime = None  # in this order: each needs the next
         finally:
             self._device.close()
