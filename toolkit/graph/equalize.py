@@ -31,7 +31,7 @@ Mode = Literal["none", "pairs", "streams"]
 PEAK = 16.0  # what the largest channel of an equalised tensor reaches: far from both ends of FP16
 POWERS = np.linspace(0, 1, 11)
 POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
-HOMOGENEOUS = ("Relu", "LeakyRelu", *POOLS, "Identity", "Dropout", "Flatten", "Add", "Sum")
+HOMOGENEOUS = ("Relu", "LeakyRelu", *POOLS, "Identity", "Dropout", "Flatten", "Reshape", "Add", "Sum")
 
 
 class ChannelSet(NamedTuple):
@@ -80,7 +80,7 @@ def channel_sets(model: ir.Model) -> list[ChannelSet]:
 
     for node in model.graph:
         if _lets_through(node):
-            for value in node.inputs:
+            for value in node.inputs[:1] if node.op_type == "Reshape" else node.inputs:
                 if value is not None:
                     parent[root(value)] = root(node.outputs[0])
     groups: dict[ir.Value, list[ir.Value]] = {}
@@ -94,6 +94,8 @@ def _lets_through(node: ir.Node) -> bool:
     """Whether a positive scale of a channel passes from all inputs to the output, channel by channel."""
     if node.domain or node.op_type not in HOMOGENEOUS or len(node.outputs) != 1:
         return False
+    if node.op_type == "Reshape":
+        return _flattens(node)
     shapes = [value.shape for value in (*node.inputs, node.outputs[0]) if value is not None]
     if any(shape is None or len(shape) < 2 for shape in shapes):
         return False
@@ -102,6 +104,15 @@ def _lets_through(node: ir.Node) -> bool:
     if node.op_type == "Flatten":
         return int(attribute(node, "axis", 1)) == 1
     return len(node.inputs) == 1
+
+
+def _flattens(reshape: ir.Node) -> bool:
+    """Whether it turns [N, C, H, W] into [N, C * H * W]."""
+    before, after = (value.shape if value is not None else None for value in (reshape.inputs[0], reshape.outputs[0]))
+    if before is None or after is None or len(after) != 2 or before[0] != after[0]:
+        return False
+    sizes = [size for size in before[1:] if isinstance(size, int)]
+    return len(sizes) == len(before) - 1 and int(np.prod(sizes)) == after[1]
 
 
 def _channel_set(members: list[ir.Value]) -> ChannelSet | None:
@@ -168,7 +179,7 @@ def _read_tensors(group: ChannelSet) -> list[str]:
     found = []
     for node in group.readers:
         value = node.inputs[0]
-        while value is not None and (producer := value.producer()) is not None and producer.op_type == "Flatten":
+        while value is not None and (producer := value.producer()) is not None and producer.op_type in ("Flatten", "Reshape"):
             value = producer.inputs[0]
         assert value is not None
         found.append(value.name or "")

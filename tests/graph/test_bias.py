@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from networks import fashion_graph, graph_of, pictures, run
+from torch import nn
+
+from toolkit.calibration import collect
+from toolkit.graph.bias import correct_bias
+from toolkit.graph.edit import constant
+from toolkit.graph.qdq import quantize
+from toolkit.graph.scheme_cpu import watched
+from toolkit.onnxfile import serialise
+from toolkit.recipe import Calibration, Precision
+
+
+def int8(graph, batch):  # type: ignore[no-untyped-def]
+    ranges = collect(graph, [batch], watched(graph), threads=1)
+    return quantize(graph, ranges, Precision(int8=True), Calibration(method="minmax"), room="half")
+
+
+def test_the_shift_is_what_torch_measures() -> None:
+    """One convolution with stride, dilation, groups and uneven padding: the new bias is the old less the mean error."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 6, 3, stride=2, padding=(2, 1), dilation=(1, 2), groups=2)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), conv, nn.Flatten(), nn.LazyLinear(10)).eval()
+    batch = pictures(8, "train")
+    with torch.inference_mode():
+        model(torch.from_numpy(batch))
+    graph = graph_of(model)
+    rounded = int8(graph, batch)
+    node = next(n for n in rounded.graph if n.name == "1")
+    step, quantised = constant(node.inputs[1].producer().inputs[1]), constant(node.inputs[1].producer().inputs[0])
+    error = torch.from_numpy(quantised * step[:, None, None, None]).double() - conv.weight.detach().double()
+    with torch.inference_mode():
+        seen = model[0](torch.from_numpy(batch)).double()
+        shift = nn.functional.conv2d(seen, error, None, 2, (2, 1), (1, 2), 2).mean((0, 2, 3))
+    corrected = next(n for n in correct_bias(graph, rounded, [batch]).graph if n.name == "1")
+    np.testing.assert_allclose(constant(corrected.inputs[2]), (conv.bias.detach().double() - shift).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_it_brings_the_logits_closer() -> None:
+    graph, images, batch = fashion_graph("resnet50"), pictures(64, "train"), pictures(1000)
+    rounded = int8(graph, images)
+    before = serialise(rounded)
+    corrected = correct_bias(graph, rounded, [images])
+    assert serialise(rounded) == before
+    truth = run(graph, batch)
+    errors = [((run(g, batch) - truth) ** 2).mean() for g in (rounded, corrected)]
+    assert errors[1] < errors[0]
+    assert np.abs(run(corrected, batch).mean(0) - truth.mean(0)).max() < np.abs(run(rounded, batch).mean(0) - truth.mean(0)).max()
