@@ -36,7 +36,7 @@ class Plan(Frozen):
     yardstick: bool = True
 
 
-Checkpoint = Callable[[Sequence[Measurement]], None]
+Checkpoint = Callable[[Sequence[Measurement]], object]
 
 
 def measure_latency(

@@ -1,0 +1,154 @@
+"""One bench from live runners to Results: accuracy first, then the scenario; what fails is named and the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from toolkit.bench.accuracy import LabelledImages, accuracy, compare_accuracy
+from toolkit.bench.answers import Answers
+from toolkit.bench.conditions import Watch
+from toolkit.bench.environment import read_environment
+from toolkit.bench.lane import Entry
+from toolkit.bench.latency import Plan, measure_latency
+from toolkit.bench.measurement import Measurement, Scenario
+from toolkit.bench.results import Results
+from toolkit.bench.scenarios import Load, run_offline, run_server
+from toolkit.bench.verdict import Verdict
+from toolkit.bench.yardstick import Yardstick
+from toolkit.errors import ToolkitError
+from toolkit.recipe import Accept
+from toolkit.runtime.runner import Runner
+from toolkit.types import Array, Float, Progress
+
+Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
+QUICK = Plan(seconds=20, warmup=3, least_blocks=8)
+
+
+def run_bench(
+    runners: Mapping[str, Runner],
+    scenario: Scenario = "single-stream",
+    *,
+    batches: Sequence[int] = (1, 8),
+    plan: Plan = Plan(),  # noqa: B008  frozen
+    images: LabelledImages | None = None,
+    pictures: Sequence[Any] | None = None,
+    reference: str | None = None,
+    accept: Accept = Accept(),  # noqa: B008  frozen
+    bound: float | None = None,
+    loadgen: bool = True,
+    save: Callable[[Results], None] | None = None,
+    stage: Stage = lambda name: lambda done, total: None,
+) -> Results:
+    """Bench `runners` by name; `reference` names the one that the others' answers are held against.
+
+    `images` adds accuracy and verdicts; `pictures` adds the end-to-end clock at batch 1 and more. `bound` (seconds; absent:
+    the recipe's max_p99_ms) is for the server scenario. `save` gets the results so far, every few seconds and at the end:
+    also when interrupted. An engine that fails is in `failures`, the others' numbers stand.
+    """
+    gpu = any(runner.manifest.target != "cpu" for runner in runners.values())
+    watch = Watch(gpu)
+    results = Results(
+        environment=read_environment(),
+        manifests={name: msgspec.to_builtins(runner.manifest) for name, runner in runners.items()},
+    )
+    if images is not None:
+        results = _with_accuracy(results, runners, images, reference, accept, stage)
+
+    def keep(measurements: Sequence[Measurement]) -> Results:
+        failed = {m.engine: m.failure for m in measurements if m.failure}
+        done = msgspec.structs.replace(
+            results, measurements=tuple(measurements), moments=tuple(watch.moments), failures={**failed, **results.failures}
+        )
+        if save:
+            save(done)
+        return done
+
+    if scenario == "single-stream":
+        with Yardstick() as yardstick:
+            results = msgspec.structs.replace(results, yardstick=yardstick.card if plan.yardstick else None)
+            entries = entries_of(runners, batches, images, pictures)
+            progress = stage(f"latency of {len(runners)} engines in shuffled rounds")
+            keeping: dict[str, Any] = {"watch": watch, "yardstick": yardstick if plan.yardstick else None}
+            return keep(measure_latency(entries, plan, checkpoint=keep, progress=progress, **keeping))
+    run = run_offline if scenario == "offline" else run_server
+    limit = bound if bound is not None else (accept.max_p99_ms or 15.0) / 1000
+    measured: list[Measurement] = []
+    for name, runner in runners.items():
+        inputs = _inputs(runner, max(64, *batches), images)
+        progress = stage(f"{scenario}: {name}")
+        measured += run(Load(name, runner, inputs, batches, plan, limit, loadgen, gpu, watch), progress)
+        keep(measured)
+    return keep(measured)
+
+
+def entries_of(
+    runners: Mapping[str, Runner],
+    batches: Sequence[int],
+    images: LabelledImages | None = None,
+    pictures: Sequence[Any] | None = None,
+) -> list[Entry]:
+    """Every runner at every batch, arrays in and out; with `pictures` also end to end, preprocessing included."""
+    entries = []
+    for batch in batches:
+        for name, runner in runners.items():
+            manifest = runner.manifest
+            array = _inputs(runner, batch, images)
+            entries.append(Entry(name, batch, _bind(runner, array), manifest.precision, manifest.target))
+            if pictures:
+                some = [pictures[i % len(pictures)] for i in range(batch)]
+                call = _bind(runner.classify, some)
+                entries.append(Entry(name, batch, call, manifest.precision, manifest.target, clock="end-to-end", logits=False))
+    return entries
+
+
+def _bind(call: Callable[[Any], Any], value: Any) -> Callable[[], Any]:
+    return lambda: call(value)
+
+
+def _inputs(runner: Runner, batch: int, images: LabelledImages | None) -> Array:
+    """`batch` real images over and over, or noise where there are none: float [batch, ...] as the runner takes it."""
+    spec = runner.manifest.inputs[0]
+    if images is not None:
+        first: Float = next(images.batches(min(batch, images.count)))
+        array = np.concatenate([first] * -(-batch // len(first)))[:batch]
+    else:
+        array = np.random.default_rng(0).standard_normal((batch, *(int(d) for d in spec.shape[1:])))
+    return np.ascontiguousarray(array, dtype=spec.dtype)
+
+
+def _with_accuracy(
+    results: Results,
+    runners: Mapping[str, Runner],
+    images: LabelledImages,
+    reference: str | None,
+    accept: Accept,
+    stage: Stage,
+) -> Results:
+    """Every runner's answers, and a verdict on each but the reference; what cannot be had is a failure with its reason."""
+    logits: dict[str, Float] = {}
+    failures: dict[str, str] = {}
+    verdicts: list[Verdict] = []
+    for name in sorted(runners, key=lambda name: name != reference):
+        try:
+            logits[name] = accuracy(runners[name], images, name=name, progress=stage(f"answers of {name}"))
+            if reference in logits and name != reference:
+                verdicts.append(
+                    compare_accuracy(
+                        logits[reference],
+                        logits[name],
+                        images.labels,
+                        accept.max_top1_drop,
+                        accept.min_agreement,
+                        classes=images.classes,
+                        name=name,
+                        against=reference,
+                    )
+                )
+        except ToolkitError as error:
+            failures[name] = str(error)
+    answers = tuple(Answers.of(name, images.sha256, values, images.labels) for name, values in logits.items())
+    return msgspec.structs.replace(results, answers=answers, verdicts=tuple(verdicts), failures=failures)
