@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -17,7 +17,16 @@ def work(graph: ir.Model) -> Work:
     An operand that comes from a DequantizeLinear counts at its quantised size. The sum is per image: activations' first axis is
     the batch. Nodes whose shapes are not known are left out.
     """
-    macs = weight_bytes = activation_bytes = 0
+    each = [layer for _, layer in layers(graph)]
+    return Work(
+        macs=sum(layer.macs for layer in each),
+        weight_bytes=sum(layer.weight_bytes for layer in each),
+        activation_bytes=sum(layer.activation_bytes for layer in each),
+    )
+
+
+def layers(graph: ir.Model) -> Iterator[tuple[ir.Node, Work]]:
+    """The same for each layer on its own, in graph order."""
     for node in graph.graph:
         if node.op_type not in WEIGHTED or node.domain:
             continue
@@ -26,11 +35,9 @@ def work(graph: ir.Model) -> Work:
         if data is None or weight is None or None in elements:
             continue
         inputs, weights, outputs = (e or 0 for e in elements)
-        macs += _macs(node, weight, outputs)
-        weight_bytes += weights * _width(weight)
         # what a fused, quantised convolution writes has the type of what it reads
-        activation_bytes += (inputs + outputs) * _width(data)
-    return Work(macs=macs, weight_bytes=weight_bytes, activation_bytes=activation_bytes)
+        moved = (inputs + outputs) * _width(data)
+        yield node, Work(macs=_macs(node, weight, outputs), weight_bytes=weights * _width(weight), activation_bytes=moved)
 
 
 def _macs(node: ir.Node, weight: ir.Value, outputs: int) -> int:
