@@ -11,7 +11,7 @@ from toolkit.types import Array, Float, Frozen
 Labels = NDArray[np.int64]
 
 
-class Answers(Frozen):
+class Answers(Frozen, frozen=True):
     """The raw outcome on one data set, an entry an image: the class answered, and where the true class stood (0: first)."""
 
     engine: str

@@ -11,7 +11,7 @@ from toolkit.bench import nvml
 from toolkit.types import Frozen
 
 
-class Moment(Frozen):
+class Moment(Frozen, frozen=True):
     """The machine between two looks at it. Shares are of the time that all cores together had, 0 to 1."""
 
     at_ns: int  # the later look, counted from the start of the run

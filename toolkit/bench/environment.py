@@ -24,7 +24,7 @@ THREAD_SETTINGS = (
 )
 
 
-class Gpu(Frozen):
+class Gpu(Frozen, frozen=True):
     """One GPU as NVML tells it; clocks in MHz, power in watts."""
 
     name: str
@@ -37,7 +37,7 @@ class Gpu(Frozen):
     persistence: bool | None = None
 
 
-class Environment(Frozen):
+class Environment(Frozen, frozen=True):
     """Where and when. `device` is what two files must share to be compared."""
 
     device: str  # the CPU model and its usable cores, and every GPU

@@ -23,7 +23,7 @@ from toolkit.types import Array, Frozen, Progress
 READINGS = 3  # of the yardstick between two turns
 
 
-class Plan(Frozen):
+class Plan(Frozen, frozen=True):
     """How long and how finely to measure. Times in seconds."""
 
     seconds: float = 120.0  # for all engines together, warm-up not counted

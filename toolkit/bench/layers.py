@@ -7,7 +7,7 @@ from collections import defaultdict
 from toolkit.types import Frozen
 
 
-class Layer(Frozen):
+class Layer(Frozen, frozen=True):
     """One node of the compiled graph: its name, its operator there (after fusion), and its mean time."""
 
     name: str
@@ -15,7 +15,7 @@ class Layer(Frozen):
     milliseconds: float
 
 
-class Layers(Frozen):
+class Layers(Frozen, frozen=True):
     """All nodes of one engine at one batch, in the order they ran. A profiler costs time itself: shares count, not sums."""
 
     engine: str

@@ -34,7 +34,7 @@ CLOCKS: dict[str, str] = {
 }
 
 
-class Flag(Frozen):
+class Flag(Frozen, frozen=True):
     """Why a number is not to be trusted as it stands, in words, and what to do about it."""
 
     trouble: Trouble
@@ -42,7 +42,7 @@ class Flag(Frozen):
     remedy: str
 
 
-class Block(Frozen):
+class Block(Frozen, frozen=True):
     """Samples taken one right after the other.
 
     `at_ns` is the start, counted from the start of the run. `yardstick_ns` times a fixed piece of arithmetic just before

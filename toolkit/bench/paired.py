@@ -15,7 +15,7 @@ from toolkit.types import Frozen
 RESAMPLES = 10_000
 
 
-class PairedTest(Frozen):
+class PairedTest(Frozen, frozen=True):
     """The outcome. Differences are engine minus reference in share of right answers, -1 to 1."""
 
     broken: int  # images that only the reference answers rightly

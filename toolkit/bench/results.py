@@ -22,7 +22,7 @@ from toolkit.types import Frozen
 VERSION = 1
 
 
-class Results(Frozen):
+class Results(Frozen, frozen=True):
     """One run of a bench."""
 
     environment: Environment

@@ -18,7 +18,7 @@ REPEATS = 7
 COPY_BYTES = 256 << 20  # far beyond any cache, so that memory itself is timed
 
 
-class Peaks(Frozen):
+class Peaks(Frozen, frozen=True):
     """The roofs: multiply-adds a second by the type of the operands, and bytes a second. `how` says what was timed."""
 
     macs: dict[str, float]  # "fp32", and "int8" where a library could be timed
@@ -27,7 +27,7 @@ class Peaks(Frozen):
     how: str
 
 
-class Work(Frozen):
+class Work(Frozen, frozen=True):
     """What an engine must do: multiply-adds and activation bytes an image, weight bytes a batch."""
 
     macs: int
@@ -39,7 +39,7 @@ class Work(Frozen):
         return self.macs * batch / (self.weight_bytes + self.activation_bytes * batch)
 
 
-class Reach(Frozen):
+class Reach(Frozen, frozen=True):
     """One measurement under its roof."""
 
     engine: str

@@ -89,8 +89,8 @@ def run_server(load: Load, progress: Progress | None = None) -> list[Measurement
         with Batcher(load.runner, max_batch=best.batch, max_wait=wait, workers=best.streams) as batcher:
             submit, seed = load.submit(batcher), load.plan.seed
             if load.loadgen:
-                count = len(load.inputs)
-                measured = run_loadgen("server", submit, entry, images=count, seconds=seconds, rate=rate, bound=load.bound, seed=seed)
+                count, bound = len(load.inputs), load.bound
+                measured = run_loadgen("server", submit, entry, images=count, seconds=seconds, rate=rate, bound=bound, seed=seed)
             else:
                 measured = open_loop(submit, entry, rate, seconds, bound=load.bound, seed=seed)
         load.watch.look()

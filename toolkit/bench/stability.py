@@ -23,6 +23,8 @@ def flags_of(measurement: Measurement, moments: Sequence[Moment]) -> tuple[Flag,
 
 
 def _own(measurement: Measurement) -> Iterator[Flag]:
+    if measurement.scenario != "single-stream":
+        return  # under load latency follows the queue, and a queue may well grow
     medians = by_block(measurement.seconds, measurement.groups)
     moved = trend(medians)
     if moved.p < 0.01 and abs(moved.change) > DRIFT:

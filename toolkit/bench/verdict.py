@@ -10,7 +10,7 @@ from toolkit.types import Frozen
 Word = Literal["same", "better", "worse", "cannot tell", "agreement only"]
 
 
-class ClassChange(Frozen):
+class ClassChange(Frozen, frozen=True):
     """One class: the share of its images answered rightly by each, and McNemar's p, corrected for all classes."""
 
     label: int
@@ -21,7 +21,7 @@ class ClassChange(Frozen):
     p: float
 
 
-class Verdict(Frozen):
+class Verdict(Frozen, frozen=True):
     """`engine` against `reference` on the same images. Shares are 0 to 1; `margin` is in percentage points."""
 
     engine: str

@@ -21,7 +21,7 @@ from toolkit.types import Frozen
 EDGE, DEPTH = 64, 64  # 64 products of 64x64 float32 a thread: 3 MiB in play, 34 MFLOP
 
 
-class YardstickCard(Frozen):
+class YardstickCard(Frozen, frozen=True):
     """What the yardstick was made of; times of another one are not comparable."""
 
     work: str

@@ -1,0 +1,144 @@
+"""How often does `toolkit compare` cry wolf, and how often does it see one? 100 A/A pairs and 100 real slowdowns of 10 %.
+
+Every run is a process of its own with a real engine, measured as `toolkit bench` measures. A slowed run has each call keep
+its thread busy for another 10 % of the time that call took. Writes a table and the raw block medians:
+
+    python benchmarks/aa.py [--repeats 100] [--seconds 1] [-o benchmarks/results/aa.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit import engine
+from toolkit.bench.compare import LEVEL, TOLERANCE, Comparison, compare
+from toolkit.bench.conditions import Watch
+from toolkit.bench.environment import read_environment
+from toolkit.bench.latency import Plan, measure_latency
+from toolkit.bench.results import Results
+from toolkit.bench.run import entries_of
+from toolkit.bench.yardstick import Yardstick
+from toolkit.manifest import write_atomically
+
+ENGINES = ("fashion-resnet18-fp32", "fashion-resnet50-fp32")
+
+
+def slowed(call: Any, share: float) -> Any:
+    """`call`, and then busy for `share` of the time it took."""
+
+    def run() -> Any:
+        begin = time.perf_counter_ns()
+        answer = call()
+        end = time.perf_counter_ns()
+        until = end + (end - begin) * share
+        while time.perf_counter_ns() < until:
+            pass
+        return answer
+
+    return run
+
+
+def one_run(built: Path, out: Path, seconds: float, slow: float, seed: int) -> None:
+    """Measure the engines for `seconds`; the first is slowed by `slow`."""
+    runners = {name: engine.load(built / name) for name in ENGINES}
+    entries = entries_of(runners, (1,))
+    if slow:
+        entries[0] = entries[0]._replace(call=slowed(entries[0].call, slow))
+    plan = Plan(seconds=seconds, warmup=1, precision=0.0, turn=0.01, seed=seed)
+    watch = Watch()
+    with Yardstick() as yardstick:
+        measured = measure_latency(entries, plan, watch=watch, yardstick=yardstick)
+        results = Results(
+            environment=read_environment(), measurements=tuple(measured), moments=tuple(watch.moments), yardstick=yardstick.card
+        )
+    results.write(out)
+
+
+def spawn(arguments: argparse.Namespace, out: Path, slow: float, seed: int) -> Results:
+    """One run in a process of its own."""
+    command = [sys.executable, __file__, "--built", str(arguments.built), "--seconds", str(arguments.seconds)]
+    subprocess.run([*command, "--one", str(out), "--slow", str(slow), "--seed", str(seed)], check=True)
+    return Results.read(out)
+
+
+def medians(results: Results) -> dict[str, list[list[int]]]:
+    """Per engine and block: the median sample and the median yardstick, in nanoseconds."""
+    return {
+        m.engine: [[int(np.median(b.samples_ns)), int(np.median(b.yardstick_ns))] for b in m.blocks] for m in results.measurements
+    }
+
+
+def row(comparison: Comparison) -> list[list[Any]]:
+    return [[d.engine, d.word, round(d.change, 5), round(d.low, 5), round(d.high, 5), d.p] for d in comparison.differences]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--built", type=Path, default=Path("engines/built"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/aa.json"))
+    parser.add_argument("--one", type=Path)
+    parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.one:
+        one_run(arguments.built, arguments.one, arguments.seconds, arguments.slow, arguments.seed)
+        return
+    rows: list[dict[str, Any]] = []
+    raw: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run.json"
+        for repeat in range(arguments.repeats):
+            old, new, slow = (spawn(arguments, out, share, 3 * repeat + i) for i, share in enumerate((0.0, 0.0, 0.1)))
+            rows.append({"aa": row(compare(old, new)), "slowed": row(compare(old, slow))})
+            raw.append({"old": medians(old), "new": medians(new), "slowed": medians(slow)})
+            print(f"\r{repeat + 1}/{arguments.repeats}: {summary(rows)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    record = {
+        "what": "A/A and injected 10 % slowdown of the first engine, block medians in ns: [engine, yardstick]",
+        "environment": {k: v for k, v in vars_of(old).items() if k != "cpu_flags"},
+        "tolerance": TOLERANCE,
+        "level": LEVEL,
+        "seconds": arguments.seconds,
+        "summary": summary(rows),
+        "rows": rows,
+        "raw": raw,
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(arguments.output, json.dumps(record, separators=(",", ":")).encode() + b"\n")
+    print(f"A/A pairs with an alarm    {counts(rows)[0]:4d} of {len(rows)}  (wanted: at most 5 of 100)")
+    print(f"10 % slowdowns found       {counts(rows)[1]:4d} of {len(rows)}  (wanted: at least 95 of 100)")
+    print(f"alarms on the other engine {counts(rows)[2]:4d} of {len(rows)}")
+
+
+def vars_of(results: Results) -> dict[str, Any]:
+    import msgspec
+
+    found: dict[str, Any] = msgspec.to_builtins(results.environment)
+    return found
+
+
+def counts(rows: list[dict[str, Any]]) -> tuple[int, int, int]:
+    """Pairs with any alarm, slowdowns found, and alarms on the engine that was not slowed."""
+    alarms = sum(any(r[1] == "slower" for r in pair["aa"]) for pair in rows)
+    found = sum(pair["slowed"][0][1] == "slower" for pair in rows)
+    return alarms, found, sum(pair["slowed"][1][1] == "slower" for pair in rows)
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    alarms, found, stray = counts(rows)
+    return f"{alarms} false alarms, {found} slowdowns found, {stray} strays of {len(rows)}"
+
+
+if __name__ == "__main__":
+    main()
