@@ -1,0 +1,247 @@
+"""Peers side by side: the same full-size ResNet-50, images and threads, each peer in a process of its own.
+
+    .venv/bin/python benchmarks/peers.py
+
+One block of calls runs at a time, on one peer, in an order shuffled anew in each round; the others wait on a pipe, and what
+processor time they use meanwhile is recorded. A ratio is that of two medians in the same round; its interval comes from 2,000
+bootstrap samples of rounds. Raw samples go to benchmarks/results/peers-DEVICE.json, the table beside it as Markdown.
+OpenVINO and NNCF get an environment of their own, .peers/openvino, made on the first run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from toolkit.bench.accuracy import compare_accuracy
+from toolkit.bench.environment import read_environment
+from toolkit.manifest import write_atomically
+from toolkit.pipeline import build_all
+from toolkit.recipe import Accept, Build, Calibration, Precision, Preprocess, Recipe, Reference
+
+HERE = Path(__file__).parent
+SCRATCH = HERE.parent / ".peers" / "work"
+PEERS = HERE.parent / ".peers" / "openvino"
+PACKAGES = ("openvino==2026.4.1", "nncf==3.4.0")
+HOW = Preprocess(resize=256)
+BASE = "ONNX Runtime FP32"
+CALIBRATION, EVALUATION = 128, 96
+
+Array = NDArray[np.float32]
+
+
+class Peer:
+    """A worker process and its samples, a list of seconds a round."""
+
+    def __init__(self, name: str, python: Path, kind: str, model: str, images: Path, threads: int, batch: int) -> None:
+        self.name, self.rounds, self.idle = name, [], []  # type: ignore[var-annotated]
+        self.answers = SCRATCH / f"{re.sub('[^a-z0-9]+', '-', name.lower())}.npy"
+        command = [python, HERE / "peer_worker.py", kind, model, images, self.answers, threads, batch]
+        self.process = subprocess.Popen([*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.version = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if line.startswith("{"):  # a library may print before
+                return json.loads(line)  # type: ignore[no-any-return]
+        raise SystemExit(f"error: {self.name} ended with code {self.process.wait()}; its own message stands above")
+
+    def run(self, calls: int, keep: bool = True) -> None:
+        """One block; its first call warms caches that another peer has emptied, and does not count."""
+        assert self.process.stdin
+        self.process.stdin.write(f"{calls + 1}\n")
+        self.process.stdin.flush()
+        answer = self._read()
+        if keep:
+            self.rounds.append(answer["seconds"][1:])
+            self.idle.append(answer["idle_cpu"])
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+def photographs(count: int, seed: int) -> Array:
+    """Crops of the photographs that come with scikit-learn and scikit-image, float32 [count, 3, 224, 224]."""
+    from PIL import Image
+    from skimage import data
+    from sklearn.datasets import load_sample_images
+
+    from toolkit.pictures import preprocess
+
+    names = ("astronaut", "chelsea", "coffee", "rocket")
+    photos = [*load_sample_images().images, *(getattr(data, name)() for name in names)]
+    random = np.random.default_rng(seed)
+    crops = []
+    for i in range(count):
+        photo = photos[i % len(photos)]
+        height, width = photo.shape[:2]
+        side = int(random.integers(160, min(height, width) + 1))
+        top, left = int(random.integers(height - side + 1)), int(random.integers(width - side + 1))
+        crop = photo[top : top + side, left : left + side]
+        crops.append(preprocess(Image.fromarray(crop[:, ::-1] if random.random() < 0.5 else crop), HOW))
+    return np.stack(crops)
+
+
+def prepare(weights: str, threads: int) -> dict[str, tuple[str, str]]:
+    """Images, graphs and engines of all peers -> name: (kind, model)."""
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    np.save(SCRATCH / "calibration.npy", photographs(CALIBRATION, 1))
+    np.save(SCRATCH / "evaluation.npy", photographs(EVALUATION, 2))
+    kinds = {
+        "FP32": Precision(),
+        "FP16": Precision(compute="fp16"),
+        "INT8": Precision(int8=True, keep=()),
+    }
+    recipes = [
+        Recipe(
+            name=f"resnet50-{name.lower()}",
+            reference=Reference(arch="resnet50", weights=weights),
+            preprocess=HOW,
+            precision=precision,
+            calibration=Calibration(data=str(SCRATCH / "calibration.npy"), images=CALIBRATION),
+            build=Build(threads=threads),
+            accept=Accept(),
+        )
+        for name, precision in kinds.items()
+    ]
+    built = dict(zip(kinds, (folder for folder, _ in build_all(recipes, None, SCRATCH)), strict=True))
+    onnx = built["FP32"] / "model.onnx"
+    ours = {f"toolkit {name}": ("engine", str(folder)) for name, folder in built.items()}
+    return {
+        "PyTorch eager": ("eager", weights),
+        "PyTorch channels_last": ("channels-last", weights),
+        "torch.compile, freezing": ("compile", weights),
+        BASE: ("onnxruntime", str(onnx)),
+        "OpenVINO FP32": ("openvino", str(onnx)),
+        "OpenVINO INT8 (NNCF)": ("openvino", str(openvino_int8(onnx))),
+        **ours,
+    }
+
+
+def openvino_int8(onnx: Path) -> Path:
+    """NNCF's INT8 of the same graph from the same calibration images."""
+    python = PEERS / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
+    output = SCRATCH / "openvino-int8.xml"
+    worker = [python, HERE / "peer_worker.py", "quantize", onnx, SCRATCH / "calibration.npy", output, "0", "0"]
+    subprocess.run([*map(str, worker)], check=True, stdout=subprocess.DEVNULL)
+    return output
+
+
+def ratio(base: list[list[float]], peer: list[list[float]], seed: int = 0) -> tuple[float, float, float]:
+    """How many times as fast as `base`: the median over rounds of the ratio of medians, and its 95 % interval."""
+    ratios = np.array([np.median(b) / np.median(p) for b, p in zip(base, peer, strict=True)])
+    samples = np.random.default_rng(seed).integers(0, len(ratios), (2000, len(ratios)))
+    low, high = np.quantile(np.median(ratios[samples], axis=1), (0.025, 0.975))
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def snr(reference: Array, logits: Array) -> float:
+    """Signal to noise of the logits in dB."""
+    noise = float(np.square(reference.astype(np.float64) - logits).sum())
+    return float("inf") if noise == 0 else 10 * float(np.log10(np.square(reference.astype(np.float64)).sum() / noise))
+
+
+def rows(peers: list[Peer]) -> list[dict[str, Any]]:
+    """What the table says of each peer."""
+    by_name = {peer.name: peer for peer in peers}
+    reference = np.load(peers[0].answers)
+    found = []
+    for peer in peers:
+        logits = np.load(peer.answers)
+        verdict = compare_accuracy(reference, logits, None, name=peer.name, against=peers[0].name)
+        others = ("PyTorch eager", BASE, "OpenVINO INT8 (NNCF)")
+        speed = {other: ratio(by_name[other].rounds, peer.rounds) for other in others if other in by_name}
+        flat = np.concatenate(peer.rounds) * 1e3
+        found.append(
+            {
+                "peer": peer.name,
+                **peer.version,
+                "p50_ms": float(np.median(flat)),
+                "p99_ms": float(np.quantile(flat, 0.99)),
+                "ratios": speed,
+                "agreement": verdict.agreement,
+                "logit_snr_db": snr(reference, logits),
+                "idle_cpu_share": sum(peer.idle[1:]) / max(1e-9, sum(sum(map(sum, p.rounds)) for p in peers)),
+            }
+        )
+    return found
+
+
+def markdown(found: list[dict[str, Any]], device: str, threads: int, batch: int, rounds: int) -> str:
+    """The table for the README."""
+    lines = [
+        f"ResNet-50, 224x224, batch {batch}, {threads} threads, {device}; {rounds} shuffled rounds. Ratios: times as fast as the",
+        "column's peer, with 95 % intervals. Agreement and SNR: with PyTorch eager, on crops of photographs that calibration",
+        "never saw (the weights are random, so there are no labels).",
+        "",
+        "| | p50 ms | x PyTorch eager | x ONNX Runtime FP32 | x OpenVINO INT8 | agreement | SNR |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in found:
+        cells = [f"{m:.2f} [{low:.2f}, {high:.2f}]" for m, low, high in row["ratios"].values()]
+        snr_text = "exact" if row["logit_snr_db"] == float("inf") else f"{row['logit_snr_db']:.1f} dB"
+        name = f"{row['peer']} ({row['version']})" if not row["peer"].startswith("toolkit") else f"**{row['peer']}**"
+        lines.append(f"| {name} | {row['p50_ms']:.1f} | {' | '.join(cells)} | {row['agreement']:.1%} | {snr_text} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--weights", default="random:0", help="as in a recipe; with labels there is `toolkit accuracy`")
+    ask.add_argument("--rounds", type=int, default=30)
+    ask.add_argument("--calls", type=int, default=6, help="that count in each block")
+    ask.add_argument("--threads", type=int, default=2)
+    ask.add_argument("--batch", type=int, default=1)
+    ask.add_argument("--only", help="a part of the peers' names, such as INT8; PyTorch eager and the baseline always run")
+    ask.add_argument("--output", type=Path, help="default: benchmarks/results/peers-DEVICE.json")
+    given = ask.parse_args()
+    where = read_environment()
+    models = prepare(given.weights, given.threads)
+    chosen = {n: m for n, m in models.items() if not given.only or given.only in n or n in ("PyTorch eager", BASE)}
+    peers = []
+    for name, (kind, model) in track(chosen.items(), "starting peers"):
+        python = PEERS / "bin" / "python" if kind == "openvino" else Path(sys.executable)
+        peers.append(Peer(name, python, kind, model, SCRATCH / "evaluation.npy", given.threads, given.batch))
+    random = np.random.default_rng(0)
+    for turn in track(range(given.rounds + 1), "measuring"):
+        for i in random.permutation(len(peers)):
+            peers[i].run(given.calls, keep=turn > 0)
+    for peer in peers:
+        peer.close()
+    found = rows(peers)
+    text = markdown(found, where.device, given.threads, given.batch, given.rounds)
+    slug = re.sub("[^a-z0-9]+", "-", where.device.lower()).strip("-")
+    output = given.output or HERE / "results" / f"peers-{slug}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    raw = {
+        "version": 1,
+        "environment": msgspec.to_builtins(where),
+        "settings": {key: value for key, value in vars(given).items() if key != "output"},
+        "rows": found,
+        "samples_s": {peer.name: peer.rounds for peer in peers},
+    }
+    write_atomically(output, json.dumps(raw, indent=1).encode() + b"\n")
+    write_atomically(output.with_suffix(".md"), text.encode())
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+    print(f"raw samples: {output}")
+
+
+if __name__ == "__main__":
+    main()
