@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -23,6 +23,7 @@ from toolkit.calibration.histogram import Histogram
 from toolkit.calibration.ranges import Origin, Ranges, TensorRange
 from toolkit.errors import CalibrationError
 from toolkit.manifest import sha256_bytes, write_atomically
+from toolkit.onnxfile import serialise
 from toolkit.types import Array, Float, Progress, Target
 
 if TYPE_CHECKING:
@@ -94,8 +95,6 @@ class Watch:
     """The graph with the watched tensors as further outputs, live in ONNX Runtime."""
 
     def __init__(self, graph: ir.Model, tensors: Sequence[str], threads: int) -> None:
-        import onnx_ir as ir
-
         known = {value.name for value in (*graph.graph.inputs, *(v for node in graph.graph for v in node.outputs))}
         missing = [name for name in tensors if name not in known]
         if missing:
@@ -104,14 +103,9 @@ class Watch:
         self.threads = threads
         self._input = graph.graph.inputs[0].name
         self._tensors = tuple(dict.fromkeys(tensors))
-        self._outputs = [name for name in self._tensors if name != self._input]
-        model: Any = ir.to_proto(graph)
-        present = {output.name for output in model.graph.output}
-        for name in self._outputs:
-            if name not in present:
-                model.graph.output.add().name = name
+        self._outputs = [name for name in self._tensors if name != self._input]  # an input needs no way out
         settings = {"threads": threads, "spin": False}
-        self._session = onnxruntime.session(model.SerializeToString(), Target("cpu"), settings)
+        self._session = onnxruntime.session(serialise(graph, self._outputs), Target("cpu"), settings)
 
     def run(self, image: Float) -> dict[str, Array]:
         """[1, *input shape] -> each watched tensor's values."""
