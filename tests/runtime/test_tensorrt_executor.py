@@ -63,6 +63,12 @@ def test_rtx_leaves_graphs_to_the_library_and_keeps_its_kernels(play, images, tm
     play("tensorrt_rtx", 1).load(jit_cache=cache).close()
 
 
+def test_a_kernel_cache_that_cannot_be_written_still_closes(play, tmp_path):
+    executor = play("tensorrt_rtx", 1).load(jit_cache=tmp_path / "missing" / "kernels.bin")
+    with pytest.raises(EngineError, match="cannot be kept"):
+        executor.close()
+
+
 def test_the_profile_tuned_nearest_to_the_batch_is_taken(play):
     executor = play().load()
     assert [executor.parts(n)[0].profile for n in (1, 2, 4, 5, 8)] == [0, 0, 0, 1, 1]

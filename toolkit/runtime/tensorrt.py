@@ -238,16 +238,22 @@ class TensorRTExecutor:
             return
         try:
             with current(self._device):
-                self._save_cache()
                 for address in self._lent:
                     self._device.unpin(address)
-                self._cache = self._engine = self._runtime = None  # in this order: each needs the next
+                try:
+                    self._save_cache()
+                finally:
+                    self._cache = self._engine = self._runtime = None  # in this order: each needs the next
         finally:
             self._device.close()
 
     def _save_cache(self) -> None:
         if self._cache is not None and self._cache_file is not None:
-            write_atomically(self._cache_file, bytes(self._cache.serialize()))
+            try:
+                write_atomically(self._cache_file, bytes(self._cache.serialize()))
+            except OSError as error:
+                what = f"the kernels compiled for {self._name} cannot be kept in {self._cache_file}: {error}"
+                raise EngineError(what, remedy="Name a writable file as jit_cache") from error
 
 
 def _contexts(library: Any, engine: Any, cache_file: Path | None, jit: bool) -> tuple[Callable[[], Any], Any]:
