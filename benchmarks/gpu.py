@@ -166,9 +166,13 @@ def entries_of(subject: Subject, batches: Sequence[int], images: np.ndarray) -> 
 
 def latency(run: Run, batches: Sequence[int], seconds: float) -> None:
     images = random_images(max(batches))
-    for subject in run.subjects:
-        for count in subject.batches_of(batches):
-            subject.run(images[:count])  # what compiles at first sight does so now, outside of the warm-up
+    for subject in list(run.subjects):
+        try:
+            for count in subject.batches_of(batches):
+                subject.run(images[:count])  # what compiles at first sight does so now, outside of the warm-up
+        except Exception as error:  # whatever a library raises: this subject is out, the others go on
+            run.skip(subject.name, f"{type(error).__name__}: {error}")
+            run.subjects.remove(subject)
     entries = [entry for subject in run.subjects for entry in entries_of(subject, batches, images)]
     run.measurements += measure_latency(entries, Plan(seconds=seconds, warmup=1.0, yardstick=False), watch=Watch(gpu=True))
 
