@@ -1,0 +1,37 @@
+"""tune: the fastest graph inside a recipe's accuracy budget, found in at most 60 evaluations, and never a loser."""
+
+from __future__ import annotations
+
+import msgspec
+
+from toolkit.pipeline import Stage, quiet
+from toolkit.recipe import Recipe
+from toolkit.tune.choose import choose
+from toolkit.tune.result import TuneResult
+from toolkit.tune.search import Search
+from toolkit.tune.workbench import LIMIT, Workbench
+
+__all__ = ["TuneResult", "tune"]
+
+
+def tune(recipe: Recipe, stage: Stage = quiet, *, limit: int = LIMIT) -> TuneResult:
+    """Search, measure, choose. Half of the images of `[accept]` guide the search; the verdict comes from the other half.
+
+    `limit` is how many graphs may be evaluated. For `cpu` latency is measured; elsewhere a stated cost model predicts it.
+    Raises BudgetError where nothing meets the budget: it says what the best is and what would help.
+    """
+    bench = Workbench(recipe, stage, limit)
+    found = Search(bench).run()
+    winner, finalists, reasons = choose(bench, found)
+    name = recipe.name if recipe.name.endswith("-tuned") else f"{recipe.name}-tuned"
+    winner = msgspec.structs.replace(winner, recipe=msgspec.structs.replace(winner.recipe, name=name))
+    return TuneResult(
+        recipe=recipe,
+        winner=winner,
+        trials=tuple(found.trials),
+        finalists=tuple(finalists),
+        sensitivity=tuple(found.sensitivity),
+        reasons=(*found.reasons, *reasons),
+        evaluations=bench.evaluations,
+        predicted=bench.target.kind != "cpu",
+    )

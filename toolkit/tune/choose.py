@@ -1,0 +1,103 @@
+"""Choose: measure the finalists, hold them to images that the search has not seen, and ship the fastest that passes.
+
+INT8 has to be at least 2 % faster than the better of FP32 and FP16, else that one is the winner: INT8 costs accuracy, so it must
+bring something. The verdict rests on held-out images alone; as the finalists come to it fastest first and the first that passes
+wins, a chance that a bad one passes is taken at most once a finalist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from toolkit.bench.lane import Entry
+from toolkit.bench.latency import Plan, measure_latency
+from toolkit.errors import BudgetError, MeasurementError
+from toolkit.tune.cost import STATED
+from toolkit.tune.search import Found
+from toolkit.tune.trial import Trial
+from toolkit.tune.workbench import Workbench
+
+FASTER = 0.98
+SECONDS = 6.0  # a finalist
+
+
+def choose(bench: Workbench, found: Found) -> tuple[Trial, list[Trial], list[str]]:
+    """The winner, all finalists with what is now known of them, and the reasons. Raises BudgetError."""
+    timed = measure(bench, found.finalists) if bench.target.kind == "cpu" else found.finalists
+    reasons = [] if bench.target.kind == "cpu" else [f"{bench.target}: {STATED}"]
+    floating = [trial for trial in timed if not trial.recipe.precision.int8]
+    bar = min((time(trial) for trial in floating if trial.accurate and in_time(bench, trial)), default=float("inf"))
+    done: list[Trial] = []
+    winner: Trial | None = None
+    for trial in sorted(timed, key=time):
+        if winner is None and trial.accurate and in_time(bench, trial):
+            if trial.recipe.precision.int8 and time(trial) > FASTER * bar:
+                reasons.append(f"{trial.name} gives way: {_against(trial, bar)}, and {FASTER} is the least it must bring")
+            else:
+                trial = bench.judge(trial, held_out=True)
+                assert trial.held_out is not None
+                reasons.append(f"{trial.name}: {_against(trial, bar)}; on the images held out {trial.held_out.text}")
+                winner = trial if trial.accurate else None
+        done.append(trial)
+    if winner is None:
+        raise _unreachable(bench, done)
+    if not winner.recipe.precision.int8:
+        reasons.append(f"so {winner.name} is shipped, not INT8")
+    return winner, done, reasons
+
+
+def measure(bench: Workbench, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials with p50 and p99, measured in turns at the batch that the recipe optimises for. Raises MeasurementError."""
+    batch = bench.recipe.build.profiles[0][1]
+    pictures = bench.few(batch)
+    entries = []
+    for index, trial in enumerate(trials):
+        runner = bench.runner(trial.recipe, bench.recipe.build.threads)
+        entries.append(Entry(f"{index} {trial.name}", batch, lambda run=runner: run(pictures)))  # type: ignore[misc]
+    plan = Plan(seconds=SECONDS * len(entries), warmup=2.0, precision=0.01)
+    progress = bench.stage(f"latency of {len(trials)} finalists at batch {batch}")
+    result = []
+    for trial, found in zip(trials, measure_latency(entries, plan, progress=progress), strict=True):
+        if found.failure is not None:
+            raise MeasurementError(f"{trial.name} could not be measured: {found.failure}")
+        p50, p99 = np.quantile(found.seconds, [0.5, 0.99]) * 1e3
+        result.append(msgspec.structs.replace(trial, p50_ms=float(p50), p99_ms=float(p99)))
+    return result
+
+
+def time(trial: Trial) -> float:
+    """Milliseconds where they were measured, else the model's units."""
+    return trial.cost if trial.p50_ms is None else trial.p50_ms
+
+
+def in_time(bench: Workbench, trial: Trial) -> bool:
+    """Whether the trial keeps the recipe's bound on p99; a target that is not here cannot break it."""
+    bound = bench.recipe.accept.max_p99_ms
+    return bound is None or trial.p99_ms is None or trial.p99_ms <= bound
+
+
+def _against(trial: Trial, bar: float) -> str:
+    if not np.isfinite(bar):
+        return "no floating-point engine meets the budget"
+    return f"{time(trial) / bar:.2f} of the time of the best floating-point engine"
+
+
+def _unreachable(bench: Workbench, trials: Sequence[Trial]) -> BudgetError:
+    """What the best that could be had is, and what would help."""
+    accept = bench.recipe.accept
+    late = [trial for trial in trials if trial.accurate and not in_time(bench, trial)]
+    if late:
+        best = min(late, key=lambda trial: trial.p99_ms or 0.0)
+        reached = f"the best is {best.name} with {best.p99_ms:.2f} ms"
+        what = f"no graph keeps max_p99_ms = {accept.max_p99_ms:g} within the accuracy budget: {reached}"
+        return BudgetError(what, remedy="Raise max_p99_ms, lower the batch in [build], or choose a smaller reference")
+    best = max(trials, key=lambda trial: (trial.recipe.precision.int8, trial.snr))
+    verdict = best.held_out or best.searched
+    said = verdict.text if verdict is not None else f"{best.snr:.1f} dB"
+    budget = f"max_top1_drop {accept.max_top1_drop:g}, min_agreement {accept.min_agreement:g}"
+    images = bench.search.count + bench.held_out.count
+    help_ = f"Give [accept] more than {images} images, widen the budget, or fine-tune: python -m toolkit.reference.qat"
+    return BudgetError(f"the budget ({budget}) cannot be shown to be met; the best INT8 graph: {said}", remedy=help_)
