@@ -346,6 +346,23 @@ def test_a_failure_on_the_gpu_costs_its_slot_only(play, images):
     executor.close()
 
 
+def test_a_refit_sees_the_engine_before_anything_runs(play, images):
+    seen = []
+
+    def refit(engine):
+        assert engine.num_io_tensors == 2
+        seen.append(engine)
+
+    def broken(engine):
+        raise EngineError("its weights are not here")
+
+    executor = play().load(refit=refit)
+    assert len(seen) == 1
+    executor.close()
+    with pytest.raises(EngineError, match="its weights are not here"):
+        play().load(refit=broken)
+
+
 def test_bytes_that_the_library_refuses(play):
     stage = play()
     with pytest.raises(EngineError, match="magic tag does not match"):

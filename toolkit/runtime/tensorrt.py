@@ -38,6 +38,7 @@ class TensorRTExecutor:
     arrays (in place). A batch larger than the engine takes is split: one part is copied while another computes.
 
     `library` is the module `tensorrt` or `tensorrt_rtx`, `logger` an ILogger of it, `said` what that logger heard last.
+    `refit` gets the engine once it is deserialised, before anything runs: a plan without weights is filled there.
     `jit_cache` is where TensorRT-RTX keeps the kernels that it compiles on this machine; read now, written by `close`.
     Raises EngineError where the engine is damaged, or not one for this library and GPU (the library is not asked then: some
     crash on a foreign file); DeviceError where the GPU refuses.
@@ -56,23 +57,29 @@ class TensorRTExecutor:
         logger: Any,
         said: Callable[[], str] = str,
         contexts: int = CONTEXTS,
+        refit: Callable[[Any], None] | None = None,
         jit_cache: Path | None = None,
     ) -> None:
         self._name, self._device, self._said, self._cache_file = manifest.name, device, said, jit_cache
         try:
             refuse_foreign(manifest, library, device)
             with current(device):
-                self._open(library, data, manifest, logger, contexts)
+                self._deserialize(library, data, logger)
+                if refit is not None:
+                    refit(self._engine)
+                self._prepare(library, manifest, contexts)
         except BaseException:
             with suppress(DeviceError):  # what went wrong first is what counts
                 device.close()
             raise
 
-    def _open(self, library: Any, data: bytes, manifest: Manifest, logger: Any, contexts: int) -> None:
+    def _deserialize(self, library: Any, data: bytes, logger: Any) -> None:
         self._runtime = library.Runtime(logger)
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise EngineError(f"{library.__name__} refuses {self._name}: {self._said() or 'it gives no reason'}", remedy=AGAIN)
+
+    def _prepare(self, library: Any, manifest: Manifest, contexts: int) -> None:
         plan, self.profiles = self._plan(library, manifest)
         self.parts = lru_cache(maxsize=1024)(self._parts)
         self._input, self._answer_shape, self._largest = plan.input, plan.outputs[0].shape, plan.largest
