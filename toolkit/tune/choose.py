@@ -26,15 +26,16 @@ SECONDS = 6.0  # a finalist
 
 def choose(bench: Workbench, found: Found) -> tuple[Trial, list[Trial], list[str]]:
     """The winner, all finalists with what is now known of them, and the reasons. Raises BudgetError."""
-    timed = measure(bench, found.finalists) if bench.target.kind == "cpu" else found.finalists
-    reasons = [] if bench.target.kind == "cpu" else [f"{bench.target}: {STATED}"]
+    timed, reasons = found.finalists, [f"{bench.target}: {STATED}"]
+    if bench.target.kind == "cpu":
+        timed, reasons = measure(bench, found.finalists)
     floating = [trial for trial in timed if not trial.recipe.precision.int8]
-    bar = min((time(trial) for trial in floating if trial.accurate and in_time(bench, trial)), default=float("inf"))
+    bar = min((trial.time for trial in floating if trial.accurate and in_time(bench, trial)), default=float("inf"))
     done: list[Trial] = []
     winner: Trial | None = None
-    for trial in sorted(timed, key=time):
+    for trial in sorted(timed, key=lambda trial: trial.time):
         if winner is None and trial.accurate and in_time(bench, trial):
-            if trial.recipe.precision.int8 and time(trial) > FASTER * bar:
+            if trial.recipe.precision.int8 and trial.time > FASTER * bar:
                 reasons.append(f"{trial.name} gives way: {_against(trial, bar)}, and {FASTER} is the least it must bring")
             else:
                 trial = bench.judge(trial, held_out=True)
@@ -49,8 +50,11 @@ def choose(bench: Workbench, found: Found) -> tuple[Trial, list[Trial], list[str
     return winner, done, reasons
 
 
-def measure(bench: Workbench, trials: Sequence[Trial]) -> list[Trial]:
-    """The trials with p50 and p99, measured in turns at the batch that the recipe optimises for. Raises MeasurementError."""
+def measure(bench: Workbench, trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
+    """The trials with their latencies, measured in turns at the batch that the recipe optimises for, and what is wrong with them.
+
+    Raises MeasurementError where one fails.
+    """
     batch = bench.recipe.build.profiles[0][1]
     pictures = bench.few(batch)
     entries = []
@@ -60,17 +64,14 @@ def measure(bench: Workbench, trials: Sequence[Trial]) -> list[Trial]:
     plan = Plan(seconds=SECONDS * len(entries), warmup=2.0, precision=0.01)
     progress = bench.stage(f"latency of {len(trials)} finalists at batch {batch}")
     result = []
+    flags: dict[str, str] = {}
     for trial, found in zip(trials, measure_latency(entries, plan, progress=progress), strict=True):
         if found.failure is not None:
             raise MeasurementError(f"{trial.name} could not be measured: {found.failure}")
-        p50, p99 = np.quantile(found.seconds, [0.5, 0.99]) * 1e3
-        result.append(msgspec.structs.replace(trial, p50_ms=float(p50), p99_ms=float(p99)))
-    return result
-
-
-def time(trial: Trial) -> float:
-    """Milliseconds where they were measured, else the model's units."""
-    return trial.cost if trial.p50_ms is None else trial.p50_ms
+        p10, p50, p99 = (float(q) for q in np.quantile(found.seconds, [0.1, 0.5, 0.99]) * 1e3)
+        result.append(msgspec.structs.replace(trial, p10_ms=p10, p50_ms=p50, p99_ms=p99))
+        flags |= {flag.trouble: f"{flag.text}; {flag.remedy}" for flag in found.flags if flag.trouble != "unsettled"}
+    return result, [f"the latencies are in doubt: {text}" for text in flags.values()]
 
 
 def in_time(bench: Workbench, trial: Trial) -> bool:
@@ -82,7 +83,7 @@ def in_time(bench: Workbench, trial: Trial) -> bool:
 def _against(trial: Trial, bar: float) -> str:
     if not np.isfinite(bar):
         return "no floating-point engine meets the budget"
-    return f"{time(trial) / bar:.2f} of the time of the best floating-point engine"
+    return f"{trial.time / bar:.2f} of the time of the best floating-point engine"
 
 
 def _unreachable(bench: Workbench, trials: Sequence[Trial]) -> BudgetError:

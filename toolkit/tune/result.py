@@ -31,16 +31,12 @@ class TuneResult(Frozen, frozen=True):
     @property
     def front(self) -> tuple[Trial, ...]:
         """The finalists that no other beats in both time and SNR."""
-        ordered = sorted(self.finalists, key=lambda trial: (self.time(trial), -trial.snr))
+        ordered = sorted(self.finalists, key=lambda trial: (trial.time, -trial.snr))
         front: list[Trial] = []
         for trial in ordered:
             if not front or trial.snr > front[-1].snr:
                 front.append(trial)
         return tuple(front)
-
-    def time(self, trial: Trial) -> float:
-        """Milliseconds where they were measured, else the model's units."""
-        return trial.cost if trial.p50_ms is None else trial.p50_ms
 
     def toml(self, folder: Path) -> str:
         """The winning recipe with its reasons, to be written into `folder`: paths become relative to it."""

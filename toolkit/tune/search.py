@@ -107,7 +107,7 @@ class Search:
             alternatives: list[Method] = [m for m in ("minmax", "mse", "entropy") if m != now][:2]
             if not names or self.bench.left < FOR_THE_REST + len(alternatives):
                 break
-            others = {}
+            others: dict[str, Recipe] = {}
             for method in alternatives:
                 methods = {**best.recipe.precision.methods, **dict.fromkeys(names, method)}
                 others[method] = vary(best.recipe, methods=methods)
@@ -125,8 +125,9 @@ class Search:
             if beyond > 2 or self.bench.left < 1:
                 break
             keep = tuple(dict.fromkeys((*current.recipe.precision.keep, *layer.keep)))
+            name = f"{current.name}{' but ' if current is found[0] else ', '}{layer.unit}"
             try:
-                trial = self._try(f"{current.name}{' but ' if current is found[0] else ', '}{layer.unit}", vary(best.recipe, keep=keep))
+                trial = self._try(name, vary(best.recipe, keep=keep))
             except CalibrationError:  # nothing is left to quantise: what remains is the floating-point engine, a finalist already
                 break
             gain = f"{trial.snr:.1f} dB instead of {current.snr:.1f}, for {layer.share:.1%} of the work"
