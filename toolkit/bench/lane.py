@@ -64,7 +64,7 @@ class Lane:
                 self._flag("not-steady", text, "Warm up longer: --warmup SECONDS")
                 break
         if self.failure is None:
-            self._each = min(256, max(1, round(turn_ns / max(float(np.median(self.warmup[-5:])), 1.0))))
+            self._each = min(256, max(1, round(turn_ns / max(min(self.warmup[-20:]), 1))))
 
     def turn(self, at_ns: int, before: tuple[int, ...]) -> None:
         """Take one block. `before` are the yardstick's readings ahead of it; `close_block` adds those after it."""

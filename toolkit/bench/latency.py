@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 
 import numpy as np
 
@@ -56,19 +55,18 @@ def measure_latency(
     """
     lanes = [Lane(entry, ticks) for entry in entries]
     watch = watch or Watch()
-    with ExitStack() as stack:
-        if yardstick is None and plan.yardstick:
-            yardstick = stack.enter_context(Yardstick())
-        try:
-            for index, lane in enumerate(lanes):
-                lane.warm(plan.warmup, round(plan.turn * 1e9))
-                if progress:
-                    progress(index, 10 * len(lanes))  # the first tenth of the bar
-            _rounds(lanes, plan, watch, yardstick, progress, checkpoint, ticks)
-        except BaseException:
-            if checkpoint:
-                checkpoint(_measurements(lanes, plan, watch))
-            raise
+    if yardstick is None and plan.yardstick:
+        yardstick = Yardstick()
+    try:
+        for index, lane in enumerate(lanes):
+            lane.warm(plan.warmup, round(plan.turn * 1e9))
+            if progress:
+                progress(index, 10 * len(lanes))  # the first tenth of the bar
+        _rounds(lanes, plan, watch, yardstick, progress, checkpoint, ticks)
+    except BaseException:
+        if checkpoint:
+            checkpoint(_measurements(lanes, plan, watch))
+        raise
     for lane in lanes:
         lane.finish(plan.precision)
     return _measurements(lanes, plan, watch)

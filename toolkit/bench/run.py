@@ -68,12 +68,11 @@ def run_bench(
         return done
 
     if scenario == "single-stream":
-        with Yardstick() as yardstick:
-            results = msgspec.structs.replace(results, yardstick=yardstick.card if plan.yardstick else None)
-            entries = entries_of(runners, batches, images, pictures)
-            progress = stage(f"latency of {len(runners)} engines in shuffled rounds")
-            keeping: dict[str, Any] = {"watch": watch, "yardstick": yardstick if plan.yardstick else None}
-            return keep(measure_latency(entries, plan, checkpoint=keep, progress=progress, **keeping))
+        yardstick = Yardstick() if plan.yardstick else None
+        results = msgspec.structs.replace(results, yardstick=yardstick.card if yardstick else None)
+        entries = entries_of(runners, batches, images, pictures)
+        progress = stage(f"latency of {len(runners)} engines in shuffled rounds")
+        return keep(measure_latency(entries, plan, watch=watch, yardstick=yardstick, checkpoint=keep, progress=progress))
     run = run_offline if scenario == "offline" else run_server
     limit = bound if bound is not None else (accept.max_p99_ms or 15.0) / 1000
     measured: list[Measurement] = []

@@ -139,8 +139,8 @@ def trend(values: Floats) -> Trend:
     return Trend(slope * (n - 1) / float(np.median(values)), 2 * (1 - NormalDist().cdf(z)))
 
 
-def by_block(samples: Floats, groups: Ints) -> Floats:
-    """The median of each block, float64 [blocks]."""
+def by_block(samples: Floats, groups: Ints, q: float = 0.5) -> Floats:
+    """The q-quantile of each block, float64 [blocks]."""
     if not len(samples):
         return np.empty(0)
-    return np.array([np.median(part) for part in np.split(samples, np.flatnonzero(np.diff(groups)) + 1)])
+    return np.array([np.quantile(part, q) for part in np.split(samples, np.flatnonzero(np.diff(groups)) + 1)])
