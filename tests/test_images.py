@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -241,3 +242,13 @@ def test_idx_files_that_are_damaged(tmp_path: Path) -> None:
             read_idx(path)
     with pytest.raises(ToolkitError, match="does not exist"):
         read_idx(tmp_path / "none.gz")
+
+
+def test_a_reader_that_stops_early_leaves_no_thread_behind(tmp_path: Path) -> None:
+    for index in range(40):
+        write(tmp_path / f"{index:02}.png", index)
+    before = threading.active_count()
+    batches = open_data(str(tmp_path), SMALL).batches(3)
+    next(batches)
+    batches.close()
+    assert threading.active_count() == before

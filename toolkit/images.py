@@ -7,8 +7,12 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +62,14 @@ class Images:
         """float32 [n, C, H, W] (or [n, H, W, C]) of n = `size`, less in the last. Raises DataError, which names the image."""
         if size < 1:
             raise InputError(f"a batch of {size} images makes no sense", remedy="Use 1 or more")
-        for start in range(0, self.count, size):
-            yield np.stack([self._input(i) for i in range(start, min(start + size, self.count))])
+        with closing(self._inputs()) as inputs:
+            while batch := list(islice(inputs, size)):
+                yield np.stack(batch)
+
+    def name(self, index: int) -> str:
+        """How to call an image in a message: its file, or its place in the set."""
+        item = self._items[index]
+        return str(item) if isinstance(item, (str, Path)) else f"number {index} of {self.where}"
 
     def picture(self, index: int) -> Image.Image:
         """The picture as it looks before preprocessing (of a .npy: with its normalisation undone)."""
@@ -75,6 +85,24 @@ class Images:
             digest.update(struct.pack("<Q", len(data)))
             digest.update(data)
         return digest.hexdigest()
+
+    def _inputs(self) -> Generator[Float, None, None]:
+        """Every image in turn. Files are decoded a few ahead of the reader, on all cores: Pillow lets go of the interpreter."""
+        if isinstance(self._items, np.ndarray):
+            yield from map(self._input, range(self.count))
+            return
+        workers = os.cpu_count() or 1
+        ahead: deque[Future[Float]] = deque()
+        pool = ThreadPoolExecutor(workers)
+        try:
+            for index in range(self.count):
+                ahead.append(pool.submit(self._input, index))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _input(self, index: int) -> Float:
         if not self._ready:
