@@ -119,6 +119,11 @@ def test_no_image(graph: ir.Model) -> None:
         collect(graph, [], TENSORS)
 
 
+def test_images_of_mixed_size(graph: ir.Model, images: Float) -> None:
+    with pytest.raises(CalibrationError, match=r"takes images of \[3, 12, 12\], not \[3, 14, 12\]"):
+        collect(graph, [images[:2], np.zeros((1, 3, 14, 12), np.float32)], TENSORS)
+
+
 def test_a_tensor_that_is_not_there(graph: ir.Model, images: Float) -> None:
     with pytest.raises(CalibrationError, match="no tensor 'conv99'"):
         collect(graph, [images], ["first", "conv99"])

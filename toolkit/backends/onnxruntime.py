@@ -111,6 +111,7 @@ def session(model: bytes | str, target: Target, settings: dict[str, Any], output
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.get("spin") else "0")
+    options.enable_mem_pattern = bool(settings.get("memory_pattern", True))
     if "profile" in settings:  # where to write a profile: never part of a manifest
         options.enable_profiling, options.profile_file_prefix = True, settings["profile"]
     try:
