@@ -1,4 +1,5 @@
 import threading
+import weakref
 from pathlib import Path
 
 import msgspec
@@ -302,6 +303,39 @@ def test_close_waits_for_the_call_that_runs_and_refuses_the_one_that_waits(play,
     for thread in (running, *closers):
         thread.join(20)
     close_to(results["running"], images[:1])
+
+
+@pytest.mark.parametrize(("package", "major"), LIBRARIES)
+def test_nothing_of_the_library_outlives_a_close(play, images, package, major):
+    executor = play(package, major).load()
+    executor.run(images[:2])
+    executor.run(images[:2])
+    alive = [weakref.ref(thing) for thing in (executor._engine, executor._runtime)]
+    executor.close()
+    assert [reference() for reference in alive] == [None, None]  # its memory must go before its CUDA context does
+
+
+def test_without_graphs(play, images):
+    stage = play()
+    executor = stage.load(graphs=False)
+    for _ in range(3):
+        close_to(executor.run(images[:2]), images[:2])
+    assert "graphs" not in stage.device.held()
+    executor.close()
+
+
+def test_an_engine_that_cannot_be_captured_says_how_to_do_without(play, images):
+    stage = play()
+    executor = stage.load()
+    executor.run(images[:2])
+
+    def capture(stream, work):
+        raise DeviceError("cannot end a graph: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
+
+    stage.device.capture = capture
+    with pytest.raises(DeviceError, match=r"CAPTURE_INVALIDATED\. Load the engine with graphs=False"):
+        executor.run(images[:2])
+    executor.close()
 
 
 # -- what goes wrong

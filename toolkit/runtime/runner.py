@@ -19,7 +19,7 @@ class Prediction(NamedTuple):
     """One class of an answer; `probability` is the softmax of the logits."""
 
     label: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which has no use here
     probability: float
 
 

@@ -170,7 +170,11 @@ class Slot:
         context = self._new_context()
         self._bind(context, key, None)
         self._queue(context, key)
-        graph = self._device.capture(self.stream, lambda: self._queue(context, key))
+        try:
+            graph = self._device.capture(self.stream, lambda: self._queue(context, key))
+        except DeviceError as error:
+            error.remedy = "Load the engine with graphs=False"
+            raise
         self._graphs[key] = _Held(graph, context, self._staged[: key.batch], self._answer[: key.batch])
         del self._seen[key]
 

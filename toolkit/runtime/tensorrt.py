@@ -15,12 +15,12 @@ from toolkit.errors import DeviceError, EngineError, InputError
 from toolkit.manifest import Manifest, write_atomically
 from toolkit.runtime.arrays import DeviceArray, host_view
 from toolkit.runtime.device import Device, current
+from toolkit.runtime.foreign import AGAIN, refuse_foreign
 from toolkit.runtime.pool import Pool
 from toolkit.runtime.slot import Plan, Slot, Tensor
 from toolkit.types import Array, Float
 
 CONTEXTS = 2  # one computes while the other copies; more only cost memory, unless more threads call at once
-AGAIN = "Build the engine again"
 
 
 class Part(NamedTuple):
@@ -38,6 +38,7 @@ class TensorRTExecutor:
     arrays (in place). A batch larger than the engine takes is split: one part is copied while another computes.
 
     `library` is the module `tensorrt` or `tensorrt_rtx`, `logger` an ILogger of it, `said` what that logger heard last.
+    `contexts` is how many calls may be on the GPU at once; `graphs=False` does without CUDA graphs.
     `refit` gets the engine once it is deserialised, before anything runs: a plan without weights is filled there.
     `jit_cache` is where TensorRT-RTX keeps the kernels that it compiles on this machine; read now, written by `close`.
     Raises EngineError where the engine is damaged, or not one for this library and GPU (the library is not asked then: some
@@ -57,10 +58,16 @@ class TensorRTExecutor:
         logger: Any,
         said: Callable[[], str] = str,
         contexts: int = CONTEXTS,
+        graphs: bool = True,
         refit: Callable[[Any], None] | None = None,
-        jit_cache: Path | None = None,
+        jit_cache: str | Path | None = None,
     ) -> None:
-        self._name, self._device, self._said, self._cache_file = manifest.name, device, said, jit_cache
+        self._name, self._device, self._said, self._graphs = manifest.name, device, said, graphs
+        self._cache_file = None if jit_cache is None else Path(jit_cache)
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._setting: Any = None  # what execution contexts are made with
+        self._cache: Any = None
         try:
             refuse_foreign(manifest, library, device)
             with current(device):
@@ -69,6 +76,7 @@ class TensorRTExecutor:
                     refit(self._engine)
                 self._prepare(library, manifest, contexts)
         except BaseException:
+            self._setting = self._cache = self._engine = self._runtime = None  # before the context that they live in
             with suppress(DeviceError):  # what went wrong first is what counts
                 device.close()
             raise
@@ -88,32 +96,46 @@ class TensorRTExecutor:
         self._pool.release(self._pool.acquire())  # the first slot now: running out of memory belongs to loading
 
     def _plan(self, library: Any, manifest: Manifest) -> tuple[Plan, list[tuple[int, int, int]]]:
-        engine = self._engine
-        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         wanted = [spec.name for spec in (*manifest.inputs, *manifest.outputs)]
         if sorted(names) != sorted(wanted):
             raise EngineError(f"{self._name} has the tensors {names}, its manifest says {wanted}", remedy=AGAIN)
 
         def tensor(name: str) -> Tensor:
-            dtype = np.dtype(library.nptype(engine.get_tensor_dtype(name)))
-            return Tensor(name, dtype, tuple(engine.get_tensor_shape(name))[1:])
+            dtype = np.dtype(library.nptype(self._engine.get_tensor_dtype(name)))
+            return Tensor(name, dtype, tuple(self._engine.get_tensor_shape(name))[1:])
 
         source = tensor(manifest.inputs[0].name)
-        shapes = [engine.get_tensor_profile_shape(source.name, i) for i in range(engine.num_optimization_profiles)]
+        count = self._engine.num_optimization_profiles
+        shapes = [self._engine.get_tensor_profile_shape(source.name, i) for i in range(count)]
         profiles = [(int(low[0]), int(opt[0]), int(high[0])) for low, opt, high in shapes]
         jit = hasattr(library, "CudaGraphStrategy")
-        make, self._cache = _contexts(library, engine, self._cache_file, jit)
+        self._set_up_contexts(library, jit)
         plan = Plan(
             input=source,
             outputs=tuple(tensor(spec.name) for spec in manifest.outputs),
             largest=max(high for _, _, high in profiles),
-            workspace=0 if jit else int(engine.device_memory_size_v2),
-            context=make,
+            workspace=0 if jit else int(self._engine.device_memory_size_v2),
+            context=lambda: self._engine.create_execution_context(self._setting),
             failed=self._failed,
             # TensorRT-RTX captures graphs itself: it alone knows when its just-in-time kernels are ready for that.
-            capture=self._device.graphs and not jit,
+            capture=self._graphs and self._device.graphs and not jit,
         )
         return plan, profiles
+
+    def _set_up_contexts(self, library: Any, jit: bool) -> None:
+        """What to make execution contexts with, and TensorRT-RTX's cache of compiled kernels."""
+        if not jit:
+            # We hand the scratch memory in, so that all contexts of a slot share one block.
+            self._setting = library.ExecutionContextAllocationStrategy.USER_MANAGED
+            return
+        self._setting = config = self._engine.create_runtime_config()
+        if self._graphs:
+            config.cuda_graph_strategy = library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        self._cache = config.create_runtime_cache()
+        if self._cache_file is not None and self._cache_file.is_file():
+            self._cache.deserialize(self._cache_file.read_bytes())  # False where another version wrote it: it stays empty
+        config.set_runtime_cache(self._cache)
 
     def _new_slot(self, plan: Plan) -> Slot:
         with current(self._device):
@@ -250,7 +272,7 @@ class TensorRTExecutor:
                 try:
                     self._save_cache()
                 finally:
-                    self._cache = self._engine = self._runtime = None  # in this order: each needs the next
+                    self._setting = self._cache = self._engine = self._runtime = None  # in this order: each needs the next
         finally:
             self._device.close()
 
@@ -261,35 +283,3 @@ class TensorRTExecutor:
             except OSError as error:
                 what = f"the kernels compiled for {self._name} cannot be kept in {self._cache_file}: {error}"
                 raise EngineError(what, remedy="Name a writable file as jit_cache") from error
-
-
-def _contexts(library: Any, engine: Any, cache_file: Path | None, jit: bool) -> tuple[Callable[[], Any], Any]:
-    """What makes execution contexts, and TensorRT-RTX's cache of compiled kernels (None for TensorRT)."""
-    if not jit:
-        # We hand the scratch memory in, so that all contexts of a slot share one block.
-        strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
-        return (lambda: engine.create_execution_context(strategy)), None
-    config = engine.create_runtime_config()
-    config.cuda_graph_strategy = library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    cache = config.create_runtime_cache()
-    if cache_file is not None and cache_file.is_file():
-        cache.deserialize(cache_file.read_bytes())  # False where another version wrote it: then it stays empty
-    config.set_runtime_cache(cache)
-    return (lambda: engine.create_execution_context(config)), cache
-
-
-def refuse_foreign(manifest: Manifest, library: Any, device: Device) -> None:
-    """Raises EngineError where the manifest says that another library, version or GPU is wanted than is here."""
-    target, package = manifest.to_target(), library.__name__
-    wanted = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}.get(target.kind)
-    if package.removesuffix("_bindings") != wanted:
-        what = f"{manifest.name} is an engine for {manifest.target}; {package} cannot run it"
-        raise EngineError(what, remedy=f"Load it with {wanted}")
-    built_by = manifest.versions.get(str(wanted), "an unknown version")
-    if built_by != library.__version__ and not manifest.settings.get("version_compatible"):
-        raise EngineError(f"{manifest.name} was built by {wanted} {built_by}; here is {library.__version__}", remedy=AGAIN)
-    sm = target.sm or manifest.settings.get("sm")
-    compatible = manifest.settings.get("hardware_compatibility", "none") == "ampere_plus" and device.sm >= 80
-    if sm is not None and int(sm) != device.sm and not compatible:
-        remedy = f"Build it for this GPU: --target {f'rtx:sm{device.sm}' if target.kind == 'rtx' else 'tensorrt'}"
-        raise EngineError(f"{manifest.name} was built for sm{sm}; {device.name} is sm{device.sm}", remedy=remedy)

@@ -1,0 +1,28 @@
+"""Is this engine one for this library and this GPU? Answered from the manifest alone: some libraries crash on a foreign file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toolkit.errors import EngineError
+from toolkit.manifest import Manifest
+from toolkit.runtime.device import Device
+
+AGAIN = "Build the engine again"
+
+
+def refuse_foreign(manifest: Manifest, library: Any, device: Device) -> None:
+    """Raises EngineError where the manifest says that another library, version or GPU is wanted than is here."""
+    target, package = manifest.to_target(), library.__name__
+    wanted = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}.get(target.kind)
+    if package.removesuffix("_bindings") != wanted:
+        what = f"{manifest.name} is an engine for {manifest.target}; {package} cannot run it"
+        raise EngineError(what, remedy=f"Load it with {wanted}")
+    built_by = manifest.versions.get(str(wanted), "an unknown version")
+    if built_by != library.__version__ and not manifest.settings.get("version_compatible"):
+        raise EngineError(f"{manifest.name} was built by {wanted} {built_by}; here is {library.__version__}", remedy=AGAIN)
+    sm = target.sm or manifest.settings.get("sm")
+    compatible = manifest.settings.get("hardware_compatibility", "none") == "ampere_plus" and device.sm >= 80
+    if sm is not None and int(sm) != device.sm and not compatible:
+        remedy = f"Build it for this GPU: --target {f'rtx:sm{device.sm}' if target.kind == 'rtx' else 'tensorrt'}"
+        raise EngineError(f"{manifest.name} was built for sm{sm}; {device.name} is sm{device.sm}", remedy=remedy)
