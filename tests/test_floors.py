@@ -15,6 +15,7 @@ FLOORS = {
     "cli": 6,
     "progress": 6,
     "pipeline": 5,
+    "insight": 5,
     "tune": 5,
     "__init__": 4,
     "engine": 4,

@@ -94,6 +94,21 @@ def run(engine: EnginePath, images: Annotated[list[Path], typer.Argument()], as_
         out.print(f"[bold]{path}[/]: " + ", ".join(f"{p.label} {p.probability:.1%}" for p in top), highlight=False)
 
 
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="files that `toolkit bench` wrote")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the page: one file, opens offline")] = Path("report.html"),
+    markdown: Annotated[Path | None, typer.Option(help="also as Markdown, for a pull request")] = None,
+    junit: Annotated[Path | None, typer.Option(help="also as JUnit XML, for CI")] = None,
+) -> None:
+    """Turn results into a table here and a page that explains them."""
+    from toolkit.report.table import table
+    from toolkit.report.write import write_report
+
+    out.print(table(write_report(results, output, markdown, junit)))
+    out.print(f"the report: {output}", highlight=False)
+
+
 def _print_json(value: Any) -> None:
     import msgspec
 

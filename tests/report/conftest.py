@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from toolkit.bench.accuracy import Answers, compare_accuracy
+from toolkit.bench.accuracy import compare_accuracy
+from toolkit.bench.answers import Answers
 from toolkit.bench.environment import read_environment
 from toolkit.bench.layers import Layer, Layers
 from toolkit.bench.measurement import Block, Flag, Measurement

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from toolkit.bench.accuracy import Answers
+from toolkit.bench.answers import Answers
 from toolkit.bench.results import Results
 from toolkit.report.gallery import SIDE, data_uri, galleries
 

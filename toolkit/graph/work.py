@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from toolkit.bench.roofline import Work
+from toolkit.errors import GraphError
 from toolkit.graph.edit import WEIGHTED, attribute
 
 
@@ -23,6 +26,16 @@ def work(graph: ir.Model) -> Work:
         weight_bytes=sum(layer.weight_bytes for layer in each),
         activation_bytes=sum(layer.activation_bytes for layer in each),
     )
+
+
+def work_of(path: Path) -> Work:
+    """The work of a compiled ONNX file. Raises GraphError where it cannot be read."""
+    try:
+        graph = ir.load(path)
+        ShapeInferencePass()(graph)
+    except Exception as error:  # onnx and protobuf raise whatever their parsers raise
+        raise GraphError(f"{path} cannot be read as ONNX: {error}", remedy="Build the engine again") from error
+    return work(graph)
 
 
 def layers(graph: ir.Model) -> Iterator[tuple[ir.Node, Work]]:

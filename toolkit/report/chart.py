@@ -28,7 +28,7 @@ SHAPES = (
 PALETTE = 8  # colours --s0 .. --s7 of the style sheet
 
 
-class Series(Frozen):
+class Series(Frozen, frozen=True):
     """One engine in a chart. `style` picks colour, dash and marker: an engine keeps its own in every chart of a page.
 
     `mark`: `line` joins the points, `step` draws a distribution, `points` marks them alone, `both` joins and marks.
@@ -45,7 +45,7 @@ class Series(Frozen):
     labels: tuple[str, ...] = ()  # printed beside the points
 
 
-class Rule(Frozen):
+class Rule(Frozen, frozen=True):
     """A line across the drawing that the data is read against: the reference's accuracy, a measured peak."""
 
     name: str

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from PIL import Image
 
-from toolkit.bench.accuracy import Answers
+from toolkit.bench.answers import Answers
 from toolkit.bench.results import Results
 from toolkit.bench.verdict import Verdict
 from toolkit.report.markup import tag
@@ -20,7 +20,7 @@ SIDE = 112  # pixels: small enough to embed, large enough to see why an answer w
 Picture = Callable[[int], Image.Image]  # index in the data set -> how the image looks
 
 
-class Disagreement(Frozen):
+class Disagreement(Frozen, frozen=True):
     """One image: what each said, and the truth where there is one."""
 
     index: int
@@ -30,7 +30,7 @@ class Disagreement(Frozen):
     image: str  # a data URI
 
 
-class Gallery(Frozen):
+class Gallery(Frozen, frozen=True):
     """Of one engine: the first few disagreements, out of how many."""
 
     engine: str

@@ -10,7 +10,7 @@ from toolkit.types import Frozen
 STEPS = (1.0, 2.0, 5.0)
 
 
-class Axis(Frozen):
+class Axis(Frozen, frozen=True):
     """What an axis means. `ticks` fixes the printed values (batch sizes); `low` and `high` widen the range to hold them."""
 
     label: str
@@ -20,7 +20,7 @@ class Axis(Frozen):
     high: float | None = None
 
 
-class Scale(Frozen):
+class Scale(Frozen, frozen=True):
     """Values `low`..`high` on positions `start`..`end` (pixels of the drawing), linear or logarithmic."""
 
     low: float

@@ -16,7 +16,7 @@ from toolkit.types import Frozen
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 
 
-class Row(Frozen):
+class Row(Frozen, frozen=True):
     """One engine. Times in milliseconds at the smallest batch measured; `speedup` is against the report's baseline."""
 
     name: str

@@ -1,0 +1,53 @@
+"""Insight: why an engine is as fast as it is. The machine's peaks, the engine's work, and its time layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from toolkit.backends.onnxruntime import cores
+from toolkit.backends.onnxruntime_profile import gemms, profile
+from toolkit.bench.layers import Layers
+from toolkit.bench.results import Results
+from toolkit.bench.roofline import Peaks, Work, measure_peaks
+from toolkit.graph.product import products
+from toolkit.graph.work import work_of
+from toolkit.manifest import Manifest
+from toolkit.types import Progress
+
+
+def explain(results: Results, engines: Mapping[str, Path], *, progress: Progress | None = None) -> Results:
+    """`results` with `peaks`, `work` and `layers` of the engines whose folders are given by name.
+
+    Only ONNX Runtime's CPU engines tell their layers and are held against this machine's peaks; others are left as they are.
+    An engine's reference, where it was measured, must do the work of the FP32 engine of the same weights. Takes a few seconds.
+    """
+    manifests = {name: Manifest.read(folder) for name, folder in engines.items()}
+    local = {name: manifest for name, manifest in manifests.items() if manifest.target == "cpu"}
+    if not local:
+        return results
+    peaks = _peaks(local)
+    tasks: dict[str, Work] = dict(results.work)
+    layers: list[Layers] = list(results.layers)
+    for done, (name, manifest) in enumerate(local.items()):
+        tasks[name] = work_of(engines[name] / manifest.file)
+        layers.append(msgspec.structs.replace(profile(engines[name], manifest), engine=name))
+        if progress:
+            progress(done + 1, len(local))
+    for name in results.manifests.keys() - manifests.keys():
+        twin = next((n for n, m in local.items() if m.precision == "fp32" and _same_weights(results, name, n)), None)
+        if twin:
+            tasks[name] = tasks[twin]
+    return msgspec.structs.replace(results, peaks=peaks, work=tasks, layers=tuple(layers))
+
+
+def _peaks(local: Mapping[str, Manifest]) -> Peaks:
+    threads = max(int(manifest.settings.get("threads", cores())) for manifest in local.values())
+    return measure_peaks(threads, gemms(products(), threads))
+
+
+def _same_weights(results: Results, one: str, other: str) -> bool:
+    hashes = [results.manifests.get(name, {}).get("hashes", {}).get("weights") for name in (one, other)]
+    return hashes[0] is not None and hashes[0] == hashes[1]

@@ -1,0 +1,50 @@
+"""Write: files of results -> the report's files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolkit.bench.results import Results
+from toolkit.errors import MeasurementError
+from toolkit.images import Images
+from toolkit.manifest import write_atomically
+from toolkit.report.gallery import Picture, galleries
+from toolkit.report.junit import junit
+from toolkit.report.page import html
+from toolkit.report.pictures import pictures
+from toolkit.report.summary import merge
+from toolkit.report.table import markdown
+
+
+def write_report(
+    paths: Sequence[str | Path], page: Path | None, markdown_file: Path | None = None, junit_file: Path | None = None
+) -> Results:
+    """Read and merge the results at `paths`, write each report that has a path, and give the merged results back.
+
+    Raises MeasurementError: results that cannot be read or merged, a folder that cannot be written.
+    """
+    results = merge([Results.read(path) for path in paths])
+    found: dict[str, Images | None] = {}
+
+    def picture_of(data: str) -> Picture | None:
+        if data not in found:
+            found[data] = pictures(results, data)
+        images = found[data]
+        return images.picture if images else None
+
+    if page is not None:
+        _write(page, html(results, galleries(results, picture_of)))
+    if markdown_file is not None:
+        _write(markdown_file, markdown(results))
+    if junit_file is not None:
+        _write(junit_file, junit(results))
+    return results
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_atomically(path, text.encode("utf-8"))
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise MeasurementError(f"cannot write {path}: {why}", remedy="Choose another file or folder") from error
