@@ -87,6 +87,11 @@ class Manifest(Frozen, frozen=True):
         return path
 
 
+def cache_folder() -> Path:
+    """What can be had again, at a cost, is kept here: `$XDG_CACHE_HOME/resnet-deploy`, by default under ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-deploy"
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     digest = hashlib.sha256()

@@ -16,6 +16,7 @@ from toolkit.bench.accuracy import accuracy, compare_accuracy
 from toolkit.bench.verdict import Verdict
 from toolkit.calibration import Ranges, origin_of
 from toolkit.errors import BudgetError
+from toolkit.graph.bias import correct_bias
 from toolkit.graph.check import Agreement, check
 from toolkit.graph.edit import require_matches
 from toolkit.graph.equalize import equalize
@@ -24,8 +25,9 @@ from toolkit.graph.qdq import Scheme, quantised_layers, quantize
 from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
 from toolkit.graph.source import Source, open_source
+from toolkit.graph.weights import Room
 from toolkit.images import Images, class_names, open_data
-from toolkit.manifest import Manifest, Profile, new_folder, sha256_bytes, write_atomically
+from toolkit.manifest import Manifest, Profile, cache_folder, new_folder, sha256, sha256_bytes, write_atomically
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Recipe
 from toolkit.types import Compiled, Float, Progress, Target, TensorSpec
@@ -109,14 +111,12 @@ def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Stage = qu
         ranges = Ranges.read(recipe.calibration.ranges)
         ranges.check(graph, tensors)
         return ranges
-    how = sha256_bytes(msgspec.json.encode(recipe.preprocess))
-    return calibration.collect(
-        graph,
-        images.batches(1),
-        tensors,
-        origin=origin_of(graph, tensors, images.sha256, how),
-        count=images.count,
-        progress=stage(f"calibrate on {images.count} images"),
+    origin = origin_of(graph, tensors, images.sha256, sha256_bytes(msgspec.json.encode(recipe.preprocess)))
+    kept = cache_folder() / "ranges" / f"{sha256_bytes(msgspec.json.encode(origin))[:24]}.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    progress = stage(f"calibrate on {images.count} images{', done before' if kept.exists() else ''}")
+    return calibration.collect_into(
+        kept, graph, images.batches(1), tensors, origin=origin, count=images.count, name_of=images.name, progress=progress
     )
 
 
@@ -128,7 +128,10 @@ def typed(trip: Trip, target: Target) -> ir.Model:
     if trip.ranges is not None:
         narrow = recipe.precision.reduce_range
         narrow = scheme == "cpu" and not has_vnni() if narrow is None else narrow
-        graph = quantize(graph, trip.ranges, recipe.precision, recipe.calibration, scheme=scheme, reduce_range=narrow)
+        room: Room = "pairs" if narrow else "full"
+        graph = quantize(graph, trip.ranges, recipe.precision, recipe.calibration, scheme=scheme, room=room)
+        if recipe.precision.bias_correction:
+            graph = correct_bias(trip.graph, graph, calibration_images(recipe).batches(8))
         if scheme == "cpu":
             keep = (*keep, *quantised_layers(graph))  # in INT8 they hold no FP16; Casts between would break the fusion
     return to_fp16(graph, keep) if recipe.precision.compute == "fp16" else graph
@@ -148,6 +151,7 @@ def build(trip: Trip, target: Target, folder: Path, stage: Stage = quiet) -> Man
         if trip.ranges is not None:
             trip.ranges.write(draft / RANGES)
         manifest = describe(trip, target, graph, compiled, verdict)
+        manifest = msgspec.structs.replace(manifest, hashes={**manifest.hashes, "file": sha256(draft / compiled.file)})
         manifest.write(draft)
     return manifest
 

@@ -81,9 +81,9 @@ class Precision(Frozen, frozen=True):
     keep: tuple[str, ...] = ()  # layers left out of INT8: node or module names, `*` allowed
     keep_fp32: tuple[str, ...] = ()  # layers left in FP32 where compute is fp16
     weights: Literal["absmax", "mse"] = "absmax"  # how a weight's scale is chosen, per output channel
-    equalize: Literal["none", "pairs", "streams"] = "none"  # streams: pairs and whole residual streams
+    equalize: Literal["none", "pairs", "streams"] = "streams"  # streams: pairs and whole residual streams
     bias_correction: bool = False
-    reduce_range: bool | None = None  # 7-bit weights on the CPU; absent: only where the CPU has no VNNI
+    reduce_range: bool | None = None  # weights that cannot saturate 16-bit sums; absent: only where the CPU has no VNNI
     methods: dict[str, Method] = {}  # per tensor, instead of calibration.method
 
     def __post_init__(self) -> None:

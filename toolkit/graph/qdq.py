@@ -45,11 +45,11 @@ def quantize(
     calibration: Calibration,
     *,
     scheme: Scheme = "cpu",
-    reduce_range: bool = False,
+    room: Room = "full",
 ) -> ir.Model:
     """FP32 graph -> the same graph with Q/DQ pairs placed as `scheme` says; layers in `precision.keep` stay as they are.
 
-    `reduce_range` keeps neighbouring weights from overflowing the 16-bit sums of a CPU without VNNI (`weights.py`, room `pairs`).
+    `room` is what weights may use of int8; `pairs` keeps neighbours from overflowing 16-bit sums on a CPU without VNNI (`weights.py`).
     Raises CalibrationError for a tensor that has no range, GraphError for a pattern in `keep` that fits no layer.
     """
     require_matches(model, precision.keep, "precision.keep")
@@ -65,7 +65,7 @@ def quantize(
         _insert_pair(model.graph, edge, scale, zero)
     for node in list(model.graph):
         if weight_of(node) is not None and _reads_quantised(node):
-            _quantise_weight(node, precision.weights, "pairs" if reduce_range else "full")
+            _quantise_weight(node, precision.weights, room)
             if scheme == "cpu" and node.op_type == "Gemm":
                 _split_bias(node)
     return finish(model)
@@ -155,6 +155,7 @@ def _least_step(node: ir.Node) -> Array | float:
 
 
 def quantised_layers(model: ir.Model) -> tuple[str, ...]:
-    """The names of the nodes that read a dequantised tensor: what a backend runs in INT8."""
-    readers = (use.node for node in model.graph if node.op_type == "DequantizeLinear" for use in node.outputs[0].uses())
-    return tuple(dict.fromkeys(node.name for node in readers if node.name))
+    """The names of the nodes that stand between a DequantizeLinear and the next QuantizeLinear: what a backend runs in INT8."""
+    readers = [use.node for node in model.graph if node.op_type == "DequantizeLinear" for use in node.outputs[0].uses()]
+    written = [node.inputs[0].producer() for node in model.graph if node.op_type == "QuantizeLinear" and node.inputs[0] is not None]
+    return tuple(dict.fromkeys(node.name for node in (*readers, *written) if node is not None and node.name))

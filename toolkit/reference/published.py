@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 from toolkit.errors import WeightsError
-from toolkit.manifest import sha256
+from toolkit.manifest import cache_folder, sha256
 from toolkit.types import Progress
 
 BASE = "https://download.pytorch.org/models"
@@ -24,11 +24,6 @@ CHECKPOINTS: dict[tuple[str, str], str] = {
     ("resnet152", "IMAGENET1K_V1"): "resnet152-394f9c45.pth",
     ("resnet152", "IMAGENET1K_V2"): "resnet152-f82ba261.pth",
 }
-
-
-def cache_folder() -> Path:
-    """Where checkpoints are kept: `$XDG_CACHE_HOME/resnet-deploy`, by default under ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-deploy"
 
 
 def published(arch: str, tag: str, progress: Progress | None = None) -> Path:
