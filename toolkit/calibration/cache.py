@@ -35,25 +35,21 @@ def collect_into(
     if not origin.images or not origin.preprocess:
         raise CalibrationError("a cache needs the hashes of the images and of their preprocessing")
     if path.exists():
-        ranges = Ranges.read(path)
-        difference = ranges.origin.difference(origin)
-        if difference is None and ranges.images != count:
-            difference = f"it is of {ranges.images} images, not {count}"
-        if difference is not None:
-            raise CalibrationError(f"the ranges {path} are stale: {difference}", remedy="Delete the file to calibrate again")
-        return ranges
+        return _read(path, origin, count)
     partial = path.with_name(f"{path.name}.partial")
     ranges = collect(
-        graph,
-        images,
-        tensors,
-        origin=origin,
-        count=count,
-        checkpoint=partial,
-        threads=threads,
-        name_of=name_of,
-        progress=progress,
+        graph, images, tensors, origin=origin, count=count, checkpoint=partial, threads=threads, name_of=name_of, progress=progress
     )
     ranges.write(path)
     partial.unlink(missing_ok=True)
+    return ranges
+
+
+def _read(path: Path, origin: Origin, count: int) -> Ranges:
+    ranges = Ranges.read(path)
+    difference = ranges.origin.difference(origin)
+    if difference is None and ranges.images != count:
+        difference = f"it is of {ranges.images} images, not {count}"
+    if difference is not None:
+        raise CalibrationError(f"the ranges {path} are stale: {difference}", remedy="Delete the file to calibrate again")
     return ranges

@@ -68,16 +68,9 @@ def collect(
     keeper = Keeper(tensors, watch.threads)
     if checkpoint is not None and checkpoint.exists():
         keeper.load(checkpoint, origin)
-    saved, done = time.monotonic(), keeper.images
+    saved = time.monotonic()
     try:
-        for index, image in enumerate(_singly(images)):
-            if index < done:
-                continue
-            keeper.add(watch.run(image)).result()
-            if keeper.broken:
-                where = f"image {index}" + (f" ({name_of(index)})" if name_of else "")
-                remedy = "Look at that image, then at the weights of the layer: the FP32 graph itself fails on it"
-                raise CalibrationError(f"tensor '{keeper.broken}' holds a NaN or an infinity for {where}", remedy=remedy)
+        for index in _fill(keeper, watch, images, name_of):
             if progress is not None:
                 progress(index + 1, max(count or 0, index + 1))
             if checkpoint is not None and time.monotonic() - saved > SAVE_EVERY:
@@ -92,6 +85,21 @@ def collect(
     if not keeper.images:
         raise CalibrationError("there is no image to calibrate with", remedy="Check `calibration.data` and `calibration.images`")
     return Ranges(origin=origin, images=keeper.images, tensors={n: TensorRange.of(h) for n, h in keeper.histograms.items()})
+
+
+def _fill(keeper: Keeper, watch: Watch, images: Iterable[Float], name_of: Callable[[int], str] | None) -> Iterator[int]:
+    """Run what the keeper has not seen yet, one image at a time; yields the number of each when it is counted."""
+    done = keeper.images
+    singly = (batch[i : i + 1] for batch in images for i in range(len(batch)))
+    for index, image in enumerate(singly):
+        if index < done:
+            continue
+        keeper.add(watch.run(np.ascontiguousarray(image, np.float32))).result()
+        if keeper.broken:
+            where = f"image {index}" + (f" ({name_of(index)})" if name_of else "")
+            remedy = "Look at that image, then at the weights of the layer: the FP32 graph itself fails on it"
+            raise CalibrationError(f"tensor '{keeper.broken}' holds a NaN or an infinity for {where}", remedy=remedy)
+        yield index
 
 
 class Watch:
@@ -192,8 +200,3 @@ def _return_freed_memory() -> None:
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)
 
-
-def _singly(images: Iterable[Float]) -> Iterator[Float]:
-    for batch in images:
-        for index in range(len(batch)):
-            yield np.ascontiguousarray(batch[index : index + 1], np.float32)
