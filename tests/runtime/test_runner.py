@@ -1,0 +1,127 @@
+import threading
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from toolkit.errors import ClosedError, InputError
+from toolkit.manifest import Manifest, Profile
+from toolkit.recipe import Preprocess
+from toolkit.runtime import Prediction, Runner
+from toolkit.runtime.arrays import DeviceArray
+from toolkit.types import TensorSpec
+
+MANIFEST = Manifest(
+    name="means",
+    target="cpu",
+    file="-",
+    precision="fp32",
+    inputs=(TensorSpec(name="x", dtype="float32", shape=("N", 3, 4, 4)),),
+    outputs=(TensorSpec(name="y", dtype="float32", shape=("N", 3)),),
+    profiles=(Profile(min=1, opt=1, max=4),),
+    preprocess=Preprocess(size=(4, 4)),
+    classes=("red", "green", "blue"),
+)
+IMAGES = np.random.default_rng(0).normal(size=(11, 3, 4, 4)).astype(np.float32)
+
+
+class Means:
+    """The mean of each channel; notes the batches that it was given."""
+
+    def __init__(self, max_batch=None):
+        self.max_batch, self.sizes, self.closes = max_batch, [], 0
+
+    def run(self, batch):
+        self.sizes.append(len(batch))
+        return np.asarray(batch).mean(axis=(2, 3))
+
+    def close(self):
+        self.closes += 1
+
+
+@pytest.mark.parametrize(("max_batch", "sizes"), [(None, [11]), (11, [11]), (4, [4, 4, 3]), (1, [1] * 11)])
+def test_a_batch_is_split_where_the_engine_takes_no_more(max_batch, sizes):
+    executor = Means(max_batch)
+    np.testing.assert_allclose(Runner(MANIFEST, executor)(IMAGES), IMAGES.mean(axis=(2, 3)), rtol=1e-6)
+    assert executor.sizes == sizes
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        (IMAGES[0], r"takes \[N, 3, 4, 4\], not an array of shape \[3, 4, 4\]"),
+        (IMAGES[:, :, :3], r"not an array of shape \[11, 3, 3, 4\]"),
+        (np.float32(1), "not float32"),
+        (np.array(1, np.float32), r"not an array of shape \[\]"),
+        (IMAGES.astype(np.float64), r"takes float32, not float64\. Use batch\.astype\('float32'\)"),
+        (IMAGES[:0], "a batch of 0 images"),
+        ([[1.0]], "takes arrays, not list"),
+        (None, "takes arrays, not NoneType"),
+    ],
+)
+def test_bad_inputs_are_named_and_never_run(batch, words):
+    executor = Means()
+    with pytest.raises(InputError, match=words):
+        Runner(MANIFEST, executor)(batch)
+    assert executor.sizes == []
+
+
+def test_a_torch_tensor_is_read_where_it_is():
+    torch = pytest.importorskip("torch")
+    seen = []
+    executor = Means()
+    executor.run = lambda batch: seen.append(batch) or batch.mean(axis=(2, 3))
+    tensor = torch.from_numpy(IMAGES.copy())
+    Runner(MANIFEST, executor)(tensor)
+    assert isinstance(seen[0], np.ndarray)
+    assert seen[0].ctypes.data == tensor.data_ptr()
+    with pytest.raises(InputError, match="takes float32, not float64"):
+        Runner(MANIFEST, executor)(tensor.double())
+
+
+class OnGpu:
+    def __init__(self):
+        self.__cuda_array_interface__ = {"shape": (2, 3, 4, 4), "typestr": "<f4", "data": (4096, False), "version": 3}
+
+
+def test_a_gpu_array_goes_only_to_an_engine_that_can_read_it():
+    with pytest.raises(InputError, match=r"the input is on a GPU, means runs on the CPU\. Copy it to the host first"):
+        Runner(MANIFEST, Means())(OnGpu())
+    executor = Means()
+    executor.zero_copy = True
+    executor.run = lambda batch: executor.sizes.append((type(batch), len(batch)))
+    Runner(MANIFEST, executor)(OnGpu())
+    assert executor.sizes == [(DeviceArray, 2)]
+
+
+def test_classify_names_the_best_classes(tmp_path):
+    Image.new("RGB", (9, 7), "blue").save(tmp_path / "blue.png")
+    green = np.zeros((5, 5, 3), np.uint8)
+    green[..., 1] = 255
+    runner = Runner(MANIFEST, Means())
+    (first, *_), (second, *_) = runner.classify([tmp_path / "blue.png", green])
+    assert (first.label, second.label) == ("blue", "green")
+    assert isinstance(first, Prediction)
+    one = runner.classify(green, top=3)
+    assert len(one) == 1
+    assert sum(p.probability for p in one[0]) == pytest.approx(1)
+    assert len(runner.classify(green, top=2)[0]) == 2
+    unnamed = Runner(msgspec.structs.replace(MANIFEST, classes=None), Means())
+    assert unnamed.classify(green)[0][0][:2] == ("1", 1)
+
+
+def test_close_is_for_once():
+    executor = Means()
+    with Runner(MANIFEST, executor) as runner:
+        runner(IMAGES)
+    runner.close()
+    threads = [threading.Thread(target=runner.close) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert executor.closes == 1
+    for call in (lambda: runner(IMAGES), lambda: runner.classify(np.zeros((4, 4, 3), np.uint8))):
+        with pytest.raises(ClosedError, match="the runner of means is closed"):
+            call()
