@@ -63,12 +63,10 @@ def collect(
 
     Raises CalibrationError: no images, a NaN or an infinity in a tensor (named with the image), a checkpoint of other work.
     """
-    origin = origin or origin_of(graph, tensors)
-    watch = Watch(graph, tensors, threads or onnxruntime.cores())
-    keeper = Keeper(tensors, watch.threads)
+    origin, watch = origin or origin_of(graph, tensors), Watch(graph, tensors, threads or onnxruntime.cores())
+    keeper, saved = Keeper(tensors, watch.threads), time.monotonic()
     if checkpoint is not None and checkpoint.exists():
         keeper.load(checkpoint, origin)
-    saved = time.monotonic()
     try:
         for index in _fill(keeper, watch, images, name_of):
             if progress is not None:
