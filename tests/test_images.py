@@ -42,7 +42,7 @@ def classes(tmp_path: Path) -> Path:
 
 
 def test_the_packaged_sets() -> None:
-    test, train = (open_data(f"packaged:fashion-{name}", FASHION, labelled=True) for name in ("test", "train"))
+    test, train = (open_data(f"packaged:fashion-{name}", FASHION) for name in ("test", "train"))
     assert (test.count, train.count) == (10_000, 2_048)
     assert np.bincount(test.labels).tolist() == [1000] * 10
     assert len(test.classes) == 10
@@ -69,7 +69,7 @@ def test_a_batch_of_none_is_refused() -> None:
 
 
 def test_a_class_folder(classes: Path) -> None:
-    data = open_data(str(classes), SMALL, labelled=True)
+    data = open_data(str(classes), SMALL)
     assert data.classes == ("ant", "bee", "cat")
     assert data.labels.tolist() == [0, 1, 2, 0, 2, 2], "interleaved: each class's first, then each one's second, ..."
     assert data.labels.dtype == np.int64
@@ -114,8 +114,6 @@ def test_a_flat_folder_calibrates_and_has_no_labels(tmp_path: Path) -> None:
     data = open_data(str(tmp_path), SMALL, 2)
     assert data.labels is None
     assert data.count == 2
-    with pytest.raises(DataError, match="no labels"):
-        open_data(str(tmp_path), SMALL, labelled=True)
 
 
 def test_pictures_of_any_size_make_one_batch(tmp_path: Path) -> None:
@@ -132,8 +130,7 @@ def test_a_npy_of_preprocessed_images(tmp_path: Path, how: Preprocess) -> None:
     data = open_data(str(tmp_path / "x.npy"), how)
     assert np.array_equal(next(data.batches(9)), batch)
     assert np.abs(preprocess(data.picture(0), how) - batch[0]).max() < 1e-5, "the picture is the preprocessed one"
-    with pytest.raises(DataError, match="no labels"):
-        open_data(str(tmp_path / "x.npy"), how, labelled=True)
+    assert data.labels is None
     assert data.sha256 != open_data(str(tmp_path / "x.npy"), how, 1).sha256
 
 
@@ -166,8 +163,6 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         open_data(str(tmp_path), SMALL)
     write(tmp_path / "a" / "0.png")
     assert open_data(str(tmp_path), SMALL).count == 1, "one class is enough to calibrate with"
-    with pytest.raises(DataError, match="all of one class"):
-        open_data(str(tmp_path), SMALL, labelled=True)
     (tmp_path / "b").mkdir()
     with pytest.raises(DataError, match=r"class folder .*b holds no image"):
         open_data(str(tmp_path), SMALL)

@@ -114,30 +114,25 @@ class Images:
 
 
 def open_data(
-    spec: str, preprocess: Preprocess, limit: int | None = None, *, labelled: bool = False, classes: Sequence[str] | None = None
+    spec: str, preprocess: Preprocess, limit: int | None = None, *, classes: Sequence[str] | None = None
 ) -> Images:
     """`packaged:NAME`, a folder with one folder a class, a flat folder of images, or a .npy of preprocessed images.
 
     `limit` keeps the first so many; a class folder is interleaved (the first image of each class, then the second, ...), so that
-    any such share holds every class. `labelled` demands labels of two classes or more. Labels number the class folders in the
-    order of their names, unless every folder's name is in `classes` (the model's own, in its order), or is the first word of one
-    of them: then they follow that, and the folders may be a part of the classes.
-    Raises DataError.
+    any such share holds every class. Labels number the class folders in the order of their names, unless every folder's name is
+    in `classes` (the model's own, in its order), or is the first word of one of them: then they follow that, and the folders may
+    be a part of the classes. Raises DataError.
     """
     if limit is not None and limit < 1:
         raise DataError(f"{limit} images of {spec} are too few", remedy="Ask for at least 1")
     if spec.startswith("packaged:"):
-        data = _packaged(spec, preprocess, limit)
-    elif Path(spec).is_dir():
-        data = _folder(Path(spec), preprocess, limit, classes)
-    elif spec.endswith(".npy"):
-        data = _array(Path(spec), preprocess, limit)
-    else:
-        state = "is neither a folder nor a .npy file" if Path(spec).exists() else "does not exist"
-        raise DataError(f"{spec} {state}", remedy="Give a folder of images, a .npy of preprocessed ones or packaged:NAME")
-    if labelled:
-        _check_labels(data)
-    return data
+        return _packaged(spec, preprocess, limit)
+    if Path(spec).is_dir():
+        return _folder(Path(spec), preprocess, limit, classes)
+    if spec.endswith(".npy"):
+        return _array(Path(spec), preprocess, limit)
+    state = "is neither a folder nor a .npy file" if Path(spec).exists() else "does not exist"
+    raise DataError(f"{spec} {state}", remedy="Give a folder of images, a .npy of preprocessed ones or packaged:NAME")
 
 
 def class_names(recipe: Recipe) -> tuple[str, ...] | None:
@@ -239,11 +234,3 @@ def _images_under(folder: Path, *, deep: bool) -> list[Path]:
         if not deep:
             break
     return sorted(found)
-
-
-def _check_labels(data: Images) -> None:
-    if data.labels is None:
-        raise DataError(f"{data.where} has no labels", remedy="Give a folder with one folder a class, or packaged:fashion-test")
-    if len(np.unique(data.labels)) < 2:
-        what = f"the {data.count} image(s) of {data.where} are all of one class"
-        raise DataError(what, remedy="Accuracy needs two classes or more")

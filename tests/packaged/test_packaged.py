@@ -54,7 +54,7 @@ def test_the_weights_reach_their_logged_accuracy_and_the_promised_one(name: str)
     stored = json.loads((PACKAGED / f"{name}.log.jsonl").read_text().splitlines()[-1])
     how = Preprocess(size=(28, 28), color="L", mean=(MEAN,), std=(STD,))
     reference = Reference(arch=name.removeprefix("fashion-"), weights=f"packaged:{name}")
-    data = open_data("packaged:fashion-test", how, labelled=True)
+    data = open_data("packaged:fashion-test", how)
     with open_reference(Recipe(name=name, reference=reference, preprocess=how)) as runner:
         answers = np.concatenate([runner(batch).argmax(1) for batch in data.batches(500)])
     top1 = 100 * float(np.mean(answers == data.labels))
