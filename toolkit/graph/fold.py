@@ -29,7 +29,7 @@ def fold(model: ir.Model) -> ir.Model:
         if affine is not None:
             _fold_affine(node, *affine)
         elif node.op_type in ("Identity", "Dropout"):
-            _bypass(node)
+            _bypass(node, node.inputs[0])
         elif node.op_type == "ReduceMean" and _is_spatial_mean(node):
             _replace(node, make("GlobalAveragePool", [node.inputs[0]], node.name or ""))
         elif node.op_type in ("Reshape", "Squeeze") and _is_flatten(node):
@@ -84,7 +84,7 @@ def _fold_affine(node: ir.Node, x: ir.Value, scale: Array, shift: Array) -> None
     total = shift if bias is None else bias * scale + shift
     conv.resize_inputs(3)
     conv.replace_input_with(2, initializer(graph, f"{stem}.bias", total.astype(np.float32)))
-    _bypass(node)
+    _bypass(node, x)
 
 
 def _split_batchnorm(norm: ir.Node, x: ir.Value, scale: Array, shift: Array) -> None:
@@ -99,9 +99,9 @@ def _split_batchnorm(norm: ir.Node, x: ir.Value, scale: Array, shift: Array) -> 
     _replace(norm, make("Add", [product.outputs[0], offset], norm.name or ""))
 
 
-def _bypass(node: ir.Node) -> None:
-    """Rule 2: readers of the node's output read its input."""
-    source, output = node.inputs[0], node.outputs[0]
+def _bypass(node: ir.Node, source: ir.Value | None) -> None:
+    """Rule 2: readers of the node's output read `source` instead."""
+    output = node.outputs[0]
     assert source is not None
     assert node.graph is not None
     if output.is_graph_output():

@@ -1,0 +1,86 @@
+"""PyTorch -> graph: the same answers, readable names, any batch; and a departure is found where it begins."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from torch import nn
+
+from toolkit.errors import GraphError
+from toolkit.graph.check import BATCHES, agreement, check, first_departure
+from toolkit.graph.edit import initializer
+from toolkit.graph.export import export
+from toolkit.graph.run import graph_runner
+from toolkit.graph.source import Source
+from toolkit.images import open_data
+from toolkit.onnxfile import serialise
+from toolkit.recipe import Preprocess, Recipe
+from toolkit.types import Array
+
+
+def test_it_answers_as_the_reference_at_every_batch(source: Source, recipe: Recipe) -> None:
+    found = check(source, open_data("packaged:fashion-test", recipe.preprocess))
+    assert found.images == sum(BATCHES)
+    assert found.max_abs < 1e-4
+    assert found.cosine > 1 - 1e-6
+    assert found.top1 == 1.0
+
+
+def test_names_are_the_modules(graph: ir.Model) -> None:
+    names = [node.name for node in graph.graph]
+    assert {"conv1", "layer1.0.conv1", "layer2.0.downsample.0", "layer4.1.add", "avgpool", "fc"} <= set(names)
+    assert len(set(names)) == len(names)
+    assert {"layer1.0.conv1.weight", "layer1.0.conv1.bias", "fc.weight"} <= set(graph.graph.initializers)
+
+
+def test_the_batch_is_N_and_batchnorm_is_gone(graph: ir.Model) -> None:
+    assert str(graph.graph.inputs[0].shape) == "[N,1,28,28]"
+    assert str(graph.graph.outputs[0].shape) == "[N,10]"
+    assert {node.op_type for node in graph.graph} == {"Conv", "Relu", "Add", "GlobalAveragePool", "Flatten", "Gemm"}
+
+
+def test_the_same_model_gives_the_same_bytes_without_paths(source: Source, recipe: Recipe, graph: ir.Model) -> None:
+    from toolkit.graph.source import torch_module
+
+    module = torch_module(source)
+    assert module is not None
+    data = serialise(export(module, recipe.preprocess))
+    assert data == serialise(graph)
+    assert b"resnet.py" not in data
+
+
+def test_a_damaged_layer_is_named(source: Source, recipe: Recipe, batch: Array) -> None:
+    graph = source.graph.clone()
+    node = next(node for node in graph.graph if node.name == "layer3.0.conv2")
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    node.replace_input_with(1, initializer(graph.graph, "damaged", weight.const_value.numpy() * np.float32(1.01)))
+    broken = Source(source.reference, graph)
+    assert first_departure(broken, batch[:1]) == "layer3.0.conv2"
+    with pytest.raises(GraphError, match=r"the first tensor that does is 'layer3\.0\.conv2'"):
+        check(broken, open_data("packaged:fashion-test", recipe.preprocess))
+
+
+def test_a_model_that_torch_cannot_trace_is_refused() -> None:
+    class Stubborn(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1) if float(x.sum()) > 0 else x.flatten(1) * 2
+
+    with pytest.raises(GraphError, match="torch cannot export"):
+        export(Stubborn(), Preprocess(size=(8, 8)))
+
+
+def test_other_architectures_export_too() -> None:
+    """A max-pool stem and bottlenecks, at a size that takes seconds."""
+    from toolkit.reference.resnet import ResNet
+
+    torch.manual_seed(0)
+    model = ResNet("resnet50", classes=7, width=0.125).eval()
+    how = Preprocess(size=(64, 64))
+    images = torch.randn(3, 3, 64, 64)
+    answers = graph_runner(export(model, how))(images.numpy())
+    with torch.inference_mode():
+        assert agreement(model(images).numpy(), answers).max_abs < 1e-4

@@ -1,0 +1,87 @@
+"""A recipe says what is wrong with it: the key, the value, what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from toolkit.errors import RecipeError
+from toolkit.recipe import Recipe
+
+BASE = 'name = "x"\n[reference]\narch = "resnet18"\nweights = "random:1"\n'
+ENGINES = sorted((Path(__file__).parent.parent / "engines").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", ENGINES, ids=lambda p: p.stem)
+def test_every_recipe_in_engines_is_read(path: Path) -> None:
+    recipe = Recipe.load(path)
+    assert recipe.name == path.stem
+    assert path.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[precision]\nint9 = true", ["int9", "True", "[precision]", "int8", "keep"]),
+        ('[precision]\ncompute = "fp8"', ["precision.compute", "fp8", "fp32, fp16"]),
+        ('[calibration]\nimages = "many"', ["calibration.images", "many", "int"]),
+        ("[calibration]\nimages = 0", ["[calibration]", "at least 1"]),
+        ('[calibration]\nmethod = "magic"', ["magic", "minmax, entropy, percentile, mse"]),
+        ("[calibration]\npercentile = 12.0", ["99.9, 99.99 or 99.999"]),
+        ("[preprocess]\nmean = [1.0]", ["mean", "3 value(s)", "RGB"]),
+        ("[preprocess]\nsize = [224]", ["preprocess.size", "length 2"]),
+        ("[build]\nbatch = [8, 1, 2]", ["[8, 1, 2]", "min <= opt <= max"]),
+        ("[build]\nbatch = [1, 2]", ["[min, opt, max]"]),
+        ('[build]\ntarget = "gpu"', ["gpu", "cpu, cuda, tensorrt or rtx:smNN"]),
+        ('[precision]\nint8 = "yes"', ["precision.int8", "yes", "bool"]),
+        ('[precision]\nkeep = ["fc"]', ["keep", "int8 = true"]),
+        ("[accept]\nmin_agreement = 98.0", ["min_agreement", "0 to 1"]),
+        ("[oops]\n", ["oops", "top level", "calibration"]),
+        ("not toml", ["not valid TOML"]),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, words: list[str]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.parse(BASE + text, where="my.toml")
+    message = str(caught.value)
+    assert message.startswith("my.toml: ")
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("", ["either"]),
+        ('arch = "resnet18"', ["needs `weights`"]),
+        ('arch = "resnet18"\nweights = "a"\nonnx = "b"', ["either"]),
+        ('onnx = "b"\nweights = "a"', ["belongs to `arch`"]),
+        ('arch = "resnet19"\nweights = "a"', ["resnet19", "resnet152"]),
+    ],
+)
+def test_a_reference_is_one_thing(reference: str, words: list[str]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.parse(f'name = "x"\n[reference]\n{reference}\n')
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    text = BASE.replace("random:1", "weights.pth") + '[accept]\ndata = "val"\n[calibration]\ndata = "packaged:fashion-train"\n'
+    (tmp_path / "r.toml").write_text(text)
+    recipe = Recipe.load(tmp_path / "r.toml")
+    assert recipe.reference.weights == str(tmp_path / "weights.pth")
+    assert recipe.accept.data == str(tmp_path / "val")
+    assert recipe.calibration.data == "packaged:fashion-train"
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"none\.toml"):
+        Recipe.load(tmp_path / "none.toml")
+
+
+def test_what_is_written_is_read_again() -> None:
+    recipe = Recipe.parse(BASE + '[precision]\nint8 = true\nkeep = ["fc"]\n[build]\nbatch = [[1, 1, 1], [2, 8, 32]]\n')
+    assert Recipe.parse(msgspec.toml.encode(recipe.to_dict()).decode()) == recipe
+    assert recipe.build.profiles == ((1, 1, 1), (2, 8, 32))
