@@ -53,7 +53,7 @@ def one_run(built: Path, out: Path, seconds: float, slow: float, seed: int) -> N
     entries = entries_of(runners, (1,))
     if slow:
         entries[0] = entries[0]._replace(call=slowed(entries[0].call, slow))
-    plan = Plan(seconds=seconds, warmup=1, precision=0.0, turn=0.01, seed=seed)
+    plan = Plan(seconds=seconds, warmup=1, precision=0.0, turn=0.005, seed=seed)
     watch = Watch()
     yardstick = Yardstick()
     measured = tuple(measure_latency(entries, plan, watch=watch, yardstick=yardstick))

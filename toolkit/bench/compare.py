@@ -32,7 +32,7 @@ from toolkit.errors import MeasurementError
 from toolkit.types import Frozen
 
 TOLERANCE = 0.03
-LEVEL = 0.01
+LEVEL = 0.05
 LEAST = 6  # blocks a side
 LOW = 0.1  # the quantile of a block that stands for it
 Key = tuple[str, int, str, str]

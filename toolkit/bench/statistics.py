@@ -136,7 +136,8 @@ def trend(values: Floats) -> Trend:
     _, ties = np.unique(values, return_counts=True)
     variance = (n * (n - 1) * (2 * n + 5) - float((ties * (ties - 1) * (2 * ties + 5)).sum())) / 18
     z = abs(score) / math.sqrt(variance) if variance > 0 else 0.0
-    return Trend(slope * (n - 1) / float(np.median(values)), 2 * (1 - NormalDist().cdf(z)))
+    middle = float(np.median(values))
+    return Trend(slope * (n - 1) / middle if middle else 0.0, 2 * (1 - NormalDist().cdf(z)))
 
 
 def by_block(samples: Floats, groups: Ints, q: float = 0.5) -> Floats:
