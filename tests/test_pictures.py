@@ -208,3 +208,10 @@ def test_one_picture_or_many() -> None:
     for none in ([], 3):
         with pytest.raises(InputError):
             as_list(none)
+
+
+def test_a_strip_cannot_take_all_memory() -> None:
+    for shape in ((20_000, 1), (1, 20_000)):
+        with pytest.raises(DataError, match="would become 256 x 5120000"):
+            preprocess(np.zeros(shape, np.uint8), Preprocess(resize=256))
+    assert preprocess(np.zeros((300, 3), np.uint8), Preprocess(resize=256)).shape == (3, 224, 224)

@@ -19,6 +19,7 @@ from toolkit.errors import DataError, InputError
 from toolkit.recipe import Preprocess
 from toolkit.types import Array, Float
 
+MOST_PIXELS = 1 << 27  # a resized picture is 3 bytes a pixel: a strip of 1 x 20,000 must not take the memory of its host
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -41,11 +42,10 @@ def preprocess(picture: Any, how: Preprocess) -> Float:
     height, width = how.size
     kernel = _FILTERS[how.interpolation]
     if how.resize is None:
-        image = image.resize((width, height), kernel) if image.size != (width, height) else image
+        image = image.resize((width, height), kernel)
     else:
-        short = min(image.size)
-        if short != how.resize:  # torchvision's rounding: the longer side is truncated
-            image = image.resize(_scaled(image.size, short, how.resize), kernel)
+        where = str(picture) if isinstance(picture, (str, Path)) else "a picture"
+        image = image.resize(_scaled(image.size, how.resize, where), kernel)
         left, top = round((image.width - width) / 2), round((image.height - height) / 2)
         image = image.crop((left, top, left + width, top + height))
     pixels: Float = np.asarray(image, np.float32).reshape(height, width, how.channels)
@@ -70,9 +70,14 @@ def as_list(pictures: Any) -> list[Any]:
     return many
 
 
-def _scaled(size: tuple[int, int], short: int, wanted: int) -> tuple[int, int]:
-    width, height = size
-    return (wanted, int(wanted * height / width)) if width == short else (int(wanted * width / height), wanted)
+def _scaled(size: tuple[int, int], wanted: int, where: str) -> tuple[int, int]:
+    """(width, height) with the shorter side `wanted`; the longer one is truncated, as torchvision does."""
+    short, long = sorted(size)
+    grown = int(wanted * long / short)
+    if wanted * grown > MOST_PIXELS:
+        what = f"{where} of {size[0]} x {size[1]} pixels would become {wanted} x {grown} before the crop"
+        raise DataError(what, remedy="Cut it to a shape nearer to a square")
+    return (wanted, grown) if size[0] == short else (grown, wanted)
 
 
 def open_picture(picture: Any, color: str) -> Image.Image:
