@@ -30,14 +30,8 @@ class Description(Frozen, frozen=True):
     version: str
     size: tuple[int, int]
     stages: tuple[Stage, ...]
-
-    @property
-    def parameters(self) -> int:
-        return sum(stage.parameters for stage in self.stages)
-
-    @property
-    def macs(self) -> int:
-        return sum(stage.macs for stage in self.stages)
+    parameters: int
+    macs: int
 
 
 def describe(
@@ -74,7 +68,8 @@ def describe(
                 macs=sum(macs.get(child, 0) for module in modules for child in module.modules()),
             )
         )
-    return Description(arch=arch, version=version, size=size, stages=tuple(stages))
+    total = {key: sum(getattr(stage, key) for stage in stages) for key in ("parameters", "macs")}
+    return Description(arch=arch, version=version, size=size, stages=tuple(stages), **total)
 
 
 def _measure(model: nn.Module, image: Tensor) -> tuple[dict[nn.Module, int], dict[nn.Module, Tensor]]:
