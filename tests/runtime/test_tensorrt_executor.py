@@ -5,7 +5,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from playing import X, Y, answer, linear
+from hypothesis import given
+from hypothesis import strategies as st
+from playing import X, Y, answer, linear, stage
 
 from toolkit.errors import ClosedError, DeviceError, EngineError, InputError
 from toolkit.manifest import Manifest, Profile, sha256
@@ -84,6 +86,26 @@ def test_a_rest_too_small_for_any_profile_is_shared_out(play, images):
         with pytest.raises(InputError, match=f"takes no batch of {count}: its profiles are 4 to 8"):
             executor.run(images[:count])
     executor.close()
+
+
+@given(
+    st.lists(st.tuples(*[st.integers(1, 12)] * 3).map(sorted).map(tuple), min_size=1, max_size=3).map(tuple),
+    st.integers(1, 60),
+)
+def test_parts_cover_the_batch_and_fit_their_profiles(profiles, count):
+    executor = stage(profiles=profiles).load()
+    try:
+        parts = executor.parts(count)
+    except InputError:
+        assert not any(low <= count <= high for low, _, high in profiles)
+        return
+    finally:
+        executor.close()
+    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+    assert parts[-1].stop == count
+    for part in parts:
+        low, _, high = profiles[part.profile]
+        assert low <= part.stop - part.start <= high
 
 
 def test_parts_overlap_on_two_slots(play, images):
