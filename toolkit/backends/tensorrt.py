@@ -67,8 +67,8 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
 def open(folder: Path, manifest: Manifest, *, device: Device | None = None, **options: Any) -> TensorRTExecutor:
     """The engine in `folder`, live on `device` (absent: the GPU of the current CUDA context, or else the first).
 
-    `options` go to the TensorRTExecutor: `contexts`, `graphs`, `jit_cache`. The file's hash, then library, version and GPU are held
-    against the manifest before the library sees the file. Raises EngineError, BackendError, DeviceError.
+    `options` go to the TensorRTExecutor: `contexts`, `graphs`, `jit_cache`. The file's hash, then library, version and GPU are
+    held against the manifest before the library sees the file. Raises EngineError, BackendError, DeviceError.
     """
     path = manifest.check_file(folder)
     library = libraries.load(manifest.to_target().kind)

@@ -8,7 +8,8 @@ Rules of both schemes:
 - `float-add`: a residual sum beside an INT8 convolution has operands that are not quantised as the scheme wants.
 
 Scheme `tensorrt` alone: `asymmetric` (not int8 with zero point 0), `quantised-bias`, `half-scale` (a float16 scale, which
-TensorRT converts with a warning). Scheme `cpu` alone: `float-result` (an INT8 convolution without a pair behind it stays unfused).
+TensorRT converts with a warning).
+Scheme `cpu` alone: `float-result` (an INT8 convolution without a pair behind it stays unfused).
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def _parameters(node: ir.Node) -> Iterator[Finding]:
             fix = "Quantise symmetrically: int8 with zero point 0"
             yield _finding("asymmetric", node, f"its zero point is {kind}", fix)
     if scale is not None and scale.dtype == np.float16:
-        yield _finding("half-scale", node, "its scale is float16", "Keep scales in float32, with a Cast on either side of the pair")
+        yield _finding("half-scale", node, "its scale is float16", "Keep scales in float32, with Casts around the pair")
 
 
 def _layer(node: ir.Node, scheme: Scheme) -> Iterator[Finding]:
@@ -134,7 +135,8 @@ def _layer(node: ir.Node, scheme: Scheme) -> Iterator[Finding]:
         yield _finding("quantised-bias", node, what, "Leave the bias in floating point")
     in_int8 = node.op_type == "Conv" and data is not None and weight is not None
     if scheme == "cpu" and in_int8 and not _ends_quantised(node.outputs[0]):
-        yield _finding("float-result", node, "its result has no pair, so it stays unfused", "Put a pair behind it, or behind its Relu")
+        fix = "Put a pair behind it, or behind its Relu"
+        yield _finding("float-result", node, "its result has no pair, so it stays unfused", fix)
 
 
 def _weight_scales(node: ir.Node, weight: ir.Node) -> Iterator[Finding]:
@@ -168,7 +170,8 @@ def _sum(node: ir.Node, scheme: Scheme) -> Iterator[Finding]:
     convolutions = [producer for value in node.inputs if (producer := _int8_convolution(value)) is not None]
     if scheme == "cpu":
         if None in pairs and (convolutions or any(pairs)):
-            yield _finding("float-add", node, "an operand has no pair, so the sum is in floating point", "Give both operands a pair")
+            what = "an operand has no pair, so the sum is in floating point"
+            yield _finding("float-add", node, what, "Give both operands a pair")
         return
     if None not in pairs and convolutions:
         names = " or ".join(f"'{producer.name}'" for producer in convolutions)
