@@ -42,6 +42,7 @@ HOMES = {
     "onnxruntime": {"backends", "doctor.py"},
     "tensorrt": {"backends", "doctor.py"},
     "tensorrt_rtx": {"backends", "doctor.py"},
+    "openvino": {"backends", "doctor.py"},
     "cuda": {"runtime"},
     "pycuda": {"runtime"},
     "onnx": {"graph"},

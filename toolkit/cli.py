@@ -9,7 +9,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markdown import Markdown
 
+from toolkit.bench.measurement import Scenario
 from toolkit.errors import BudgetError, ToolkitError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Takes a ResNet, or any ONNX image classifier, to measured engines.")
@@ -63,7 +65,7 @@ def calibrate(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--
 @app.command()
 def build(
     recipes: Annotated[list[Path], typer.Argument(help="recipes")],
-    target: Annotated[str | None, typer.Option(help="cpu, cuda, tensorrt or rtx:sm89; several with commas")] = None,
+    target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt or rtx:sm89; several with commas")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="the folder that engines go into")] = Path("engines/built"),
     proof: Annotated[bool, typer.Option(help="hold each engine to the recipe's [accept]")] = True,
 ) -> None:
@@ -109,10 +111,114 @@ def report(
     out.print(f"the report: {output}", highlight=False)
 
 
+@app.command()
+def accuracy(
+    engine: EnginePath,
+    against: Annotated[Path | None, typer.Option(help="another engine, in place of the reference")] = None,
+    as_json: Json = False,
+) -> None:
+    """The paired verdict on an engine against its reference; exit code 1 where it is refused."""
+    from toolkit.measure import judge
+    from toolkit.progress import stages
+
+    with stages() as stage:
+        verdict, how = judge(engine, against, stage)
+    if as_json:
+        _print_json({"accepted": verdict.accepted, "word": verdict.word, "how": how, **_plain(verdict)})
+    else:
+        state = "[bold green]accepted[/]" if verdict.accepted else "[bold red]refused[/]"
+        out.print(f"{verdict.engine} against {verdict.reference}: {state}. {verdict.text}", highlight=False)
+        if verdict.top1 is not None:
+            out.print(f"  top-1 {verdict.top1[0]:.2%} -> {verdict.top1[1]:.2%} on {verdict.images} images", highlight=False)
+        out.print(f"  {how}", highlight=False)
+    if not verdict.accepted:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    engines: Annotated[list[Path], typer.Argument(help="folders of engines of one reference")],
+    scenario: Annotated[Scenario, typer.Option(help="one caller, throughput, or Poisson arrivals")] = "single-stream",
+    output: Annotated[Path, typer.Option("-o", "--output", help="raw samples and verdicts")] = Path("results.json"),
+    batch: Annotated[list[int] | None, typer.Option(help="batch sizes; say it once for each")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="20 seconds: wider intervals")] = False,
+) -> None:
+    """Measure engines and their reference in shuffled rounds; what was measured is kept even when it is cut short."""
+    from toolkit.measure import bench as measure
+    from toolkit.progress import stages
+    from toolkit.report.table import table
+
+    with stages() as stage:
+        results = measure(engines, scenario, batches=batch or (1, 8), quick=quick, save=lambda r: r.write(output), stage=stage)
+    out.print(table(results))
+    out.print(f"raw samples: {output}. A page of it: toolkit report {output} -o report.html", highlight=False)
+
+
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(help="results of a bench")],
+    new: Annotated[Path, typer.Argument(help="results of the same bench, later")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="for a pull request")] = False,
+) -> None:
+    """Tell a real change from noise; exit code 1 on a regression."""
+    from toolkit.bench.compare import compare as compared
+    from toolkit.bench.results import Results
+
+    found = compared(Results.read(old), Results.read(new))
+    print(found.markdown, end="") if markdown else out.print(Markdown(found.markdown))
+    if found.regressed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def tune(
+    recipe: RecipePath,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="the tuned recipe; absent: RECIPE-tuned.toml")] = None,
+    limit: Annotated[int, typer.Option(help="how many graphs may be evaluated")] = 60,
+) -> None:
+    """Search the precision of each layer for the fastest engine within the recipe's budget; write it as a recipe."""
+    from toolkit.manifest import write_atomically
+    from toolkit.progress import stages
+    from toolkit.recipe import Recipe
+    from toolkit.report.tuning import tuning
+    from toolkit.tune import tune as search
+
+    target = output or recipe.with_name(f"{recipe.stem}-tuned.toml")
+    with stages() as stage:
+        found = search(Recipe.load(recipe), stage, limit=limit)
+    write_atomically(target, found.toml(target.absolute().parent).encode())
+    out.print(tuning(found))
+    out.print(f"the tuned recipe: {target}. Build it: toolkit build {target}", highlight=False)
+
+
+@app.command()
+def inspect(engine: EnginePath, as_json: Json = False) -> None:
+    """An engine's manifest, layers, ranges and what its Q/DQ placement leaves to wish for."""
+    from toolkit.inspection import inspect as look
+    from toolkit.report.inspection import inspection
+
+    found = look(engine)
+    _print_json(found) if as_json else out.print(inspection(found))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this machine can build and run, and the next step for what it cannot."""
+    from toolkit.doctor import examine
+    from toolkit.report.diagnosis import diagnosis
+
+    rows = examine()
+    _print_json(rows) if as_json else out.print(diagnosis(rows))
+
+
 def _print_json(value: Any) -> None:
+    print(json.dumps(_plain(value), indent=1))
+
+
+def _plain(value: Any) -> Any:
     import msgspec
 
-    print(json.dumps(msgspec.to_builtins(value), indent=1))
+    return msgspec.to_builtins(value)
 
 
 def main() -> NoReturn:

@@ -10,7 +10,7 @@ from toolkit.manifest import Manifest
 from toolkit.runtime.runner import Runner
 from toolkit.types import Target
 
-BACKENDS = {"cpu": "onnxruntime", "cuda": "onnxruntime", "tensorrt": "tensorrt", "rtx": "tensorrt"}
+BACKENDS = {"cpu": "onnxruntime", "openvino": "openvino", "cuda": "onnxruntime", "tensorrt": "tensorrt", "rtx": "tensorrt"}
 
 
 def load(path: str | Path, **options: Any) -> Runner:

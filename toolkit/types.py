@@ -15,7 +15,7 @@ from toolkit.errors import RecipeError
 Float = NDArray[np.float32]
 Array = NDArray[Any]
 DType = Literal["float32", "float16", "uint8", "int8", "int32", "int64"]
-TargetKind = Literal["cpu", "cuda", "tensorrt", "rtx"]
+TargetKind = Literal["cpu", "openvino", "cuda", "tensorrt", "rtx"]
 Progress = Callable[[int, int], None]  # (done, total); called as work goes on
 
 
@@ -32,7 +32,7 @@ class TensorSpec(Frozen, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What an engine is compiled for: `cpu`, `cuda`, `tensorrt`, or `rtx:sm89` (TensorRT-RTX for one SM)."""
+    """What an engine is compiled for: `cpu` (ONNX Runtime), `openvino`, `cuda`, `tensorrt`, or `rtx:sm89` (one SM)."""
 
     kind: TargetKind
     sm: int | None = None
@@ -40,9 +40,10 @@ class Target(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> Target:
         """`rtx:sm89` -> Target('rtx', 89). Raises RecipeError, which says what is allowed."""
-        match = re.fullmatch(r"(cpu|cuda|tensorrt)|(rtx):sm(\d+)", text)
+        match = re.fullmatch(r"(cpu|openvino|cuda|tensorrt)|(rtx):sm(\d+)", text)
         if match is None:
-            raise RecipeError(f"target '{text}' is not known", remedy="Use cpu, cuda, tensorrt or rtx:smNN, such as rtx:sm89")
+            remedy = "Use cpu, openvino, cuda, tensorrt or rtx:smNN, such as rtx:sm89"
+            raise RecipeError(f"target '{text}' is not known", remedy=remedy)
         kind: Any = match[1] or match[2]
         return cls(kind, int(match[3]) if match[3] else None)
 

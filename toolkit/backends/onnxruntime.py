@@ -28,7 +28,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     """Write the graph into `folder` and load it once, so that a graph which cannot run is refused now. Raises BackendError."""
     from toolkit.onnxfile import serialise
 
-    _refuse_foreign_options(build, target)
+    refuse_foreign_options(build, target)
     library = _library()
     data = serialise(graph)
     settings: dict[str, Any] = {"threads": build.threads or cores(), "spin": bool(build.spin)}
@@ -154,7 +154,7 @@ def _library() -> ModuleType:
     return onnxruntime  # type: ignore[no-any-return]
 
 
-def _refuse_foreign_options(build: Build, target: Target) -> None:
+def refuse_foreign_options(build: Build, target: Target) -> None:
     """Options of TensorRT must not pass in silence where ONNX Runtime compiles."""
     default = Build()
     for key in ("workspace_mib", "optimization_level", "timing_cache", "hardware_compatibility", "version_compatible", "refit", "strip_weights"):

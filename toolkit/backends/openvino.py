@@ -1,0 +1,96 @@
+"""OpenVINO: `openvino`, an optional target for CPUs on which its kernels are faster. The compiled file is the ONNX graph.
+
+It reads the very Q/DQ graph of the `cpu` target and fuses it as it does its own quantiser's.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from toolkit.backends.onnxruntime import cores, refuse_foreign_options
+from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
+from toolkit.manifest import Manifest, sha256_bytes, write_atomically
+from toolkit.onnxfile import serialise
+from toolkit.recipe import Build
+from toolkit.types import Array, Compiled, Float, Target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+FILE = "model.onnx"
+
+
+def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Compiled:
+    """Write the graph into `folder` and compile it once, so that a graph which cannot run is refused now. Raises BackendError."""
+    refuse_foreign_options(build, target)
+    if build.spin is not None:
+        raise BackendError("`build.spin` is an option of ONNX Runtime; OpenVINO has none", remedy="Remove it, or build for cpu")
+    library = _library()
+    data = serialise(graph)
+    settings: dict[str, Any] = {"threads": build.threads or cores()}
+    live = _compiled(data, settings)
+    write_atomically(folder / FILE, data)
+    return Compiled(
+        file=FILE,
+        device=str(library.Core().get_property("CPU", "FULL_DEVICE_NAME")).strip(),
+        versions={"openvino": library.__version__},
+        settings={**settings, "precision_hint": "f32", "streams": int(live.get_property("NUM_STREAMS"))},
+        hashes={"onnx": sha256_bytes(data)},
+    )
+
+
+def open(folder: Path, manifest: Manifest, threads: int | None = None) -> OpenVinoExecutor:
+    """A live compiled model of the engine in `folder`; `threads` overrules the manifest. Raises BackendError, EngineError."""
+    settings = dict(manifest.settings)
+    if threads is not None:
+        settings["threads"] = threads
+    return OpenVinoExecutor(_compiled(manifest.check_file(folder).read_bytes(), settings))
+
+
+class OpenVinoExecutor:
+    """Runs one compiled model: any batch, and an inference request for each thread that calls."""
+
+    max_batch: int | None = None
+
+    def __init__(self, live: Any) -> None:
+        self._live: Any = live
+        self._own = threading.local()
+
+    def run(self, batch: Array) -> Float:
+        live = self._live
+        if live is None:
+            raise ClosedError("this model is closed", remedy="Load the engine again")
+        request = getattr(self._own, "request", None)
+        if request is None:
+            request = self._own.request = live.create_infer_request()
+        try:
+            # the input is read in place; the answer is a copy, as the request writes its next one to the same memory
+            logits: Float = request.infer([batch], share_inputs=True, share_outputs=False)[0]
+        except Exception as error:  # OpenVINO raises RuntimeError and its own classes
+            raise BackendError(f"OpenVINO failed on a batch of {len(batch)}: {error}") from error
+        return logits
+
+    def close(self) -> None:
+        self._live = None
+        self._own = threading.local()
+
+
+def _compiled(model: bytes, settings: dict[str, Any]) -> Any:
+    """One stream, for latency. FP32 stays FP32: left alone, OpenVINO would compute in BF16 where the CPU has it."""
+    core = _library().Core()
+    hints = {"INFERENCE_NUM_THREADS": int(settings["threads"]), "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    try:
+        return core.compile_model(core.read_model(model), "CPU", hints)
+    except Exception as error:
+        raise EngineError(f"OpenVINO cannot load this graph: {str(error).strip()}") from error
+
+
+def _library() -> ModuleType:
+    try:
+        import openvino
+    except ImportError:
+        raise MissingExtra("openvino", "openvino") from None
+    return openvino  # type: ignore[no-any-return]
