@@ -76,6 +76,24 @@ def compare_accuracy(
     Without labels it rests on agreement alone. Raises MeasurementError: shapes differ, NaN, labels out of range or of a
     single class.
     """
+    verdict = _agreement(reference, engine, margin, min_agreement, name, against, seed)
+    if labels is None:
+        return verdict
+    check_labels(labels, *reference.shape)
+    before, after = rank_of(reference, labels), rank_of(engine, labels)
+    return msgspec.structs.replace(
+        verdict,
+        top1=(float((before == 0).mean()), float((after == 0).mean())),
+        top5=(float((before < 5).mean()), float((after < 5).mean())),
+        test=paired_test(before == 0, after == 0, margin=margin / 100, seed=seed),
+        changes=_changes(labels, before == 0, after == 0, classes),
+    )
+
+
+def _agreement(
+    reference: Float, engine: Float, margin: float, min_agreement: float, name: str, against: str, seed: int
+) -> Verdict:
+    """What can be said without labels. Raises MeasurementError: shapes differ, NaN."""
     check_logits(reference, len(reference), against)
     check_logits(engine, len(engine), name)
     if reference.shape != engine.shape:
@@ -83,7 +101,7 @@ def compare_accuracy(
         raise MeasurementError(what, remedy="Give both the same images, and engines of the same classes")
     error = np.abs(reference.astype(np.float64) - engine)
     differ = np.flatnonzero(engine.argmax(1) != reference.argmax(1))
-    verdict = Verdict(
+    return Verdict(
         engine=name,
         reference=against,
         images=len(reference),
@@ -95,17 +113,6 @@ def compare_accuracy(
         worst_image=int(error.max(axis=1).argmax()),
         disagreements=tuple(differ.tolist()),
         seed=seed,
-    )
-    if labels is None:
-        return verdict
-    check_labels(labels, *reference.shape)
-    before, after = rank_of(reference, labels), rank_of(engine, labels)
-    return msgspec.structs.replace(
-        verdict,
-        top1=(float((before == 0).mean()), float((after == 0).mean())),
-        top5=(float((before < 5).mean()), float((after < 5).mean())),
-        test=paired_test(before == 0, after == 0, margin=margin / 100, seed=seed),
-        changes=_changes(labels, before == 0, after == 0, classes),
     )
 
 

@@ -16,44 +16,57 @@ from toolkit.types import Progress
 AtBatch = Callable[[int], Entry]
 
 
+class _Streams:
+    """Threads that call at once, from the same moment on."""
+
+    def __init__(self, entry: Entry, count: int, seconds: float) -> None:
+        self.entry, self.seconds = entry, seconds
+        self.samples: list[list[int]] = [[] for _ in range(count)]
+        self.warmup: list[int] = []
+        self.failures: list[str] = []
+        self.gate = threading.Barrier(count + 1)
+        self.ends = [0] * count
+
+    def run(self) -> int:
+        """Run all to their end; the start, in nanoseconds."""
+        threads = [threading.Thread(target=self._stream, args=(i,), daemon=True) for i in range(len(self.ends))]
+        for thread in threads:
+            thread.start()
+        with suppress(threading.BrokenBarrierError):  # the failure is recorded
+            self.gate.wait()
+        start = time.perf_counter_ns()
+        for thread in threads:
+            thread.join()
+        return start
+
+    def _stream(self, index: int) -> None:
+        call, own = self.entry.call, self.samples[index]
+        try:
+            begin = time.perf_counter_ns()
+            call()
+            self.warmup.append(time.perf_counter_ns() - begin)
+            self.gate.wait()
+            begin = start = time.perf_counter_ns()
+            while begin - start < self.seconds * 1e9 or len(own) < 2:
+                call()
+                end = time.perf_counter_ns()
+                own.append(end - begin)
+                begin = self.ends[index] = end
+        except threading.BrokenBarrierError:
+            return  # another stream failed before the start
+        except Exception as error:  # whatever a backend raises ends the trial, with what it has
+            self.failures.append(f"{self.entry.engine} failed: {type(error).__name__}: {error}")
+            self.gate.abort()
+
+
 def closed_loop(entry: Entry, streams: int, seconds: float, *, gpu: bool = False) -> Measurement:
     """`streams` threads, each calling again as soon as it is answered, for `seconds` and until each has answered twice.
 
     A call counts as a sample, a stream as a block. The first call of each stream is warm-up.
     """
-    samples: list[list[int]] = [[] for _ in range(streams)]
-    warmup: list[int] = []
-    failures: list[str] = []
-    gate = threading.Barrier(streams + 1)
-    ends = [0] * streams
-
-    def stream(own: list[int], index: int) -> None:
-        try:
-            begin = time.perf_counter_ns()
-            entry.call()
-            warmup.append(time.perf_counter_ns() - begin)
-            gate.wait()
-            begin = start = time.perf_counter_ns()
-            while begin - start < seconds * 1e9 or len(own) < 2:
-                entry.call()
-                end = time.perf_counter_ns()
-                own.append(end - begin)
-                begin = end
-            ends[index] = begin
-        except threading.BrokenBarrierError:
-            return  # another stream failed before the start
-        except Exception as error:  # whatever a backend raises ends the trial, with what it has
-            failures.append(f"{entry.engine} failed: {type(error).__name__}: {error}")
-            gate.abort()
-
-    threads = [threading.Thread(target=stream, args=(own, i), daemon=True) for i, own in enumerate(samples)]
-    for thread in threads:
-        thread.start()
-    with suppress(threading.BrokenBarrierError):  # the failure is recorded
-        gate.wait()
-    start, energy = time.perf_counter_ns(), nvml.joules() if gpu else None
-    for thread in threads:
-        thread.join()
+    trial = _Streams(entry, streams, seconds)
+    energy = nvml.joules() if gpu else None
+    start = trial.run()
     after = nvml.joules() if gpu else None
     return Measurement(
         engine=entry.engine,
@@ -63,13 +76,13 @@ def closed_loop(entry: Entry, streams: int, seconds: float, *, gpu: bool = False
         clock=entry.clock,
         scenario="offline",
         started=now(),
-        blocks=tuple(Block(at_ns=0, samples_ns=tuple(own)) for own in samples if own),
-        warmup_ns=tuple(warmup),
-        images=entry.batch * sum(map(len, samples)),
-        duration_ns=max(max(ends) - start, 0),
+        blocks=tuple(Block(at_ns=0, samples_ns=tuple(own)) for own in trial.samples if own),
+        warmup_ns=tuple(trial.warmup),
+        images=entry.batch * sum(map(len, trial.samples)),
+        duration_ns=max(max(trial.ends) - start, 0),
         streams=streams,
         joules=None if energy is None or after is None else after - energy,
-        failure=failures[0] if failures else None,
+        failure=trial.failures[0] if trial.failures else None,
     )
 
 

@@ -33,7 +33,7 @@ class Results(Frozen, frozen=True):
     yardstick: YardstickCard | None = None
     manifests: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)  # engine name -> its manifest
     peaks: Peaks | None = None  # what this machine can do at most
-    work: dict[str, Work] = {}  # engine name -> what it must do
+    work: dict[str, Work] = msgspec.field(default_factory=dict)  # engine name -> what it must do
     layers: tuple[Layers, ...] = ()  # where the time goes, for backends that tell
     failures: dict[str, str] = msgspec.field(default_factory=dict)  # engine name -> why it has no (more) numbers
     version: int = VERSION

@@ -29,19 +29,12 @@ QUICK = Plan(seconds=20, warmup=3, least_blocks=8)
 
 
 def run_bench(
-    runners: Mapping[str, Runner],
-    scenario: Scenario = "single-stream",
-    *,
-    batches: Sequence[int] = (1, 8),
-    plan: Plan = Plan(),  # noqa: B008  frozen
-    images: LabelledImages | None = None,
-    pictures: Sequence[Any] | None = None,
-    reference: str | None = None,
-    accept: Accept = Accept(),  # noqa: B008  frozen
-    bound: float | None = None,
-    loadgen: bool = True,
-    save: Callable[[Results], None] | None = None,
-    stage: Stage = lambda name: lambda done, total: None,
+    runners: Mapping[str, Runner], scenario: Scenario = "single-stream", *,
+    batches: Sequence[int] = (1, 8), plan: Plan = Plan(),  # noqa: B008  frozen
+    images: LabelledImages | None = None, pictures: Sequence[Any] | None = None,
+    reference: str | None = None, accept: Accept = Accept(),  # noqa: B008  frozen
+    bound: float | None = None, loadgen: bool = True,
+    save: Callable[[Results], None] | None = None, stage: Stage = lambda name: lambda done, total: None,
 ) -> Results:
     """Bench `runners` by name; `reference` names the one that the others' answers are held against.
 
@@ -49,37 +42,30 @@ def run_bench(
     the recipe's max_p99_ms) is for the server scenario. `save` gets the results so far, every few seconds and at the end:
     also when interrupted. An engine that fails is in `failures`, the others' numbers stand.
     """
-    gpu = any(runner.manifest.target != "cpu" for runner in runners.values())
-    watch = Watch(gpu)
-    results = Results(
-        environment=read_environment(),
-        manifests={name: msgspec.to_builtins(runner.manifest) for name, runner in runners.items()},
-    )
+    gpu = any(runner.manifest.target not in ("cpu", "openvino") for runner in runners.values())
+    manifests = {name: msgspec.json.decode(msgspec.json.encode(runner.manifest)) for name, runner in runners.items()}
+    yardstick = Yardstick() if plan.yardstick and scenario == "single-stream" else None
+    results = Results(environment=read_environment(), manifests=manifests, yardstick=yardstick.card if yardstick else None)
     if images is not None:
         results = _with_accuracy(results, runners, images, reference, accept, stage)
+    watch = Watch(gpu)
 
     def keep(measurements: Sequence[Measurement]) -> Results:
-        failed = {m.engine: m.failure for m in measurements if m.failure}
-        done = msgspec.structs.replace(
-            results, measurements=tuple(measurements), moments=tuple(watch.moments), failures={**failed, **results.failures}
-        )
+        failed = {m.engine: m.failure for m in measurements if m.failure} | results.failures
+        moments, measured = tuple(watch.moments), tuple(measurements)
+        done = msgspec.structs.replace(results, measurements=measured, moments=moments, failures=failed)
         if save:
             save(done)
         return done
 
     if scenario == "single-stream":
-        yardstick = Yardstick() if plan.yardstick else None
-        results = msgspec.structs.replace(results, yardstick=yardstick.card if yardstick else None)
         entries = entries_of(runners, batches, images, pictures)
         progress = stage(f"latency of {len(runners)} engines in shuffled rounds")
         return keep(measure_latency(entries, plan, watch=watch, yardstick=yardstick, checkpoint=keep, progress=progress))
-    run = run_offline if scenario == "offline" else run_server
-    limit = bound if bound is not None else (accept.max_p99_ms or 15.0) / 1000
-    measured: list[Measurement] = []
+    limit, measured = bound or (accept.max_p99_ms or 15.0) / 1000, list[Measurement]()
     for name, runner in runners.items():
-        inputs = _inputs(runner, max(64, *batches), images)
-        progress = stage(f"{scenario}: {name}")
-        measured += run(Load(name, runner, inputs, batches, plan, limit, loadgen, gpu, watch), progress)
+        load = Load(name, runner, _inputs(runner, max(64, *batches), images), batches, plan, limit, loadgen, gpu, watch)
+        measured += (run_offline if scenario == "offline" else run_server)(load, stage(f"{scenario}: {name}"))
         keep(measured)
     return keep(measured)
 

@@ -32,6 +32,26 @@ def arrivals(rate: float, seconds: float, seed: int) -> NDArray[np.int64]:
     return times
 
 
+class _Answered:
+    """What came back so far, by the image's place in the schedule."""
+
+    def __init__(self, schedule: NDArray[np.int64], begin: int, ticks: Ticks, give_up_ns: float) -> None:
+        self.latencies = np.full(len(schedule), -1, np.int64)
+        self.failures: list[str] = []
+        self.hopeless = threading.Event()
+        self._schedule, self._begin, self._ticks, self._give_up = schedule, begin, ticks, give_up_ns
+
+    def add(self, index: int, answer: Future[Any]) -> None:
+        took = self._ticks() - self._begin - int(self._schedule[index])
+        if error := answer.exception():
+            self.failures.append(f"{type(error).__name__}: {error}")
+            self.hopeless.set()
+            return
+        self.latencies[index] = took
+        if took > self._give_up:
+            self.hopeless.set()
+
+
 def open_loop(
     submit: Submit,
     entry: Entry,
@@ -48,36 +68,23 @@ def open_loop(
     It ends early, flagged `overrun`, once an image is answered ten bounds after it arrived: the queue only grows.
     """
     schedule = arrivals(rate, seconds, seed)
-    latencies = np.full(len(schedule), -1, np.int64)
-    failures: list[str] = []
-    hopeless = threading.Event()
-    late = 0
     pending: list[Future[Any]] = []
-    begin = ticks()
-
-    def done(index: int, answer: Future[Any]) -> None:
-        took = ticks() - begin - int(schedule[index])
-        if error := answer.exception():
-            failures.append(f"{type(error).__name__}: {error}")
-            hopeless.set()
-            return
-        latencies[index] = took
-        if took > 10e9 * bound:
-            hopeless.set()
-
+    late, begin = 0, ticks()
+    answered = _Answered(schedule, begin, ticks, 10e9 * bound)
     for index, due in enumerate(schedule.tolist()):
         while (left := due - (ticks() - begin)) > 0:
             sleep(left * 1e-9)
         late = max(late, -left)
-        if hopeless.is_set():
+        if answered.hopeless.is_set():
             break
         answer = submit(index)
-        answer.add_done_callback(lambda answer, index=index: done(index, answer))  # type: ignore[misc]
+        answer.add_done_callback(lambda answer, index=index: answered.add(index, answer))  # type: ignore[misc]
         pending.append(answer)
     for answer in pending:
-        answer.exception()  # waits; errors were taken by `done`
-    kept = latencies[latencies >= 0]
-    return as_measurement(entry, kept, ticks() - begin, rate, bound, seed, failures, overrun=hopeless.is_set(), late=late)
+        answer.exception()  # waits; errors were taken by the callback
+    kept = answered.latencies[answered.latencies >= 0]
+    over, how = answered.hopeless.is_set(), {"generator_late_ns": int(late)}
+    return as_measurement(entry, kept, ticks() - begin, rate, bound, seed, answered.failures, overrun=over, settings=how)
 
 
 def as_measurement(
@@ -90,7 +97,6 @@ def as_measurement(
     failures: list[str],
     *,
     overrun: bool,
-    late: int = 0,
     settings: dict[str, Any] | None = None,
     scenario: Scenario = "server",
 ) -> Measurement:
@@ -116,7 +122,7 @@ def as_measurement(
         flags=tuple(flags),
         failure=failures[0] if failures else None,
         seed=seed,
-        settings={"generator_late_ns": int(late), **(settings or {})},
+        settings=settings or {},
     )
 
 
