@@ -6,7 +6,7 @@ import msgspec
 
 from toolkit.pipeline import Stage, quiet
 from toolkit.recipe import Recipe
-from toolkit.tune.choose import choose
+from toolkit.tune.choose import SECONDS, choose
 from toolkit.tune.result import TuneResult
 from toolkit.tune.search import Search
 from toolkit.tune.workbench import LIMIT, Workbench
@@ -14,15 +14,16 @@ from toolkit.tune.workbench import LIMIT, Workbench
 __all__ = ["TuneResult", "tune"]
 
 
-def tune(recipe: Recipe, stage: Stage = quiet, *, limit: int = LIMIT) -> TuneResult:
+def tune(recipe: Recipe, stage: Stage = quiet, *, limit: int = LIMIT, seconds: float = SECONDS) -> TuneResult:
     """Search, measure, choose. Half of the images of `[accept]` guide the search; the verdict comes from the other half.
 
-    `limit` is how many graphs may be evaluated. For `cpu` latency is measured; elsewhere a stated cost model predicts it.
+    `limit` is how many graphs may be evaluated, `seconds` how long each finalist's latency is measured: on `cpu`, that is;
+    elsewhere a stated cost model predicts it.
     Raises BudgetError where nothing meets the budget: it says what the best is and what would help.
     """
     bench = Workbench(recipe, stage, limit)
     found = Search(bench).run()
-    winner, finalists, reasons = choose(bench, found)
+    winner, finalists, reasons = choose(bench, found, seconds)
     name = recipe.name if recipe.name.endswith("-tuned") else f"{recipe.name}-tuned"
     winner = msgspec.structs.replace(winner, recipe=msgspec.structs.replace(winner.recipe, name=name))
     return TuneResult(

@@ -24,11 +24,11 @@ FASTER = 0.98
 SECONDS = 6.0  # a finalist
 
 
-def choose(bench: Workbench, found: Found) -> tuple[Trial, list[Trial], list[str]]:
+def choose(bench: Workbench, found: Found, seconds: float = SECONDS) -> tuple[Trial, list[Trial], list[str]]:
     """The winner, all finalists with what is now known of them, and the reasons. Raises BudgetError."""
     timed, reasons = found.finalists, [f"{bench.target}: {STATED}"]
     if bench.target.kind == "cpu":
-        timed, reasons = measure(bench, found.finalists)
+        timed, reasons = measure(bench, found.finalists, seconds)
     floating = [trial for trial in timed if not trial.recipe.precision.int8]
     bar = min((trial.time for trial in floating if trial.accurate and in_time(bench, trial)), default=float("inf"))
     done: list[Trial] = []
@@ -50,7 +50,7 @@ def choose(bench: Workbench, found: Found) -> tuple[Trial, list[Trial], list[str
     return winner, done, reasons
 
 
-def measure(bench: Workbench, trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
+def measure(bench: Workbench, trials: Sequence[Trial], seconds: float) -> tuple[list[Trial], list[str]]:
     """The trials with their latencies, measured in turns at the batch that the recipe optimises for, and what is wrong with them.
 
     Raises MeasurementError where one fails.
@@ -61,7 +61,7 @@ def measure(bench: Workbench, trials: Sequence[Trial]) -> tuple[list[Trial], lis
     for index, trial in enumerate(trials):
         runner = bench.runner(trial.recipe, bench.recipe.build.threads)
         entries.append(Entry(f"{index} {trial.name}", batch, lambda run=runner: run(pictures)))  # type: ignore[misc]
-    plan = Plan(seconds=SECONDS * len(entries), warmup=2.0, precision=0.01)
+    plan = Plan(seconds=seconds * len(entries), warmup=2.0, precision=0.01)
     progress = bench.stage(f"latency of {len(trials)} finalists at batch {batch}")
     result = []
     flags: dict[str, str] = {}

@@ -12,9 +12,6 @@ from toolkit.recipe import Recipe
 from toolkit.tune.trial import Layers, Trial
 from toolkit.types import Frozen
 
-PATHS = ("weights", "onnx", "classes", "data", "ranges")
-KINDS = ("packaged:", "torchvision:", "random:")
-
 
 class TuneResult(Frozen, frozen=True):
     """`front` is the Pareto front of latency and accuracy, fastest first; `predicted` says that a model told the latency."""
@@ -42,18 +39,21 @@ class TuneResult(Frozen, frozen=True):
         """The winning recipe with its reasons, to be written into `folder`: paths become relative to it."""
         head = f"# Tuned from {self.recipe.name} with {self.evaluations} evaluated graphs. Why:"
         reasons = [f"#   {line}" for line in self.reasons]
-        return "\n".join([head, *reasons, "", *_lines(_relative(self.winner.recipe.to_dict(), folder), ())]) + "\n"
+        return "\n".join([head, *reasons, "", recipe_toml(self.winner.recipe, folder)])
+
+
+def recipe_toml(recipe: Recipe, folder: Path) -> str:
+    """A recipe as TOML, to be written into `folder`: paths become relative to it."""
+    return "\n".join(_lines(_relative(recipe.to_dict(), folder), ())) + "\n"
 
 
 def _relative(value: dict[str, Any], folder: Path) -> dict[str, Any]:
-    def path(key: str, item: Any) -> Any:
+    def path(item: Any) -> Any:
         if isinstance(item, dict):
             return _relative(item, folder)
-        if key in PATHS and isinstance(item, str) and not item.startswith(KINDS):
-            return os.path.relpath(item, folder)
-        return item
+        return os.path.relpath(item, folder) if isinstance(item, str) and os.path.isabs(item) else item
 
-    return {key: path(key, item) for key, item in value.items()}
+    return {key: path(item) for key, item in value.items()}
 
 
 def _lines(table: dict[str, Any], where: tuple[str, ...]) -> list[str]:

@@ -58,13 +58,16 @@ def _unit(prefixes: list[str], nodes: list[ir.Node]) -> Unit:
 
 
 def sensitivity(bench: Workbench, base: Trial, parts: list[Unit]) -> list[Layers]:
-    """Two evaluations a unit, on the calibration subset; fewer units where the bench has fewer evaluations left."""
+    """Two evaluations a unit, on the calibration subset; fewer units where the bench has fewer evaluations left.
+
+    One part alone has nothing to be compared with: the answer is empty.
+    """
     work = {node.name: layer.macs for node, layer in layers(bench.fp32())}
     total = sum(work.values())
     progress = bench.stage(f"sensitivity of {len(parts)} parts")
     found = []
     for index, part in enumerate(parts):
-        if bench.left < 2:
+        if bench.left < 2 or len(parts) < 2:
             break
         others = tuple(key for other in parts if other is not part for key in other.keep)
         kept = base.recipe.precision.keep
