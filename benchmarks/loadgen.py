@@ -1,0 +1,78 @@
+"""Does our closed loop agree with MLPerf LoadGen's SingleStream? The same engine and input, in turns, medians within 3 %.
+
+In SingleStream the next query waits for the last answer, so the engine answers in LoadGen's own thread: nothing to hand on.
+
+    python benchmarks/loadgen.py [--built engines/built] [--seconds 1] [--turns 8] [-o benchmarks/results/loadgen.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from toolkit import engine
+from toolkit.bench.environment import read_environment
+from toolkit.bench.lane import Entry
+from toolkit.bench.latency import Plan, measure_latency
+from toolkit.bench.loadgen import run_loadgen
+from toolkit.bench.run import entries_of
+from toolkit.manifest import write_atomically
+
+ENGINES = ("fashion-resnet18-int8", "fashion-resnet50-fp32")
+BATCHES = (1, 8)  # images a query
+
+
+def answer(entry: Entry) -> Any:
+    """LoadGen's query, answered on the spot."""
+
+    def submit(_: int) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(entry.call())
+        return done
+
+    return submit
+
+
+def both(entry: Entry, seconds: float, turns: int) -> dict[str, list[float]]:
+    """Median seconds of each turn, ours and LoadGen's, one after the other."""
+    found: dict[str, list[float]] = {"ours": [], "loadgen": []}
+    plan = Plan(seconds=seconds, precision=-1.0, warmup=1, yardstick=False, most_blocks=10_000)
+    for turn in range(turns):
+        seeded = msgspec.structs.replace(plan, seed=turn)
+        [ours] = measure_latency([entry], seeded)
+        theirs = run_loadgen("single-stream", answer(entry), entry, images=64, seconds=seconds, rate=1.0, seed=turn)
+        for name, measured in (("ours", ours), ("loadgen", theirs)):
+            found[name].append(float(np.median(measured.seconds)))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--built", type=Path, default=Path("engines/built"))
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--turns", type=int, default=8)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/loadgen.json"))
+    arguments = parser.parse_args()
+    table = Table("engine", "images a query", "ours, p50", "LoadGen SingleStream, p50", "difference", "")
+    record: dict[str, Any] = {"environment": {k: v for k, v in msgspec.to_builtins(read_environment()).items() if k != "cpu_flags"}}
+    for entry in entries_of({name: engine.load(arguments.built / name) for name in ENGINES}, BATCHES):
+        found = record[entry.label] = both(entry, arguments.seconds, arguments.turns)
+        ours, theirs = (float(np.median(found[name])) for name in ("ours", "loadgen"))
+        difference = theirs / ours - 1
+        word = "[green]agree" if abs(difference) <= 0.03 else "[red]differ"
+        table.add_row(entry.engine, str(entry.batch), f"{ours * 1e3:.3f} ms", f"{theirs * 1e3:.3f} ms", f"{difference:+.2%}", word)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(arguments.output, json.dumps(record, indent=1).encode() + b"\n")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
