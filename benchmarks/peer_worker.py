@@ -3,7 +3,7 @@
     python peer_worker.py KIND MODEL IMAGES ANSWERS THREADS BATCH
 
 prints one JSON line when ready, then for each line `N` on its input runs the model N times and prints the seconds of each, and
-the processor seconds that it used since the last answer although it had nothing to do. It needs the peer's own packages and numpy.
+the processor seconds that it used since the last answer although it had nothing to do. It needs numpy and the peer's packages.
 """
 
 from __future__ import annotations
