@@ -63,7 +63,7 @@ def reference_runner(model: ResNet, recipe: Recipe) -> Runner:
         preprocess=how,
         classes=class_names(recipe),
         hashes={"weights": digest(model)},
-        versions={"torch": torch.__version__},
+        versions={"torch": str(torch.__version__)},
         device="PyTorch on the CPU",
         settings={"threads": torch.get_num_threads()},
         recipe=recipe.to_dict(),
