@@ -99,6 +99,7 @@ def targets_for(device: Device) -> tuple[Target, ...]:
 
 def build_engines(run: Run, device: Device, folder: Path) -> None:
     """Every target and precision that this machine can build, one by one, so that one failure costs one engine."""
+    last = None
     for name, (compute, int8) in TIMED_PRECISIONS.items():
         recipe = Recipe.parse(TIMED.format(name=name, compute=compute, int8=int8))
         trip = None
@@ -108,7 +109,7 @@ def build_engines(run: Run, device: Device, folder: Path) -> None:
                 continue
             with run.stage(f"build {recipe.name} for {target}", wants=60) as go:
                 if go:
-                    trip = trip or pipeline.prepare(recipe, proof=False)
+                    last = trip = trip or pipeline.prepare(recipe, proof=False, like=last)
                     place = folder / f"{recipe.name}-{target.kind}"
                     pipeline.build(trip, target, place)
                     run.subjects.append(engine(place))
