@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.backends import tensorrt_library as libraries
-from toolkit.backends.tensorrt_layers import layers_of
+from toolkit.backends.tensorrt_layers import describe_int8, layers_of, rows_of
 from toolkit.backends.tensorrt_library import Library, Message
 from toolkit.backends.tensorrt_options import configure, refuse_options, settings_of
 from toolkit.backends.tensorrt_parse import parse
@@ -60,7 +60,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
         versions={library.package: library.version},
         settings=settings_of(build, sm),
         hashes=hashes,
-        notes=libraries.warnings_of(heard),
+        notes=(*libraries.warnings_of(heard), *describe_int8(graph, rows_of(heard))),
     )
 
 

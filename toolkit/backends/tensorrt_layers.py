@@ -1,26 +1,33 @@
-"""What an engine consists of, layer by layer: from the engine's inspector where its GPU is, else from the log of its build."""
+"""What an engine consists of, layer by layer: from its inspector where its GPU is, else from the detailed log of its build."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from toolkit.backends.tensorrt_library import Library, Message, log_of
 from toolkit.runtime.device import Device
 
-HEADING = "Engine Layer Information:"
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+ROW = re.compile(
+    r"^Name: (.*?), LayerType: (\w+), Inputs: \[(.*?)\], Constants: \[.*?\], Outputs: \[(.*?)\], .*?Metadata: (.*)$",
+    re.MULTILINE,
+)
+NOISE = ("signal", "wait", "shape_call")  # order between streams, no work
+POINTWISE = "kgen"  # a kernel that TensorRT-RTX generates for what it does not fuse into a convolution
 
 
-def layers_of(library: Library, plan: bytes, device: Device | None, heard: list[Message]) -> dict[str, Any]:
-    """`source`, `library` and `layers`: lines where the source is `build log`, objects where it is `inspector`."""
-    log = [message.text for message in heard if message.text.lstrip().startswith(HEADING)]
-    lines = [line.strip() for text in log for line in text.split(HEADING, 1)[1].splitlines() if line.strip()]
-    report: dict[str, Any] = {"library": f"{library.name} {library.version}", "source": "build log", "layers": lines}
-    if library.kind == "rtx":
-        # TensorRT-RTX hands the whole graph to its compiler as one layer; the log tells the ONNX nodes inside it.
-        inside = [re.findall(r"\[ONNX Layer: ([^\]]*)\]", m.text) for m in heard if m.text.startswith("ForeignNode")]
-        report["nodes"] = list(dict.fromkeys(name for names in inside for name in names))
+def layers_of(library: Library, plan: bytes, device: Device | None, heard: Sequence[Message]) -> dict[str, Any]:
+    """`library`, `source` (`build log` or `inspector`) and `layers`.
+
+    Of a log, a layer is `name`, `type`, the dtypes of `inputs` and `outputs`, and the ONNX `nodes` in it; of the inspector it is
+    the inspector's own object.
+    """
+    report = {"library": f"{library.name} {library.version}", "source": "build log", "layers": rows_of(heard)}
     if device is None:
         return report
     trt = library.trt
@@ -28,5 +35,52 @@ def layers_of(library: Library, plan: bytes, device: Device | None, heard: list[
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         return report  # such as a plan without weights; the log's lines stand
-    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    inspector = engine.create_engine_inspector()
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     return report | {"source": "inspector", "layers": json.loads(text)["Layers"]}
+
+
+def rows_of(heard: Sequence[Message]) -> list[dict[str, Any]]:
+    """The layers that a detailed build log lists, without those that only order streams."""
+    rows = [match for message in heard for match in ROW.findall(message.text)]
+    return [
+        {"name": name, "type": kind, "inputs": _dtypes(inputs), "outputs": _dtypes(outputs), "nodes": _nodes(metadata)}
+        for name, kind, inputs, outputs, metadata in rows
+        if kind not in NOISE
+    ]
+
+
+def _dtypes(tensors: str) -> list[str]:
+    return re.findall(r"Datatype: (\w+)", tensors)
+
+
+def _nodes(metadata: str) -> list[str]:
+    return re.findall(r"\[ONNX Layer: ([^\]]*)\]", metadata)
+
+
+def describe_int8(graph: ir.Model, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """How many of the graph's INT8 layers are INT8 in the engine, as a note for its manifest; nothing for a graph without any."""
+    wanted = int8_layers(graph)
+    if not wanted or not rows:
+        return ()
+    own = [row for row in rows if row["type"] != POINTWISE]
+    real = {node for row in own if "Int8" in row["inputs"][:1] for node in row["nodes"]}
+    missing = [name for name in wanted if name not in real]
+    text = f"{len(wanted) - len(missing)} of {len(wanted)} INT8 layers of the graph compute in INT8"
+    if missing:
+        text += f"; this GPU computes {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''} in floating point"
+    between = sum(row["type"] == POINTWISE for row in rows)
+    return (f"{text}; {between} kernels between them add biases, apply Relu and requantise",)
+
+
+def int8_layers(graph: ir.Model) -> tuple[str, ...]:
+    """The nodes whose weight comes from a DequantizeLinear, be it through a Cast."""
+    layers = (node for node in graph.graph if node.op_type in ("Conv", "Gemm", "MatMul"))
+    return tuple(node.name or "" for node in layers if _is_dequantised(node.inputs[1]))
+
+
+def _is_dequantised(value: ir.Value | None) -> bool:
+    producer = value.producer() if value is not None else None
+    if producer is not None and producer.op_type == "Cast":
+        return _is_dequantised(producer.inputs[0])
+    return producer is not None and producer.op_type == "DequantizeLinear"
