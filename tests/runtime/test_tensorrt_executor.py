@@ -66,9 +66,10 @@ def test_rtx_leaves_graphs_to_the_library_and_keeps_its_kernels(play, images, tm
     play("tensorrt_rtx", 1).load(jit_cache=cache).close()
 
 
-def test_a_kernel_cache_that_cannot_be_written_still_closes(play, tmp_path):
-    executor = play("tensorrt_rtx", 1).load(jit_cache=tmp_path / "missing" / "kernels.bin")
-    with pytest.raises(EngineError, match="cannot be kept"):
+def test_a_kernel_cache_that_cannot_be_written_is_a_warning(play, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    executor = play("tensorrt_rtx", 1).load(jit_cache=tmp_path / "file" / "kernels.bin")
+    with pytest.warns(RuntimeWarning, match="cannot be kept in .* Name a writable file as jit_cache"):
         executor.close()
 
 

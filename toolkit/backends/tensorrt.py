@@ -74,7 +74,6 @@ def open(folder: Path, manifest: Manifest, *, device: Device | None = None, **op
     library = libraries.load(manifest.to_target().kind)
     log = libraries.log_of(library.trt)
     kernels = cache_folder() / "kernels" / f"{library.package}-{library.version}-{manifest.hashes['file'][:24]}.bin"
-    kernels.parent.mkdir(parents=True, exist_ok=True)
     if manifest.settings.get("strip_weights"):
         options["refit"] = partial(_refit, library, _weights(folder, manifest))
     if library.kind == "rtx":

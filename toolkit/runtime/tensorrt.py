@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -269,17 +270,17 @@ class TensorRTExecutor:
             with current(self._device):
                 for address in self._lent:
                     self._device.unpin(address)
-                try:
-                    self._save_cache()
-                finally:
-                    self._setting = self._cache = self._engine = self._runtime = None  # in this order: each needs the next
+                self._save_cache()
+                self._setting = self._cache = self._engine = self._runtime = None  # in this order: each needs the next
         finally:
             self._device.close()
 
     def _save_cache(self) -> None:
-        if self._cache is not None and self._cache_file is not None:
-            try:
-                write_atomically(self._cache_file, bytes(self._cache.serialize()))
-            except OSError as error:
-                what = f"the kernels compiled for {self._name} cannot be kept in {self._cache_file}: {error}"
-                raise EngineError(what, remedy="Name a writable file as jit_cache") from error
+        if self._cache is None or self._cache_file is None:
+            return
+        try:
+            self._cache_file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._cache_file, bytes(self._cache.serialize()))
+        except OSError as error:  # the next start is slower, nothing else is lost: no reason to fail an app that ends
+            what = f"the kernels compiled for {self._name} cannot be kept in {self._cache_file}: {error}"
+            warnings.warn(f"{what}. Name a writable file as jit_cache", RuntimeWarning, stacklevel=2)
