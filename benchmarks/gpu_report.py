@@ -52,14 +52,18 @@ def table(
     skipped: dict[str, str],
 ) -> str:
     """Markdown: milliseconds by each clock, and images a second."""
-    lines = [f"# {title}", "", "Median milliseconds a batch by three clocks; images a second from two threads.", ""]
-    lines += ["| engine | batch | device | with transfers | end to end | images/s |", "|---|---|---|---|---|---|"]
+    about = "Median milliseconds a batch by three clocks; images a second of the device alone, and of two threads with transfers."
+    lines = [f"# {title}", "", about, ""]
+    heads = ("engine", "batch", "device", "with transfers", "end to end", "device images/s", "images/s")
+    lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for subject in subjects:
         for count in batches:
             times = [median(measurements, subject.name, count, clock) for clock in ("device", "with-transfers", "end-to-end")]
             key = (subject.name, count, "offline")
             rates = [m.throughput for m in measurements if (m.engine, m.batch, m.scenario) == key]
-            cells = [f"{t:.3f}" if t == t else "" for t in times] + [f"{rates[0]:,.0f}" if rates and rates[0] else ""]
+            cells = [f"{t:.3f}" if t == t else "" for t in times]
+            cells += [f"{count / times[0] * 1e3:,.0f}" if times[0] == times[0] else ""]
+            cells += [f"{rates[0]:,.0f}" if rates and rates[0] else ""]
             lines.append(f"| {subject.name} | {count} | " + " | ".join(cells) + " |")
     for heading, rows in (
         ("Accuracy", [f"{v.engine}: {v.text}" for v in verdicts]),
