@@ -17,8 +17,8 @@ __all__ = ["TuneResult", "tune"]
 def tune(recipe: Recipe, stage: Stage = quiet, *, limit: int = LIMIT, seconds: float = SECONDS) -> TuneResult:
     """Search, measure, choose. Half of the images of `[accept]` guide the search; the verdict comes from the other half.
 
-    `limit` is how many graphs may be evaluated, `seconds` how long each finalist's latency is measured: on `cpu`, that is;
-    elsewhere a stated cost model predicts it.
+    `limit` is how many graphs may be evaluated, `seconds` how long each finalist's latency is measured. Where the target
+    cannot run on this machine a stated cost model predicts it, and `predicted` says so.
     Raises BudgetError where nothing meets the budget: it says what the best is and what would help.
     """
     bench = Workbench(recipe, stage, limit)
@@ -34,5 +34,5 @@ def tune(recipe: Recipe, stage: Stage = quiet, *, limit: int = LIMIT, seconds: f
         sensitivity=tuple(found.sensitivity),
         reasons=(*found.reasons, *reasons),
         evaluations=bench.evaluations,
-        predicted=bench.target.kind != "cpu",
+        predicted=winner.p10_ms is None,
     )

@@ -8,13 +8,19 @@ wins, a chance that a bad one passes is taken at most once a finalist.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
 
+from toolkit import engine, pipeline
 from toolkit.bench.lane import Entry
 from toolkit.bench.latency import Plan, measure_latency
-from toolkit.errors import BudgetError, MeasurementError
+from toolkit.errors import BackendError, BudgetError, DeviceError, MeasurementError
+from toolkit.runtime.runner import Runner
 from toolkit.tune.cost import STATED
 from toolkit.tune.search import Found
 from toolkit.tune.trial import Trial
@@ -26,9 +32,7 @@ SECONDS = 6.0  # a finalist
 
 def choose(bench: Workbench, found: Found, seconds: float = SECONDS) -> tuple[Trial, list[Trial], list[str]]:
     """The winner, all finalists with what is now known of them, and the reasons. Raises BudgetError."""
-    timed, reasons = found.finalists, [f"{bench.target}: {STATED}"]
-    if bench.target.kind == "cpu":
-        timed, reasons = measure(bench, found.finalists, seconds)
+    timed, reasons = measure(bench, found.finalists, seconds)
     floating = [trial for trial in timed if not trial.recipe.precision.int8]
     bar = min((trial.time for trial in floating if trial.accurate and in_time(bench, trial)), default=float("inf"))
     done: list[Trial] = []
@@ -51,27 +55,37 @@ def choose(bench: Workbench, found: Found, seconds: float = SECONDS) -> tuple[Tr
 
 
 def measure(bench: Workbench, trials: Sequence[Trial], seconds: float) -> tuple[list[Trial], list[str]]:
-    """The trials with their latencies, measured in turns at the batch that the recipe optimises for, and what is wrong with them.
+    """The trials with their latencies as engines for the recipe's target, and what is to be said of them.
 
-    Raises MeasurementError where one fails.
+    Engines take turns, at the batch that the recipe optimises for. Where the target cannot run on this machine the trials come
+    back as they were, and the cost model stands in; the words say so. Raises MeasurementError where an engine fails.
     """
     batch = bench.recipe.build.profiles[0][1]
     pictures = bench.few(batch)
-    entries = []
-    for index, trial in enumerate(trials):
-        runner = bench.runner(trial.recipe, bench.recipe.build.threads)
-        entries.append(Entry(f"{index} {trial.name}", batch, lambda run=runner: run(pictures)))  # type: ignore[misc]
-    plan = Plan(seconds=seconds * len(entries), warmup=2.0, precision=0.01)
     progress = bench.stage(f"latency of {len(trials)} finalists at batch {batch}")
+    with ExitStack() as stack:
+        try:
+            runners = [stack.enter_context(_engine(bench, trial, stack)) for trial in trials]
+        except (BackendError, DeviceError) as error:
+            return list(trials), [f"{bench.target} cannot run here ({error.what}): time is {STATED}"]
+        entries = [Entry(f"{i} {trials[i].name}", batch, partial(runner, pictures)) for i, runner in enumerate(runners)]
+        found = measure_latency(entries, Plan(seconds=seconds * len(entries), warmup=2.0, precision=0.01), progress=progress)
     result = []
     flags: dict[str, str] = {}
-    for trial, found in zip(trials, measure_latency(entries, plan, progress=progress), strict=True):
-        if found.failure is not None:
-            raise MeasurementError(f"{trial.name} could not be measured: {found.failure}")
-        p10, p50, p99 = (float(q) for q in np.quantile(found.seconds, [0.1, 0.5, 0.99]) * 1e3)
+    for trial, measured in zip(trials, found, strict=True):
+        if measured.failure is not None:
+            raise MeasurementError(f"{trial.name} could not be measured: {measured.failure}")
+        p10, p50, p99 = (float(q) for q in np.quantile(measured.seconds, [0.1, 0.5, 0.99]) * 1e3)
         result.append(msgspec.structs.replace(trial, p10_ms=p10, p50_ms=p50, p99_ms=p99))
-        flags |= {flag.trouble: f"{flag.text}; {flag.remedy}" for flag in found.flags if flag.trouble != "unsettled"}
+        flags |= {flag.trouble: f"{flag.text}; {flag.remedy}" for flag in measured.flags if flag.trouble != "unsettled"}
     return result, [f"the latencies are in doubt: {text}" for text in flags.values()]
+
+
+def _engine(bench: Workbench, trial: Trial, stack: ExitStack) -> Runner:
+    """The trial as a live engine for the recipe's target, in a folder that goes with `stack`."""
+    folder = Path(stack.enter_context(TemporaryDirectory())) / "engine"
+    pipeline.build(bench.trip(trial.recipe)._replace(truth=None), bench.target, folder)  # no truth, no proof: `judge` has that
+    return engine.load(folder)
 
 
 def in_time(bench: Workbench, trial: Trial) -> bool:

@@ -48,11 +48,11 @@ class Workbench:
 
     def graph(self, recipe: Recipe) -> ir.Model:
         """The typed graph of a variation of the recipe, for the recipe's target."""
-        return pipeline.typed(self._trip(recipe), self.target)
+        return pipeline.typed(self.trip(recipe), self.target)
 
     def fp32(self) -> ir.Model:
         """The graph before any pass."""
-        return self._trip(vary(self.recipe, int8=False, keep=())).source.graph
+        return self.trip(vary(self.recipe, int8=False, keep=())).source.graph
 
     def trial(self, name: str, recipe: Recipe) -> Trial:
         """Evaluate one graph. Raises BudgetError once the limit is spent, which no caller in this room lets happen."""
@@ -83,7 +83,8 @@ class Workbench:
         """A batch of `count` calibration images, repeated where there are fewer."""
         return np.ascontiguousarray(self._few[np.arange(count) % len(self._few)])
 
-    def _trip(self, recipe: Recipe) -> Trip:
+    def trip(self, recipe: Recipe) -> Trip:
+        """How far a variation of the recipe has come before its target is chosen."""
         first = next(iter(self._trips.values()))
         if not recipe.precision.int8:
             return first._replace(recipe=recipe, graph=first.source.graph, ranges=None)
