@@ -21,6 +21,8 @@ from toolkit.graph.check import Agreement, check
 from toolkit.graph.edit import require_matches
 from toolkit.graph.equalize import equalize
 from toolkit.graph.fp16 import to_fp16
+from toolkit.graph.lint import lint
+from toolkit.graph.overflow import Overflow, fp16_overflow
 from toolkit.graph.qdq import Scheme, quantised_layers, quantize
 from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
@@ -34,6 +36,7 @@ from toolkit.types import Compiled, Float, Progress, Target, TensorSpec
 
 Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
 RANGES = "ranges.json"
+GRAPH = "graph.onnx"  # beside a compiled file that is not ONNX itself
 
 
 def quiet(stage: str) -> Progress:
@@ -125,6 +128,7 @@ def typed(trip: Trip, target: Target) -> ir.Model:
     recipe, graph = trip.recipe, trip.graph
     scheme, keep = scheme_of(target), recipe.precision.keep_fp32
     require_matches(graph, keep, "precision.keep_fp32")
+    keep = (*keep, *(node for tensor in foreseen(trip) for node in tensor.nodes))
     if trip.ranges is not None:
         narrow = recipe.precision.reduce_range
         narrow = scheme == "cpu" and not has_vnni() if narrow is None else narrow
@@ -137,6 +141,13 @@ def typed(trip: Trip, target: Target) -> ir.Model:
     return to_fp16(graph, keep) if recipe.precision.compute == "fp16" else graph
 
 
+def foreseen(trip: Trip) -> tuple[Overflow, ...]:
+    """The tensors that FP16 could not hold, as far as the ranges tell: what computes and reads them stays in FP32."""
+    if trip.ranges is None or trip.recipe.precision.compute != "fp16":
+        return ()
+    return fp16_overflow(trip.graph, trip.ranges.tensors)
+
+
 def build(trip: Trip, target: Target, folder: Path, stage: Stage = quiet) -> Manifest:
     """Type, compile and prove, then put the engine where `folder` is; whatever stood there stays until this one is whole.
 
@@ -147,7 +158,11 @@ def build(trip: Trip, target: Target, folder: Path, stage: Stage = quiet) -> Man
     with new_folder(folder) as draft:
         stage(f"compile {trip.recipe.name} for {target}")
         compiled = engine.backend(target).compile(graph, trip.recipe.build, target, draft)
+        findings = lint(graph, scheme_of(target), trip.recipe.precision.keep)
+        compiled = msgspec.structs.replace(compiled, notes=(*compiled.notes, *map(str, (*foreseen(trip), *findings))))
         verdict = prove(trip, graph, stage)
+        if compiled.hashes.get("onnx") is None:
+            write_atomically(draft / GRAPH, serialise(graph))
         if trip.ranges is not None:
             trip.ranges.write(draft / RANGES)
         manifest = describe(trip, target, graph, compiled, verdict)

@@ -173,6 +173,8 @@ class Recipe(Frozen, frozen=True):
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise ValueError("`name` becomes a folder: letters, digits, dot, dash and underscore only")
+        if self.reference.arch is not None and self.preprocess.layout != "NCHW":
+            raise ValueError("a PyTorch ResNet takes `layout` NCHW; NHWC is for an `onnx` reference that does")
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:

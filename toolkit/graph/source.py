@@ -39,12 +39,21 @@ def open_source(recipe: Recipe, *, progress: Progress | None = None) -> Source:
     return Source(reference_runner(model, recipe), export(model, recipe.preprocess))
 
 
-def _open_onnx(recipe: Recipe, path: Path) -> Source:
+def open_reference(recipe: Recipe, threads: int | None = None) -> Runner:
+    """Only the reference. Raises WeightsError, GraphError."""
+    if recipe.reference.onnx is not None:
+        return _open_onnx(recipe, Path(recipe.reference.onnx), threads).reference
+    from toolkit.reference import runner
+
+    return runner.open_reference(recipe, threads)
+
+
+def _open_onnx(recipe: Recipe, path: Path, threads: int | None = None) -> Source:
     """The file itself is the reference, run as it came: passes that went wrong would show."""
     from toolkit.graph.load import load
 
     graph = load(path, recipe.preprocess, recipe.reference.output)
-    live = onnxruntime.session(str(path), Target("cpu"), {"threads": onnxruntime.cores()})
+    live = onnxruntime.session(str(path), Target("cpu"), {"threads": threads or onnxruntime.cores()})
     name = recipe.reference.output or live.get_outputs()[0].name
     batch = live.get_inputs()[0].shape[0]
     manifest = Manifest(

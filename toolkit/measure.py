@@ -1,0 +1,118 @@
+"""Engines that were built, held against the reference they came from: accuracy, and a bench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+import onnx_ir as ir
+
+from toolkit.backends import onnxruntime
+from toolkit.bench.accuracy import accuracy, compare_accuracy
+from toolkit.bench.latency import Plan
+from toolkit.bench.measurement import Scenario
+from toolkit.bench.results import Results
+from toolkit.bench.run import QUICK, run_bench
+from toolkit.bench.verdict import Verdict
+from toolkit.engine import load
+from toolkit.errors import BackendError, DataError, DeviceError, EngineError
+from toolkit.graph.run import graph_runner
+from toolkit.graph.source import open_reference
+from toolkit.insight import explain
+from toolkit.manifest import Manifest, sha256
+from toolkit.pipeline import GRAPH, Stage, proof_images, quiet
+from toolkit.recipe import Recipe
+from toolkit.runtime.runner import Runner
+from toolkit.types import Classifier
+
+REFERENCE = "reference"
+
+
+def recipe_of(manifest: Manifest) -> Recipe:
+    """The recipe that an engine was built from. Raises EngineError."""
+    try:
+        return msgspec.convert(manifest.recipe, Recipe)
+    except msgspec.ValidationError as error:
+        raise EngineError(f"the manifest of {manifest.name} has no usable recipe: {error}", remedy="Build the engine again") from error
+
+
+def judge(engine: Path, against: Path | None = None, stage: Stage = quiet) -> tuple[Verdict, str]:
+    """The paired verdict on an engine against its reference, or another engine, and in what way it was come by: `measured`, or
+    `predicted` and why. Raises DataError where the recipe's `[accept]` names no data."""
+    manifest = Manifest.read(engine)
+    recipe = recipe_of(manifest)
+    images = proof_images(recipe)
+    if images is None:
+        raise DataError(f"the recipe of {manifest.name} names no images to judge it on", remedy="Set `accept.data` and build it again")
+    with answering(engine, manifest) as (runner, how):
+        ours = accuracy(runner, images, name=manifest.name, progress=stage(f"answers of {manifest.name}"))
+    if against is not None:
+        other = Manifest.read(against)
+        with answering(against, other) as (runner, _):
+            truth = accuracy(runner, images, name=other.name, progress=stage(f"answers of {other.name}"))
+    else:
+        with open_reference(recipe) as reference:
+            truth = accuracy(reference, images, name=REFERENCE, progress=stage("answers of the reference"))
+    accept = recipe.accept
+    name = Manifest.read(against).name if against is not None else "the reference"
+    classes = manifest.classes or images.classes
+    verdict = compare_accuracy(
+        truth, ours, images.labels, accept.max_top1_drop, accept.min_agreement, classes=classes, name=manifest.name, against=name
+    )
+    return verdict, how
+
+
+@contextmanager
+def answering(engine: Path, manifest: Manifest) -> Iterator[tuple[Classifier, str]]:
+    """The engine, live; where this machine cannot run it, the graph that it was compiled from, on ONNX Runtime's CPU."""
+    try:
+        runner = load(engine)
+    except (BackendError, DeviceError) as error:
+        graph = engine / GRAPH
+        if not graph.is_file() or sha256(graph) != manifest.hashes.get("onnx"):
+            raise
+        yield graph_runner(ir.load(graph)), f"predicted: {error.what}; ONNX Runtime ran the graph that the engine was compiled from"
+        return
+    with runner:
+        yield runner, "measured"
+
+
+def bench(
+    engines: Sequence[Path],
+    scenario: Scenario = "single-stream",
+    *,
+    batches: Sequence[int] = (1, 8),
+    quick: bool = False,
+    save: Callable[[Results], None] | None = None,
+    stage: Stage = quiet,
+) -> Results:
+    """Bench the engines in the same shuffled rounds as the reference of the first, with accuracy where it names images."""
+    manifests = [Manifest.read(path) for path in engines]
+    recipe = recipe_of(manifests[0])
+    images = proof_images(recipe)
+    threads = int(manifests[0].settings.get("threads", onnxruntime.cores()))
+    with ExitStack() as stack:
+        runners: dict[str, Runner] = {REFERENCE: stack.enter_context(open_reference(recipe, threads))}
+        folders: dict[str, Path] = {}
+        for path, manifest in zip(engines, manifests, strict=True):
+            name = manifest.name if manifest.name not in runners else f"{manifest.name} ({manifest.target})"
+            runners[name], folders[name] = stack.enter_context(load(path)), path
+        pictures = [images.picture(i) for i in range(min(8, images.count))] if images is not None else None
+        results = run_bench(
+            runners,
+            scenario,
+            batches=batches,
+            plan=QUICK if quick else Plan(),
+            images=images,
+            pictures=pictures,
+            reference=REFERENCE,
+            accept=recipe.accept,
+            save=save,
+            stage=stage,
+        )
+    results = explain(results, folders, progress=stage("peaks of this machine, time by layer"))
+    if save is not None:
+        save(results)
+    return results
