@@ -142,14 +142,28 @@ def bench(
     output: Annotated[Path, typer.Option("-o", "--output", help="raw samples and verdicts")] = Path("results.json"),
     batch: Annotated[list[int] | None, typer.Option(help="batch sizes; say it once for each")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="20 seconds: wider intervals")] = False,
+    seconds: Annotated[float | None, typer.Option(help="for all engines together; under load for each")] = None,
+    warmup: Annotated[float | None, typer.Option(help="seconds of warm-up, at most, each")] = None,
+    bound_ms: Annotated[float | None, typer.Option(help="server: p99 is held under this; absent: the recipe's max_p99_ms")] = None,
+    loadgen: Annotated[bool, typer.Option(help="offline and server: MLPerf LoadGen issues the queries")] = True,
 ) -> None:
     """Measure engines and their reference in shuffled rounds; what was measured is kept even when it is cut short."""
+    from toolkit.bench.run import plan_of
     from toolkit.measure import bench as measure
     from toolkit.progress import stages
     from toolkit.report.table import table
 
     with stages() as stage:
-        results = measure(engines, scenario, batches=batch or (1, 8), quick=quick, save=lambda r: r.write(output), stage=stage)
+        results = measure(
+            engines,
+            scenario,
+            batches=batch or (1, 8),
+            plan=plan_of(quick, seconds, warmup),
+            bound=None if bound_ms is None else bound_ms / 1000,
+            loadgen=loadgen,
+            save=lambda results: results.write(output),
+            stage=stage,
+        )
     out.print(table(results))
     out.print(f"raw samples: {output}. A page of it: toolkit report {output} -o report.html", highlight=False)
 

@@ -14,7 +14,7 @@ from toolkit.bench.accuracy import accuracy, compare_accuracy
 from toolkit.bench.latency import Plan
 from toolkit.bench.measurement import Scenario
 from toolkit.bench.results import Results
-from toolkit.bench.run import QUICK, run_bench
+from toolkit.bench.run import run_bench
 from toolkit.bench.verdict import Verdict
 from toolkit.engine import load
 from toolkit.errors import BackendError, DataError, DeviceError, EngineError
@@ -84,7 +84,9 @@ def bench(
     scenario: Scenario = "single-stream",
     *,
     batches: Sequence[int] = (1, 8),
-    quick: bool = False,
+    plan: Plan = Plan(),  # noqa: B008  frozen
+    bound: float | None = None,
+    loadgen: bool = True,
     save: Callable[[Results], None] | None = None,
     stage: Stage = quiet,
 ) -> Results:
@@ -104,7 +106,9 @@ def bench(
             runners,
             scenario,
             batches=batches,
-            plan=QUICK if quick else Plan(),
+            plan=plan,
+            bound=bound,
+            loadgen=loadgen,
             images=images,
             pictures=pictures,
             reference=REFERENCE,

@@ -19,13 +19,22 @@ from toolkit.bench.results import Results
 from toolkit.bench.scenarios import Load, run_offline, run_server
 from toolkit.bench.verdict import Verdict
 from toolkit.bench.yardstick import Yardstick
-from toolkit.errors import ToolkitError
+from toolkit.errors import MeasurementError, ToolkitError
 from toolkit.recipe import Accept
 from toolkit.runtime.runner import Runner
 from toolkit.types import Array, Float, Progress
 
 Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
 QUICK = Plan(seconds=20, warmup=3, least_blocks=8)
+
+
+def plan_of(quick: bool = False, seconds: float | None = None, warmup: float | None = None) -> Plan:
+    """The plan that a user asked for. Raises MeasurementError on no time at all."""
+    plan = QUICK if quick else Plan()
+    given = {name: value for name, value in (("seconds", seconds), ("warmup", warmup)) if value is not None}
+    if any(not value > 0 for value in given.values()):
+        raise MeasurementError(f"cannot measure for {seconds} s with {warmup} s of warm-up", remedy="Give more than 0 seconds")
+    return msgspec.structs.replace(plan, **given)
 
 
 def run_bench(
