@@ -30,6 +30,8 @@ from toolkit.bench.latency import Plan, cost_of_timing, measure_latency
 from toolkit.bench.run import entries_of
 from toolkit.bench.server import arrivals, open_loop
 from toolkit.manifest import write_atomically
+from toolkit.recipe import Recipe
+from toolkit.reference.runner import open_reference
 from toolkit.runtime.batcher import Batcher
 
 ENGINES = ("fashion-resnet18-fp32", "fashion-resnet18-int8", "fashion-resnet50-fp32")
@@ -88,8 +90,11 @@ def opened(seconds: float, load: float) -> list[tuple[str, float, float]]:
 def rounds(built: Path, seconds: float, repeats: int = 5) -> tuple[list[tuple[str, float, float]], Any]:
     """(engine, alone, in rounds): medians in seconds, and the raw medians of every repeat."""
     runners = {name: engine.load(built / name) for name in ENGINES}
+    manifest = runners[ENGINES[0]].manifest
+    recipe = msgspec.convert(manifest.recipe, Recipe)
+    runners["PyTorch"] = open_reference(recipe, int(manifest.settings["threads"]))  # a neighbour with threads of its own
     entries = entries_of(runners, (1,))
-    raw: dict[str, dict[str, list[float]]] = {name: {"alone": [], "in rounds": []} for name in ENGINES}
+    raw: dict[str, dict[str, list[float]]] = {name: {"alone": [], "in rounds": []} for name in runners}
     plan = Plan(seconds=seconds, precision=NEVER, warmup=1, most_blocks=10_000)
     for repeat in range(repeats):
         seeded = msgspec.structs.replace(plan, seed=repeat)
@@ -99,7 +104,7 @@ def rounds(built: Path, seconds: float, repeats: int = 5) -> tuple[list[tuple[st
         longer = msgspec.structs.replace(seeded, seconds=seconds * len(entries))
         for found in measure_latency(entries, longer):
             raw[found.engine]["in rounds"].append(float(np.median(found.seconds)))
-    medians = [(name, *(float(np.median(raw[name][how])) for how in ("alone", "in rounds"))) for name in ENGINES]
+    medians = [(name, *(float(np.median(raw[name][how])) for how in ("alone", "in rounds"))) for name in runners]
     return medians, raw
 
 
