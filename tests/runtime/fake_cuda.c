@@ -1,5 +1,6 @@
-/* A libcuda.so.1 with the few driver calls that runtime/cuda.py makes, over host memory: it lets the real cuda-bindings be
-   called here, so that every name, argument order and type is proven. Work runs at once, except while a stream captures. */
+/* A libcuda.so.1 with the few driver calls that runtime/cuda.py makes, over host memory: it lets the real cuda-bindings (and
+   PyCUDA) be called here, so that every name, argument order and type is proven. Work runs at once, except while a stream
+   captures. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,6 +91,20 @@ R cuGraphInstantiateWithFlags(Graph **x, Graph *g, unsigned long long f) { *x = 
 R cuGraphDestroy(Graph *g) { free(g); return OK; }
 R cuGraphLaunch(Graph *x, Stream *s) { for (Copy *c = x->first; c; c = c->next) memcpy(c->to, c->from, c->size); return OK; }
 R cuGraphExecDestroy(Graph *x) { free(x); return OK; }
+/* What PyCUDA asks for besides. */
+R cuDeviceComputeCapability(int *major, int *minor, int d) { *major = 8; *minor = 9; return OK; }
+R cuMemGetAddressRange_v2(uintptr_t *base, size_t *n, uintptr_t p) {
+    Block *b = find((void *)p);
+    if (!b || b->kind != 2) return INVALID_VALUE;
+    *base = (uintptr_t)b->at; *n = b->size;
+    return OK;
+}
+R cuCtxSynchronize(void) { return OK; }
+R cuCtxCreate_v4(void **c, void *p, unsigned f, int d) { *c = (void *)(intptr_t)(0x2000 + d); stack[depth++] = *c; return OK; }
+R cuCtxCreate_v2(void **c, unsigned f, int d) { return cuCtxCreate_v4(c, NULL, f, d); }
+R cuCtxDetach(void *c) { return depth-- > 0 ? OK : INVALID_CONTEXT; }
+R cuEventElapsedTime_v2(float *ms, Event *a, Event *b) { return cuEventElapsedTime(ms, a, b); }
+R cuGetErrorString(R e, const char **s) { *s = "an error"; return OK; }
 int fake_retained(void) { return retained; }
 int fake_blocks(void) { int n = 0; for (Block *b = blocks; b; b = b->next) n++; return n; }
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,13 @@ def run(driver, code, **environment):
 
 def test_cuda_bindings_keep_the_contract(driver):
     done = run(driver, "import contract; contract.main()")
+    assert done.stdout == "the contract holds\n", done.stderr
+
+
+def test_pycuda_keeps_the_contract(driver):
+    if find_spec("pycuda") is None:
+        pytest.skip("pycuda is not installed")
+    done = run(driver, "import contract; contract.main_pycuda()")
     assert done.stdout == "the contract holds\n", done.stderr
 
 

@@ -1,4 +1,4 @@
-"""PyCudaDevice: a GPU through PyCUDA, for apps that live in PyCUDA. Not measured on a GPU."""
+"""PyCudaDevice: a GPU through PyCUDA, for apps that live in PyCUDA."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class PyCudaDevice:
 
     def pin(self, size: int) -> int:
         with self._telling(f"page-lock {size / 2**20:.1f} MiB"):
-            array = self._cuda.pagelocked_empty((size,), "uint8")
+            array = self._cuda.pagelocked_empty((size,), "uint8", mem_flags=self._cuda.host_alloc_flags.PORTABLE)
         return self._keep(int(array.ctypes.data), array)
 
     def unpin(self, address: int) -> None:
