@@ -166,7 +166,7 @@ def test_an_interrupted_bench_hands_over_what_it_had() -> None:
 
 def test_the_device_clock_is_the_devices_own() -> None:
     time = Time()
-    entry = Entry("gpu", 1, time.work(lambda: 1.0), clock="device", device_ns=lambda: 250_000)
+    entry = Entry("gpu", 1, time.work(lambda: 1.0), clock="device", device_ns=lambda runs: [250_000] * runs)
     [found] = measure_latency([entry], PLAN, ticks=time)
     assert found.clock == "device"
     assert set(found.seconds.round(9)) == {0.00025}

@@ -85,18 +85,27 @@ def entries_of(
     images: LabelledImages | None = None,
     pictures: Sequence[Any] | None = None,
 ) -> list[Entry]:
-    """Every runner at every batch, arrays in and out; with `pictures` also end to end, preprocessing included."""
+    """Every runner at every batch, arrays in and out; on the device alone where the backend has a clock there; with
+    `pictures` also end to end, preprocessing included."""
     entries = []
     for batch in batches:
         for name, runner in runners.items():
             manifest = runner.manifest
             array = _inputs(runner, batch, images)
-            entries.append(Entry(name, batch, _bind(runner, array), manifest.precision, manifest.target))
+            entry = Entry(name, batch, _bind(runner, array), manifest.precision, manifest.target)
+            entries.append(entry)
+            clock = getattr(runner.executor, "time_on_device", None)
+            if clock is not None and batch <= (runner.executor.max_batch or batch):  # type: ignore[union-attr]
+                entries.append(entry._replace(clock="device", device_ns=_nanoseconds(clock, batch)))
             if pictures:
                 some = [pictures[i % len(pictures)] for i in range(batch)]
                 call = _bind(runner.classify, some)
                 entries.append(Entry(name, batch, call, manifest.precision, manifest.target, clock="end-to-end", logits=False))
     return entries
+
+
+def _nanoseconds(clock: Callable[[int, int], list[float]], batch: int) -> Callable[[int], list[int]]:
+    return lambda runs: [round(seconds * 1e9) for seconds in clock(batch, runs)]
 
 
 def _bind(call: Callable[[Any], Any], value: Any) -> Callable[[], Any]:
