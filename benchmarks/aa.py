@@ -85,7 +85,7 @@ def row(comparison: Comparison) -> list[list[Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--seconds", type=float, default=1.2)
     parser.add_argument("--built", type=Path, default=Path("engines/built"))
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/aa.json"))
     parser.add_argument("--one", type=Path)

@@ -85,8 +85,7 @@ def bench(
     *,
     batches: Sequence[int] = (1, 8),
     plan: Plan = Plan(),  # noqa: B008  frozen
-    bound: float | None = None,
-    loadgen: bool = True,
+    bound: float | None = None, loadgen: bool = True,
     save: Callable[[Results], None] | None = None,
     stage: Stage = quiet,
 ) -> Results:

@@ -102,8 +102,7 @@ def test_latency_accuracy_and_the_file(runners: dict[str, Runner], test_images: 
     assert {m.key for m in found.measurements} == {
         (name, batch, clock, "single-stream")
         for name in ("reference", "scaled")
-        for batch in (1, 4)
-        for clock in ("with-transfers", "end-to-end")
+        for batch, clock in ((1, "with-transfers"), (4, "with-transfers"), (1, "end-to-end"))
     }
     assert all(len(m.seconds) >= 6 and m.warmup_ns and m.blocks[0].yardstick_ns for m in found.measurements)
     [verdict] = found.verdicts

@@ -25,7 +25,7 @@ READINGS = 3  # of the yardstick between two turns
 class Plan(Frozen, frozen=True):
     """How long and how finely to measure. Times in seconds."""
 
-    seconds: float = 120.0  # for all engines together, warm-up not counted; up to twice that for the least blocks
+    seconds: float = 100.0  # for all engines together, without warm-up; a quarter more where the least blocks need it
     precision: float = 0.03  # stop an engine once its median's 95 % interval is this narrow, as a share
     least_blocks: int = 12
     most_blocks: int = 400
@@ -87,7 +87,7 @@ def _rounds(
     for done in range(plan.most_blocks):
         active = [lane for lane in lanes if lane.failure is None and not lane.settled]
         elapsed = (ticks() - begin) * 1e-9
-        over = elapsed > plan.seconds and (done >= plan.least_blocks or elapsed > 2 * plan.seconds)
+        over = elapsed > plan.seconds and (done >= plan.least_blocks or elapsed > 1.25 * plan.seconds)
         if not active or (over and done > 0):
             break
         _round([active[i] for i in rng.permutation(len(active))], yardstick, begin, ticks)

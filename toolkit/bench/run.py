@@ -47,7 +47,7 @@ def run_bench(
 ) -> Results:
     """Bench `runners` by name; `reference` names the one that the others' answers are held against.
 
-    `images` adds accuracy and verdicts; `pictures` adds the end-to-end clock at batch 1 and more. `bound` (seconds; absent:
+    `images` adds accuracy and verdicts; `pictures` adds the end-to-end clock at the smallest batch. `bound` (seconds; absent:
     the recipe's max_p99_ms) is for the server scenario. `save` gets the results so far, every few seconds and at the end:
     also when interrupted. An engine that fails is in `failures`, the others' numbers stand.
     """
@@ -86,7 +86,7 @@ def entries_of(
     pictures: Sequence[Any] | None = None,
 ) -> list[Entry]:
     """Every runner at every batch, arrays in and out; on the device alone where the backend has a clock there; with
-    `pictures` also end to end, preprocessing included."""
+    `pictures` also end to end, preprocessing included, at the smallest batch."""
     entries = []
     for batch in batches:
         for name, runner in runners.items():
@@ -97,7 +97,7 @@ def entries_of(
             clock = getattr(runner.executor, "time_on_device", None)
             if clock is not None and batch <= (runner.executor.max_batch or batch):  # type: ignore[union-attr]
                 entries.append(entry._replace(clock="device", device_ns=_nanoseconds(clock, batch)))
-            if pictures:
+            if pictures and batch == min(batches):
                 some = [pictures[i % len(pictures)] for i in range(batch)]
                 call = _bind(runner.classify, some)
                 entries.append(Entry(name, batch, call, manifest.precision, manifest.target, clock="end-to-end", logits=False))
