@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ from toolkit.types import Compiled, Float, Progress, Target, TensorSpec
 
 Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
 RANGES = "ranges.json"
+PEAK_IMAGES = 32
 GRAPH = "graph.onnx"  # beside a compiled file that is not ONNX itself
 
 
@@ -52,7 +54,7 @@ class Trip(NamedTuple):
     agreement: Agreement  # how well the two agree
     truth: Float | None  # the reference's logits on the images of `[accept]`; None without any, or without proof
     graph: ir.Model  # FP32, equalised where the recipe says so
-    ranges: Ranges | None  # where the recipe asks for INT8
+    ranges: Ranges | None  # what INT8 is scaled by, or FP16 could overflow on
 
 
 def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> tuple[str, Agreement]:
@@ -100,11 +102,12 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
         images = proof_images(recipe)
         agreement = check(source, images or calibration_images(recipe))
         truth = accuracy(source.reference, images, progress=stage("reference answers")) if images and proof else None
-    if not recipe.precision.int8:
-        return Trip(recipe, source, agreement, truth, source.graph, None)
-    images = calibration_images(recipe)
-    graph = equalize(source.graph, recipe.precision.equalize, images.batches(8))
-    return Trip(recipe, source, agreement, truth, graph, calibrate(recipe, graph, images, stage))
+    if recipe.precision.int8:
+        images = calibration_images(recipe)
+        graph = equalize(source.graph, recipe.precision.equalize, images.batches(8))
+        return Trip(recipe, source, agreement, truth, graph, calibrate(recipe, graph, images, stage))
+    ranges = peaks(recipe, source.graph) if recipe.precision.compute == "fp16" else None
+    return Trip(recipe, source, agreement, truth, source.graph, ranges)
 
 
 def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Stage = quiet) -> Ranges:
@@ -123,13 +126,20 @@ def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Stage = qu
     )
 
 
+def peaks(recipe: Recipe, graph: ir.Model) -> Ranges | None:
+    """The ranges of a few images, to foresee what overflows FP16; None where the recipe names no images of its own."""
+    images = proof_images(recipe)
+    return None if images is None else calibration.collect(graph, islice(images.batches(1), PEAK_IMAGES), watched(graph))
+
+
 def typed(trip: Trip, target: Target) -> ir.Model:
     """The final graph for `target`: quantised by its scheme, then FP16 around that. Raises GraphError, CalibrationError."""
     recipe, graph = trip.recipe, trip.graph
     scheme, keep = scheme_of(target), recipe.precision.keep_fp32
     require_matches(graph, keep, "precision.keep_fp32")
     keep = (*keep, *(node for tensor in foreseen(trip) for node in tensor.nodes))
-    if trip.ranges is not None:
+    if recipe.precision.int8:
+        assert trip.ranges is not None
         narrow = recipe.precision.reduce_range
         narrow = scheme == "cpu" and not has_vnni() if narrow is None else narrow
         room: Room = "pairs" if narrow else "full"
@@ -163,7 +173,7 @@ def build(trip: Trip, target: Target, folder: Path, stage: Stage = quiet) -> Man
         verdict = prove(trip, graph, stage)
         if compiled.hashes.get("onnx") is None:
             write_atomically(draft / GRAPH, serialise(graph))
-        if trip.ranges is not None:
+        if trip.ranges is not None and trip.recipe.precision.int8:
             trip.ranges.write(draft / RANGES)
         manifest = describe(trip, target, graph, compiled, verdict)
         manifest = msgspec.structs.replace(manifest, hashes={**manifest.hashes, "file": sha256(draft / compiled.file)})
@@ -188,7 +198,7 @@ def describe(trip: Trip, target: Target, graph: ir.Model, compiled: Compiled, ve
     """The engine's manifest."""
     recipe, source = trip.recipe, trip.source
     hashes = {"weights": source.reference.manifest.hashes["weights"], "onnx": sha256_bytes(serialise(graph))}
-    if trip.ranges is not None:
+    if trip.ranges is not None and recipe.precision.int8:
         hashes |= {"calibration": trip.ranges.origin.images, "ranges": sha256_bytes(trip.ranges.encode())}
     return Manifest(
         name=recipe.name,
@@ -212,7 +222,7 @@ def describe(trip: Trip, target: Target, graph: ir.Model, compiled: Compiled, ve
 def precision_of(trip: Trip) -> str:
     """In the manifest's words: fp32, fp16, int8 or int8+fp16."""
     compute = trip.recipe.precision.compute
-    if trip.ranges is None:
+    if not trip.recipe.precision.int8:
         return compute
     return "int8+fp16" if compute == "fp16" else "int8"
 

@@ -19,6 +19,7 @@ from toolkit.graph.edit import (
     finish,
     initializer,
     make,
+    matches,
     output_axis,
     require_matches,
     weight_of,
@@ -64,7 +65,7 @@ def quantize(
         scale, zero = activation_scale(low, high, symmetric)
         _insert_pair(model.graph, edge, scale, zero)
     for node in list(model.graph):
-        if weight_of(node) is not None and _reads_quantised(node):
+        if weight_of(node) is not None and _reads_quantised(node) and not matches(node.name, precision.keep):
             _quantise_weight(node, precision.weights, room)
             if scheme == "cpu" and node.op_type == "Gemm":
                 _split_bias(node)

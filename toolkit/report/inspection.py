@@ -1,0 +1,93 @@
+"""Inspection: an engine's card, its findings and its ranges, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log1p
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from toolkit.calibration.ranges import Ranges, TensorRange
+from toolkit.graph.lint import Finding
+from toolkit.manifest import Manifest
+from toolkit.types import Frozen
+
+PER_CHARACTER = 2  # of the 64 bars that ranges hold
+LEVELS = " ▁▂▃▄▅▆▇█"
+MARKS = {"minmax": "m", "entropy": "e", "mse": "s", "percentile-99.9": "1", "percentile-99.99": "2", "percentile-99.999": "3"}
+LEGEND = "bars: how many magnitudes, logarithmic, from 0 to the maximum; below them where each method cuts: " + ", ".join(
+    f"{mark} {name}" for name, mark in MARKS.items()
+)
+
+
+class Inspection(Frozen, frozen=True):
+    """All that an engine's folder tells without running it. `layers` are (operator, how many) of the compiled graph."""
+
+    manifest: Manifest
+    layers: dict[str, int]
+    findings: tuple[Finding, ...]
+    ranges: Ranges | None = None
+
+
+def inspection(found: Inspection) -> RenderableType:
+    """The card, the layers, the findings, and a histogram a tensor with every method's threshold."""
+    parts: list[RenderableType] = [_card(found.manifest), Text(f"graph: {', '.join(f'{n} {op}' for op, n in found.layers.items())}")]
+    parts.append(_findings(found.findings))
+    if found.ranges is not None:
+        parts += [_histograms(found.ranges), Text(LEGEND, style="dim")]
+    return Group(*parts)
+
+
+def _card(manifest: Manifest) -> Table:
+    table = Table(show_header=False, box=None, title=manifest.name, title_justify="left", title_style="bold")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("target", f"{manifest.target}: {manifest.device}")
+    table.add_row("precision", manifest.precision)
+    for kind, specs in (("input", manifest.inputs), ("output", manifest.outputs)):
+        for spec in specs:
+            table.add_row(kind, f"{spec.name} {spec.dtype} [{', '.join(map(str, spec.shape))}]")
+    table.add_row("profiles", ", ".join(f"{p.min}..{p.max}, best at {p.opt}" for p in manifest.profiles))
+    table.add_row("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
+    table.add_row("settings", ", ".join(f"{name} = {value}" for name, value in manifest.settings.items()))
+    for name, value in manifest.hashes.items():
+        table.add_row(f"sha256 {name}", value)
+    for note in manifest.notes:
+        table.add_row("note", note)
+    return table
+
+
+def _findings(findings: Sequence[Finding]) -> RenderableType:
+    if not findings:
+        return Text("placement: nothing to mend", style="green")
+    table = Table("rule", "node", "what", "fix", title="placement", title_justify="left")
+    for finding in findings:
+        table.add_row(finding.rule, finding.node, finding.what, finding.fix)
+    return table
+
+
+def _histograms(ranges: Ranges) -> Table:
+    table = Table("tensor", "min", "max", title=f"ranges over {ranges.images} images", title_justify="left")
+    table.add_column("magnitudes", no_wrap=True)
+    for name, tensor in ranges.tensors.items():
+        table.add_row(name, f"{tensor.min:.4g}", f"{tensor.max:.4g}", Text(f"{bars(tensor)}\n{cuts(tensor)}"))
+    return table
+
+
+def bars(tensor: TensorRange) -> str:
+    """A character a bar, its height the logarithm of the count."""
+    counts = [sum(tensor.bars[i : i + PER_CHARACTER]) for i in range(0, len(tensor.bars), PER_CHARACTER)]
+    most = log1p(max(counts, default=0))
+    return "".join(LEVELS[0 if n == 0 else max(1, round(log1p(n) / most * (len(LEVELS) - 1)))] for n in counts)
+
+
+def cuts(tensor: TensorRange) -> str:
+    """A line as long as the bars, with each method's mark under the bar that holds its threshold."""
+    line = [" "] * (len(tensor.bars) // PER_CHARACTER)
+    peak = max(-tensor.min, tensor.max)
+    for name, mark in MARKS.items():
+        if line and peak > 0 and name in tensor.thresholds:
+            line[min(int(tensor.thresholds[name] / peak * len(line)), len(line) - 1)] = mark
+    return "".join(line)
