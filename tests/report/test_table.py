@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 
+import msgspec
 from rich.console import Console
 
 from toolkit.bench.results import Results
 from toolkit.report.summary import rows
 from toolkit.report.table import COLUMNS, cells_of, markdown, table
+
+HOSTILE = "int8 <script>alert('x')</script> & \"quoted\""
 
 
 def printed(results: Results, width: int) -> str:
@@ -18,10 +21,27 @@ def printed(results: Results, width: int) -> str:
 
 
 def test_the_terminal_shows_every_engine_and_explains_its_columns(results: Results):
-    text = printed(results, 160)
+    text = " ".join(printed(results, 160).split())
     assert all(row.name in text for row in rows(results))
     assert "half of the calls were faster" in text
     assert "with-transfers" in text
+
+
+def test_eighty_columns_hold_the_names_that_recipes_have(results: Results):
+    def renamed(name: str) -> str:
+        return name.replace(HOSTILE, "fashion-resnet18-int8")
+
+    plain = msgspec.structs.replace(
+        results,
+        measurements=tuple(msgspec.structs.replace(m, engine=renamed(m.engine)) for m in results.measurements),
+        verdicts=tuple(msgspec.structs.replace(v, engine=renamed(v.engine)) for v in results.verdicts),
+        answers=(),
+        failures={},
+    )
+    text = printed(plain, 80)
+    assert "fashion-resnet18-int8" in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_names_are_not_read_as_markup(results: Results):

@@ -57,6 +57,7 @@ def pareto(summary: Sequence[Row]) -> Content:
     points = [(row, _height(row, labelled)) for row in summary]
     drawn = [(row, row.p50, height) for row, height in points if row.p50 is not None and height is not None]
     best = _front([(p50, height[0]) for _, p50, height in drawn])
+    wide = len(drawn) > 1 and max(p50 for _, p50, _ in drawn) > 8 * min(p50 for _, p50, _ in drawn)
     series = [
         Series(name=row.name, x=(p50,), y=(y,), style=row.style, mark="points", low=(low,), high=(high,), labels=(row.name,))
         for row, p50, (y, low, high) in drawn
@@ -66,7 +67,7 @@ def pareto(summary: Sequence[Row]) -> Content:
         "Accuracy against speed",
         "Up is more accurate, left is faster. A bar, where drawn, is the 95 % interval of the difference from the reference.",
         series,
-        Axis(label="p50, milliseconds a call", low=0 if drawn else None),
+        Axis(label="p50, milliseconds a call" + (", logarithmic" if wide else ""), log=wide, low=None if wide else 0),
         Axis(label=what),
         front,
     )
@@ -156,6 +157,8 @@ def roofline(results: Results, summary: Sequence[Row]) -> Content:
     rows_ = [r for name in names for r in points[name]]
     body = [[r.engine, str(r.batch), label(r.rate), f"{label(r.roof)} ({r.kind})", f"{r.share:.0%}"] for r in rows_]
     note = f"Peaks with {peaks.threads} threads: {peaks.how}."
+    if any(r.share > 1.05 for r in rows_):
+        note += " A share above 100 % says that the machine was busy while its peaks were measured: bench again when it is idle."
     return [drawing, grid(head, body, styles=[style[r.engine] for r in rows_], note=note)]
 
 

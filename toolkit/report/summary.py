@@ -146,4 +146,4 @@ def headline(summary: Iterable[Row], base: str | None) -> list[str]:
 
 def times(ratio: float | None) -> str:
     """2.1345 -> '2.13x'."""
-    return "" if ratio is None else f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.1f}x"
+    return "" if ratio is None else f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.1f}x" if ratio < 100 else f"{ratio:.0f}x"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -9,21 +10,26 @@ from toolkit.bench.measurement import CLOCKS
 from toolkit.bench.results import Results
 from toolkit.report.summary import Row, baseline, headline, rows, times
 
-COLUMNS = ("engine", "precision", "p50 ms", "p99 ms", "speed", "images/s", "top-1", "agrees", "verdict")
+COLUMNS = ("engine", "precision", "p50 ms", "p99 ms", "speed", "img/s", "top-1", "agrees", "verdict")
 WORDS = ("engine", "precision", "verdict")  # columns of text, set left
 
 
 def table(results: Results) -> Table:
-    """A rich table: a line an engine, the reference first; what the columns mean stands under it."""
+    """A rich table of 80 columns or more: a line an engine; what the columns mean stands under it.
+
+    The precision is left out for want of room: an engine's name tells it, and the page shows it.
+    """
     summary = rows(results)
-    drawn = Table(title=title(results, summary), caption=note(results, summary), caption_justify="left", title_justify="left")
+    texts = {"caption": note(results, summary), "title": title(results, summary)}
+    drawn = Table(**texts, caption_justify="left", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in COLUMNS:
-        left = column in WORDS
-        drawn.add_column(column, justify="left" if left else "right", no_wrap=not left)
+        if column != "precision":
+            left = column in WORDS
+            drawn.add_column(column, justify="left" if left else "right", no_wrap=not left, overflow="fold")
     for row in summary:
-        *cells, verdict = cells_of(row)
+        name, _, *figures, verdict = cells_of(row)
         style = "" if row.verdict is None else "green" if row.verdict.accepted else "bold red"
-        drawn.add_row(*map(Text, cells), Text(verdict, style=style))
+        drawn.add_row(Text(name), *map(Text, figures), Text(verdict, style=style))
     return drawn
 
 
