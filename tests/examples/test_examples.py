@@ -81,7 +81,7 @@ def test_pycuda(engine):
         assert done.stderr.startswith("PyCUDA is not here"), done.stderr
 
 
-@pytest.mark.parametrize("name", ["classify.py", "threads.py", "torch_tensors.py"])
+@pytest.mark.parametrize("name", ["classify.py", "threads.py"])
 def test_an_engine_that_is_not_there_is_one_line(name, tmp_path):
     done = run(name, tmp_path / "none")
     assert done.returncode == 1
