@@ -140,7 +140,7 @@ def bench(
     engines: Annotated[list[Path], typer.Argument(help="folders of engines of one reference")],
     scenario: Annotated[Scenario, typer.Option(help="one caller, throughput, or Poisson arrivals")] = "single-stream",
     output: Annotated[Path, typer.Option("-o", "--output", help="raw samples and verdicts")] = Path("results.json"),
-    batch: Annotated[list[int] | None, typer.Option(help="batch sizes; say it once for each")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="batch sizes; say it once for each")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="20 seconds: wider intervals")] = False,
     seconds: Annotated[float | None, typer.Option(help="for all engines together; under load for each")] = None,
     warmup: Annotated[float | None, typer.Option(help="seconds of warm-up, at most, each")] = None,

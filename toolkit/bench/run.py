@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,8 +33,9 @@ def plan_of(quick: bool = False, seconds: float | None = None, warmup: float | N
     """The plan that a user asked for. Raises MeasurementError on no time at all."""
     plan = QUICK if quick else Plan()
     given = {name: value for name, value in (("seconds", seconds), ("warmup", warmup)) if value is not None}
-    if any(not value > 0 for value in given.values()):
-        raise MeasurementError(f"cannot measure for {seconds} s with {warmup} s of warm-up", remedy="Give more than 0 seconds")
+    for name, value in given.items():
+        if not 0 < value < math.inf:
+            raise MeasurementError(f"--{name} {value:g} is no time to measure in", remedy="Give more than 0 seconds")
     return msgspec.structs.replace(plan, **given)
 
 
