@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -157,17 +156,13 @@ def entries_of(subject: Subject, batches: Sequence[int], images: np.ndarray) -> 
         batch = images[:count]
         found.append(Entry(subject.name, count, lambda b=batch: subject.run(b), **about))
         if subject.device_ns is not None:
-            clock = partial(_each, subject.device_ns(count))
+            clock = subject.device_ns(count)
             found.append(Entry(subject.name, count, lambda: None, clock="device", device_ns=clock, logits=False, **about))
         if subject.runner is not None and count <= 8:
             pictures = [np.full((256, 256, 3), i, np.uint8) for i in range(count)]
             call = lambda p=pictures: subject.runner.classify(p)  # noqa: E731
             found.append(Entry(subject.name, count, call, clock="end-to-end", logits=False, **about))
     return found
-
-
-def _each(once: Callable[[], int], runs: int) -> list[int]:
-    return [once() for _ in range(runs)]
 
 
 def latency(run: Run, batches: Sequence[int], seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,17 +21,16 @@ from toolkit.runtime.tensorrt import TensorRTExecutor
 from toolkit.types import Array, Float, TensorSpec
 
 RECORDINGS = Path(__file__).resolve().parent.parent / "tests" / "tensorrt_api"
-AHEAD = 20  # device timings that are taken at once and handed out one by one
 
 
 class Subject(NamedTuple):
-    """`run` takes a host array; `device_ns` gives, for a batch, a callable that returns the device's own nanoseconds."""
+    """`run` takes a host array; `device_ns` gives, for a batch, what returns the device's own nanoseconds of so many runs."""
 
     name: str
     precision: str
     target: str
     run: Callable[[Array], Float]
-    device_ns: Callable[[int], Callable[[], int]] | None
+    device_ns: Callable[[int], Callable[[int], list[int]]] | None
     close: Callable[[], None]
     runner: Runner | None = None
     folder: Path | None = None
@@ -38,18 +38,6 @@ class Subject(NamedTuple):
 
     def batches_of(self, batches: Sequence[int]) -> list[int]:
         return [count for count in batches if self.only is None or count in self.only]
-
-
-class DeviceClock:
-    """Hands out the timings of an executor's `time_on_device` one by one."""
-
-    def __init__(self, executor: Any, batch: int) -> None:
-        self._executor, self._batch, self._left = executor, batch, []
-
-    def __call__(self) -> int:
-        if not self._left:
-            self._left = [round(seconds * 1e9) for seconds in self._executor.time_on_device(self._batch, AHEAD)]
-        return int(self._left.pop())
 
 
 def engine(folder: Path) -> Subject:
@@ -60,9 +48,13 @@ def engine(folder: Path) -> Subject:
 
 def of_runner(runner: Runner, folder: Path | None = None) -> Subject:
     executor, made = runner.executor, runner.manifest
-    clock = (lambda batch: DeviceClock(executor, batch)) if hasattr(executor, "time_on_device") else None
+    clock = partial(_device_ns, executor) if hasattr(executor, "time_on_device") else None
     name = made.name if folder is None else folder.name
     return Subject(name, made.precision, made.target, runner, clock, runner.close, runner, folder)
+
+
+def _device_ns(executor: Any, batch: int) -> Callable[[int], list[int]]:
+    return lambda runs: [round(seconds * 1e9) for seconds in executor.time_on_device(batch, runs)]
 
 
 def torch_subjects(model: torch.nn.Module, device: str, compile_too: bool = True) -> list[Subject]:
@@ -97,7 +89,7 @@ def _torch(name: str, precision: str, model: Any, device: str) -> Subject:
             logits: Float = model(prepare(batch)).float().cpu().numpy()
         return logits
 
-    def device_ns(count: int) -> Callable[[], int]:
+    def device_ns(count: int) -> Callable[[int], list[int]]:
         first = next(iter(model.parameters()))
         images = torch.zeros((count, 3, 224, 224), device=first.device, dtype=dtype).to(memory_format=layout)
 
@@ -110,7 +102,7 @@ def _torch(name: str, precision: str, model: Any, device: str) -> Subject:
             torch.cuda.synchronize()
             return round(start.elapsed_time(end) * 1e6)
 
-        return once
+        return lambda runs: [once() for _ in range(runs)]
 
     return Subject(name, precision, "pytorch", run, device_ns if device == "cuda" else None, lambda: None)
 
