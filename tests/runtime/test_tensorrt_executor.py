@@ -272,6 +272,8 @@ def test_time_on_the_device(play, images, package, major):
     assert calls == [4] * 6  # one to settle
     assert len(seconds) == 5
     assert all(0 < second < 1 for second in seconds)
+    executor.time_on_device(4, runs=2)
+    assert calls == [4] * 8  # settled already
     with pytest.raises(InputError, match="at most 8"):
         executor.time_on_device(9, runs=1)
     close_to(executor.run(images[:4]), images[:4])
