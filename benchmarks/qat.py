@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -71,7 +72,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="ResNet-18, 10 steps, 500 test images: does it run?")
     parser.add_argument("-o", "--out", type=Path, default=ROOT / "results" / "qat.json")
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     if arguments.quick:
         arguments.models, arguments.bits, arguments.steps, arguments.images = MODELS[0], "4", 10, 500
     with stages() as stage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,15 @@ from toolkit.reference.weights import load_reference
 from toolkit.types import Float, Progress
 
 RECIPE = Path(__file__).parents[2] / "engines" / "fashion-resnet18-int8.toml"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """On so small a network, threads that wait for each other on shared cores cost twenty times the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

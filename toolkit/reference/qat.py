@@ -1,6 +1,6 @@
 """Quantisation-aware fine-tuning, the last resort where no calibration keeps the accuracy.
 
-    python -m toolkit.reference.qat RECIPE -o OUT_DIR [--steps 200] [--weight-bits 8] [--seed 0]
+    python -m toolkit.reference.qat RECIPE -o OUT_DIR [--steps 200] [--weight-bits 8] [--seed 0] [--threads 1]
 
 Weights and ranges learn to give the FP32 reference's answers (distillation: no labels are needed) through the same Q/DQ points
 that the recipe's target gets, on the recipe's calibration images. It writes into OUT_DIR:
@@ -196,7 +196,9 @@ def main() -> None:
     parser.add_argument("--weight-bits", type=int, default=8, choices=range(2, 9))
     parser.add_argument("--images", type=int, default=2048, help="at most so many of the calibration images")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="more help where the network is large and the cores are free")
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     try:
         with stages() as stage:
             tuned = run(
