@@ -60,7 +60,7 @@ def examine() -> tuple[Row, ...]:
     """Look at Python, the libraries, the GPUs and then at every target. Nothing is built, and no engine is loaded."""
     here = look()
     system = f"{platform.system()} {platform.machine()}, Python {sys.version.split()[0]}, {onnxruntime.cores()} cores"
-    vnni = "VNNI: INT8 sums in 32 bits" if onnxruntime.has_vnni() else "no VNNI: INT8 weights are kept from saturating 16-bit sums"
+    vnni = "VNNI: INT8 sums in 32 bits" if onnxruntime.has_vnni() else "no VNNI: INT8 weights spare 16-bit sums"
     machine = [
         Row(topic="machine", name="toolkit", found=f"{toolkit.__version__} on {system}"),
         Row(topic="machine", name="CPU", found=vnni),

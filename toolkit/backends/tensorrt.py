@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.backends import tensorrt_library as libraries
-from toolkit.backends.tensorrt_layers import describe_int8, layers_of, rows_of
-from toolkit.backends.tensorrt_library import Library, Message
-from toolkit.backends.tensorrt_options import configure, refuse_options, settings_of
-from toolkit.backends.tensorrt_parse import parse
-from toolkit.errors import EngineError, GraphError
+from toolkit.backends.tensorrt_apart import build_apart
+from toolkit.backends.tensorrt_build import build_plan
+from toolkit.backends.tensorrt_layers import describe_int8, inspect
+from toolkit.backends.tensorrt_library import Library
+from toolkit.backends.tensorrt_options import refuse_options, settings_of
+from toolkit.errors import EngineError
 from toolkit.manifest import Manifest, cache_folder, sha256, sha256_bytes, write_atomically
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Build
@@ -43,12 +44,13 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     library = libraries.load(target.kind)
     refuse_options(library, build)
     data = serialise(graph)
-    with _gpu(library) as device, libraries.log_of(library.trt).listen() as heard:
-        plan, cache = _build(library, data, build, target, device, heard)
-        report = layers_of(library, plan, device, heard)
-    write_atomically(folder / PLAN, plan)
-    write_atomically(folder / LAYERS, json.dumps(report, indent=1).encode() + b"\n")
-    hashes = {} if cache is None else {"timing_cache": sha256(cache)}
+    with _gpu(library) as device:
+        built = build_plan(library, data, build, target, device) if device else build_apart(library, data, build, target)
+        report = inspect(library, built.plan) if device else None
+    write_atomically(folder / PLAN, built.plan)
+    source = {"library": f"{library.name} {library.version}", "source": "inspector" if report else "build log"}
+    write_atomically(folder / LAYERS, json.dumps(source | {"layers": report or built.layers}, indent=1).encode() + b"\n")
+    hashes = {} if built.timing_cache is None else {"timing_cache": sha256(Path(built.timing_cache))}
     if build.strip_weights:
         write_atomically(folder / WEIGHTS, data)
         hashes["stripped_weights"] = sha256_bytes(data)
@@ -60,7 +62,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
         versions={library.package: library.version},
         settings=settings_of(build, sm),
         hashes=hashes,
-        notes=(*libraries.warnings_of(heard), *describe_int8(graph, rows_of(heard))),
+        notes=(*built.notes, *describe_int8(graph, built.layers)),
     )
 
 
@@ -97,54 +99,6 @@ def _gpu(library: Library) -> Iterator[Device | None]:
         return
     with closing(best()) as device, current(device):
         yield device
-
-
-def _build(
-    library: Library, data: bytes, build: Build, target: Target, device: Device | None, heard: list[Message]
-) -> tuple[bytes, Path | None]:
-    """The serialised engine, and the file of its timing cache where there is one."""
-    trt, handle = library.trt, libraries.log_of(library.trt).handle
-    builder = trt.Builder(handle)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parse(library, network, data, handle)
-    config = builder.create_builder_config()
-    configure(library, config, build, target)
-    for batches in build.profiles:
-        profile = builder.create_optimization_profile()
-        for index in range(network.num_inputs):
-            tensor = network.get_input(index)
-            profile.set_shape(tensor.name, *_shapes(tensor.name, tuple(tensor.shape), batches))
-        if config.add_optimization_profile(profile) < 0:
-            raise libraries.explain(library, f"the profile {list(batches)} cannot be added", heard)
-    cache = _timing_cache(library, config, device) if build.timing_cache and device is not None else None
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise libraries.explain(library, f"the engine for {target} cannot be built", heard)
-    if cache is not None:
-        write_atomically(cache, bytes(memoryview(config.get_timing_cache().serialize())))
-    return bytes(memoryview(plan)), cache
-
-
-def _shapes(name: str, shape: tuple[int, ...], batches: tuple[int, int, int]) -> list[tuple[int, ...]]:
-    """The input's shape at each of the three batches. Raises GraphError for a shape that the batches do not fit."""
-    batch, *image = shape
-    if -1 in image:
-        what = f"input '{name}' has an open size besides the batch: {list(shape)}"
-        raise GraphError(what, remedy="Fix height and width: `preprocess.size`")
-    if batch != -1 and any(size != batch for size in batches):
-        remedy = f"Set `build.batch` to [{batch}, {batch}, {batch}], or export it with an open batch"
-        raise GraphError(f"input '{name}' has a fixed batch of {batch}", remedy=remedy)
-    return [(size, *image) for size in batches]
-
-
-def _timing_cache(library: Library, config: Any, device: Device) -> Path:
-    """Give the builder what earlier builds measured on this kind of GPU with this version. Returns where it is kept."""
-    file = cache_folder() / "timing" / f"{device.name.replace(' ', '-')}-sm{device.sm}-{library.version}.bin"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    cache = config.create_timing_cache(file.read_bytes() if file.is_file() else b"")
-    if not config.set_timing_cache(cache, False):
-        raise EngineError(f"{library.name} refuses the timing cache {file}", remedy=f"Delete {file}")
-    return file
 
 
 def _weights(folder: Path, manifest: Manifest) -> bytes:

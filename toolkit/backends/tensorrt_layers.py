@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.backends.tensorrt_library import Library, Message, log_of
-from toolkit.runtime.device import Device
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,27 +20,23 @@ NOISE = ("signal", "wait", "shape_call")  # order between streams, no work
 POINTWISE = "kgen"  # a kernel that TensorRT-RTX generates for what it does not fuse into a convolution
 
 
-def layers_of(library: Library, plan: bytes, device: Device | None, heard: Sequence[Message]) -> dict[str, Any]:
-    """`library`, `source` (`build log` or `inspector`) and `layers`.
-
-    Of a log, a layer is `name`, `type`, the dtypes of `inputs` and `outputs`, and the ONNX `nodes` in it; of the inspector it is
-    the inspector's own object.
-    """
-    report = {"library": f"{library.name} {library.version}", "source": "build log", "layers": rows_of(heard)}
-    if device is None:
-        return report
+def inspect(library: Library, plan: bytes) -> list[dict[str, Any]] | None:
+    """The inspector's objects, a layer each, on the current GPU; None for a plan that it cannot read, such as a stripped one."""
     trt = library.trt
     runtime = trt.Runtime(log_of(trt).handle)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        return report  # such as a plan without weights; the log's lines stand
+        return None
     inspector = engine.create_engine_inspector()
-    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    return report | {"source": "inspector", "layers": json.loads(text)["Layers"]}
+    found: list[dict[str, Any]] = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))["Layers"]
+    return found
 
 
 def rows_of(heard: Sequence[Message]) -> list[dict[str, Any]]:
-    """The layers that a detailed build log lists, without those that only order streams."""
+    """The layers that a detailed build log lists, without those that only order streams.
+
+    Each is `name`, `type`, the dtypes of `inputs` and `outputs`, and the ONNX `nodes` in it.
+    """
     rows = [match for message in heard for match in ROW.findall(message.text)]
     return [
         {"name": name, "type": kind, "inputs": _dtypes(inputs), "outputs": _dtypes(outputs), "nodes": _nodes(metadata)}

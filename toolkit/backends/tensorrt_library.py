@@ -170,8 +170,8 @@ def explain(library: Library, what: str, heard: list[Message]) -> BackendError |
     if re.search(r"out of ?memory|OutOfMemory|cudaError ?2\b|MEM_ALLOC_FAILED", said, re.IGNORECASE):
         remedy = "Lower `build.batch` or `build.workspace_mib`, or free GPU memory"
         return DeviceError(f"{what}: the GPU is out of memory", remedy=remedy)
-    remedy = 'Set `compute = "fp16"`, or build for a newer GPU' if "for Turing" in said else None
-    return BackendError(f"{what}: {library.name} {library.version} says: {errors_of(heard) or 'nothing'}", remedy=remedy)
+    advice = 'Set `compute = "fp16"`, or build for a newer GPU' if "for Turing" in said else None
+    return BackendError(f"{what}: {library.name} {library.version} says: {errors_of(heard) or 'nothing'}", remedy=advice)
 
 
 def no_driver(library: Library, what: str) -> DeviceError:

@@ -1,0 +1,68 @@
+"""A build in a process of its own: the same input gives the same bytes, and a crash costs an error and not the process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+import toolkit
+from toolkit import errors
+from toolkit.backends.tensorrt_build import Built
+from toolkit.backends.tensorrt_library import Library
+from toolkit.errors import BackendError
+from toolkit.recipe import Build
+from toolkit.types import Frozen, Target
+
+CHILD = "toolkit.backends.tensorrt_child"
+
+
+class Request(Frozen, frozen=True):
+    """What the child is to build."""
+
+    data: bytes
+    build: Build
+    target: Target
+
+
+class Refusal(Frozen, frozen=True):
+    """A ToolkitError on its way to the parent."""
+
+    kind: str
+    what: str
+    remedy: str | None
+
+
+class Answer(Frozen, frozen=True):
+    """Just one of the two is set."""
+
+    built: Built | None = None
+    refusal: Refusal | None = None
+
+
+def build_apart(library: Library, data: bytes, build: Build, target: Target) -> Built:
+    """As `build_plan`, in a child process. Raises what it raises, and BackendError where the child dies."""
+    with tempfile.TemporaryDirectory(prefix="resnet-deploy-") as folder:
+        question, reply = Path(folder, "request"), Path(folder, "answer")
+        question.write_bytes(msgspec.msgpack.encode(Request(data=data, build=build, target=target)))
+        command = [sys.executable, "-m", CHILD, str(question), str(reply)]
+        done = subprocess.run(command, env=_environment(), capture_output=True, check=False)
+        if not reply.is_file():
+            said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it left no word"]
+            what = f"{library.name} {library.version} died while it built for {target} (exit {done.returncode}): {said[0]}"
+            raise BackendError(what, remedy="Build again; if it dies again, report the recipe")
+        answer = msgspec.msgpack.decode(reply.read_bytes(), type=Answer)
+    if answer.refusal is not None:
+        raise getattr(errors, answer.refusal.kind)(answer.refusal.what, remedy=answer.refusal.remedy)
+    assert answer.built is not None
+    return answer.built
+
+
+def _environment() -> dict[str, str]:
+    """The child finds this very toolkit, wherever it lies, and lays out its memory like every child before it."""
+    path = [str(Path(toolkit.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONHASHSEED": "0"}

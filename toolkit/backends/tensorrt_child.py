@@ -1,0 +1,71 @@
+"""The child process of `tensorrt_apart`: python -m toolkit.backends.tensorrt_child REQUEST ANSWER.
+
+TensorRT-RTX orders what it generates for a dynamic batch by memory addresses: in one process, or under address-space
+randomisation, the same graph gives another plan each time (equal in what it computes). So each build has a fresh process without
+randomisation, and a fresh thread, whose memory starts empty at a fixed place.
+"""
+
+from __future__ import annotations  # and little else before the process is started again: it would be imported twice
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit.backends.tensorrt_apart import Answer, Request
+
+ADDR_NO_RANDOMIZE = 0x0040000  # <sys/personality.h>
+QUERY = 0xFFFFFFFF
+UNFIXED = "memory addresses could not be fixed here, so another build may differ in its bytes, not in what it computes"
+
+
+def fix_addresses() -> bool:
+    """Start this process again without address randomisation. False where the system has no such thing, or forbids it."""
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    libc: Any = ctypes.CDLL(None)
+    now = libc.personality(QUERY)
+    if now & ADDR_NO_RANDOMIZE:
+        return True
+    if libc.personality(now | ADDR_NO_RANDOMIZE) != -1 and libc.personality(QUERY) & ADDR_NO_RANDOMIZE:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    return False
+
+
+def main(question: str, reply: str, fixed: bool) -> None:
+    """Read a Request, build, write an Answer."""
+    import threading
+    from pathlib import Path
+
+    import msgspec
+
+    from toolkit.backends.tensorrt_apart import Request
+
+    request = msgspec.msgpack.decode(Path(question).read_bytes(), type=Request)
+    answers: list[Answer] = []
+    thread = threading.Thread(target=lambda: answers.append(answer(request, fixed)))
+    thread.start()
+    thread.join()
+    Path(reply).write_bytes(msgspec.msgpack.encode(answers[0]))
+
+
+def answer(request: Request, fixed: bool) -> Answer:
+    """Build, or say why not."""
+    import msgspec
+
+    from toolkit.backends.tensorrt_apart import Answer, Refusal
+    from toolkit.backends.tensorrt_build import build_plan
+    from toolkit.backends.tensorrt_library import load
+    from toolkit.errors import ToolkitError
+
+    try:
+        built = build_plan(load(request.target.kind), request.data, request.build, request.target)
+    except ToolkitError as error:
+        return Answer(refusal=Refusal(kind=type(error).__name__, what=error.what, remedy=error.remedy))
+    return Answer(built=built if fixed else msgspec.structs.replace(built, notes=(*built.notes, UNFIXED)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], fix_addresses())
