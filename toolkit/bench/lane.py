@@ -51,7 +51,7 @@ class Lane:
         self._steps = 0
 
     def warm(self, seconds: float, turn_ns: int) -> None:
-        """Run until the later half is no longer faster than the earlier one; at most `seconds`, then flag it."""
+        """Run until the later half is no longer faster than the earlier one; at most `seconds`, then flag it. Once at least."""
         begin = self._ticks()
         while self.failure is None:
             self.warmup += self._take(1)
@@ -60,8 +60,8 @@ class Lane:
             if steady(self.warmup, window):
                 break
             if self._ticks() - begin > seconds * 1e9:
-                text = f"still getting faster after {seconds:g} s of warm-up"
-                self._flag("not-steady", text, "Warm up longer: --warmup SECONDS")
+                text = f"not yet steady after {len(self.warmup)} calls in {(self._ticks() - begin) * 1e-9:.1f} s of warm-up"
+                self._flag("not-steady", text, "Warm up longer: --warmup SECONDS, or --seconds for all together")
                 break
         if self.failure is None:
             self._each = min(256, max(1, round(turn_ns / max(min(self.warmup[-20:]), 1))))

@@ -20,17 +20,18 @@ from toolkit.bench.yardstick import Yardstick
 from toolkit.types import Array, Frozen, Progress
 
 READINGS = 3  # of the yardstick between two turns
+WARM = 0.35
 
 
 class Plan(Frozen, frozen=True):
     """How long and how finely to measure. Times in seconds."""
 
-    seconds: float = 100.0  # for all engines together, without warm-up; a quarter more where the least blocks need it
+    seconds: float = 140.0  # for all engines together, warm-up included
     precision: float = 0.03  # stop an engine once its median's 95 % interval is this narrow, as a share
     least_blocks: int = 12
     most_blocks: int = 400
     turn: float = 0.02  # how long one engine's turn lasts, where its samples are shorter
-    warmup: float = 20.0  # at most, each
+    warmup: float = 20.0  # at most, each; and all together at most WARM of `seconds`
     seed: int = 0
     yardstick: bool = True
 
@@ -58,11 +59,13 @@ def measure_latency(
     if yardstick is None and plan.yardstick:
         yardstick = Yardstick()
     try:
+        begin = ticks()
         for index, lane in enumerate(lanes):
-            lane.warm(plan.warmup, round(plan.turn * 1e9))
+            left = WARM * plan.seconds - (ticks() - begin) * 1e-9
+            lane.warm(min(plan.warmup, left), round(plan.turn * 1e9))
             if progress:
                 progress(index, 10 * len(lanes))  # the first tenth of the bar
-        _rounds(lanes, plan, watch, yardstick, progress, checkpoint, ticks)
+        _rounds(lanes, plan, begin, watch, yardstick, progress, checkpoint, ticks)
     except BaseException:
         if checkpoint:
             checkpoint(_measurements(lanes, plan, watch))
@@ -75,27 +78,27 @@ def measure_latency(
 def _rounds(
     lanes: list[Lane],
     plan: Plan,
+    begin: int,
     watch: Watch,
     yardstick: Yardstick | None,
     progress: Progress | None,
     checkpoint: Checkpoint | None,
     ticks: Ticks,
 ) -> None:
+    """Rounds until all have settled or time is up; the first is taken in any case, the last may stop halfway."""
     rng = np.random.default_rng(plan.seed)
-    begin = saved = ticks()
+    saved, end = ticks(), begin + round(plan.seconds * 1e9)
     watch.look()
     for done in range(plan.most_blocks):
         active = [lane for lane in lanes if lane.failure is None and not lane.settled]
-        elapsed = (ticks() - begin) * 1e-9
-        over = elapsed > plan.seconds and (done >= plan.least_blocks or elapsed > 1.25 * plan.seconds)
-        if not active or (over and done > 0):
+        if not active or (ticks() >= end and done):
             break
-        _round([active[i] for i in rng.permutation(len(active))], yardstick, begin, ticks)
+        _round([active[i] for i in rng.permutation(len(active))], yardstick, begin, end if done else None, ticks)
         watch.look()
         for lane in active:
             lane.settle(plan.precision, plan.least_blocks)
         if progress:
-            share = max(elapsed / plan.seconds, sum(x.settled for x in lanes) / len(lanes))
+            share = max((ticks() - begin) / (end - begin), sum(x.settled for x in lanes) / len(lanes))
             progress(len(lanes) + round(9 * len(lanes) * min(1.0, share)), 10 * len(lanes))
         if checkpoint and ticks() - saved > 10e9:
             checkpoint(_measurements(lanes, plan, watch))
@@ -104,9 +107,11 @@ def _rounds(
         progress(10 * len(lanes), 10 * len(lanes))
 
 
-def _round(order: list[Lane], yardstick: Yardstick | None, begin: int, ticks: Ticks) -> None:
+def _round(order: list[Lane], yardstick: Yardstick | None, begin: int, end: int | None, ticks: Ticks) -> None:
     reading = _read(yardstick)
     for lane in order:
+        if end is not None and ticks() >= end:
+            break
         lane.turn(ticks() - begin, reading)
         reading = _read(yardstick)
         lane.close_block(reading)
