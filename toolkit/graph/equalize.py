@@ -18,13 +18,15 @@ of this is blind to the scales that the channels came with: however the weights 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
-from toolkit.graph.channels import Channels, Real, measure, noise
+from toolkit.graph.channels import IMAGES, Channels, Real, measure, noise, singly
 from toolkit.graph.edit import attribute, constant, finish, initializer, output_axis, weight_of
+from toolkit.graph.offsets import share_offsets
 from toolkit.types import Array, Float
 
 Mode = Literal["none", "pairs", "streams"]
@@ -47,16 +49,21 @@ class ChannelSet(NamedTuple):
 def equalize(model: ir.Model, mode: Mode, images: Iterable[Float] | None = None) -> ir.Model:
     """A copy of a BatchNorm-folded FP32 graph with its channels equalised; the function stays to 1e-5 of the largest logit.
 
+    `streams` also shares the offsets of branches that an Add joins (`offsets.py`).
+
     `images`: float32 batches from the calibration set, of which the first 64 images count; without them unit noise tells how
     large each channel is.
     Raises GraphError, CalibrationError.
     """
-    model = model.clone()
-    sets = [s for s in channel_sets(model) if mode == "streams" or (mode == "pairs" and not s.stream)]
+    if mode == "none":
+        return model.clone()
+    few = list(islice(singly(noise(model) if images is None else images), IMAGES))
+    model = share_offsets(model, few) if mode == "streams" else model.clone()
+    sets = [s for s in channel_sets(model) if mode == "streams" or not s.stream]
     if not sets:
         return model
     tensors = sorted({name for s in sets for name in _read_tensors(s)})
-    channels = measure(model, noise(model) if images is None else images, tensors)
+    channels = measure(model, few, tensors)
     rows: dict[ir.Node, Real] = {}
     columns: dict[ir.Node, Real] = {}
     for group in sets:

@@ -9,7 +9,8 @@ pairs     the channels between the convolutions of a block are spread, log-unifo
 streams   the same for the residual streams: every writer and reader of a stage shares the spread
 outliers  one channel in 32 of every such tensor, at least one, is `decades` larger than the rest
 dead      the network grows by channels that are always zero, and whose readers' weights are `decades` larger than the rest
-constant  the network grows by pairs of channels `decades` larger than the rest that hardly vary; each reader cancels a pair
+constant  the network grows by pairs of channels `decades` larger than the rest that hardly vary; each reader cancels a pair;
+          and where a projection meets its block, one bears a large offset and the other its opposite
 logits    the classifier's outputs are `decades` larger: top-1 stays, the logits are scaled
 all       every one of these, in the order dead, constant, outliers, pairs, streams, logits
 
@@ -136,6 +137,10 @@ def _constant(state: State, decades: float, random: np.random.Generator) -> None
         for weight in channels.readers:
             state[weight][:, first:] *= 10**-decades
             state[weight][:, first + 1 :: 2] = -state[weight][:, first::2]
+    for channels in streams(state)[1:]:
+        projection, last = channels.writers[:2]
+        state[f"{projection}.bias"] += 10 ** (decades - 1)
+        state[f"{last}.bias"] -= 10 ** (decades - 1)
 
 
 def _conv_of(norm: str) -> str:
