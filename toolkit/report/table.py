@@ -20,8 +20,15 @@ def table(results: Results) -> Table:
     The precision is left out for want of room: an engine's name tells it, and the page shows it.
     """
     summary = rows(results)
-    texts = {"caption": note(results, summary), "title": title(results, summary)}
-    drawn = Table(**texts, caption_justify="left", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    drawn = Table(
+        title=title(results, summary),
+        caption=note(results, summary),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
     for column in COLUMNS:
         if column != "precision":
             left = column in WORDS
