@@ -46,6 +46,7 @@ from toolkit.tune.result import recipe_toml
 from toolkit.types import Float, Progress, Target
 
 BATCH = 32
+TEMPERATURE = 3.0
 METHODS = ("minmax", "entropy", "mse", "percentile-99.9", "percentile-99.99", "percentile-99.999")
 
 
@@ -76,17 +77,18 @@ def _is_read(node: ir.Node, at: dict[str, frozenset[str] | None]) -> bool:
 
 
 def fine_tune(
-    model: FakeQuant, images: Float, *, steps: int, seed: int = 0, rate: float = 0.01, progress: Progress | None = None
+    model: FakeQuant, images: Float, *, steps: int, seed: int = 0, rate: float = 0.003, progress: Progress | None = None
 ) -> list[float]:
     """Train in place for `steps` batches of 32; the loss of each step, the divergence from the FP32 graph's answers.
 
+    Both answers are softened by a temperature of 3, so that the lesser classes teach too (Hinton et al., 2015, arXiv:1503.02531).
     Adam, with a rate for each tensor of `rate` times its root mean square, falling along a cosine.
     """
     random = torch.Generator().manual_seed(seed)
     data = torch.from_numpy(images)
     model.active = False
     with torch.no_grad():
-        teacher = torch.cat([functional.log_softmax(model(part), 1) for part in torch.split(data, BATCH)])
+        teacher = torch.cat([functional.log_softmax(model(part) / TEMPERATURE, 1) for part in torch.split(data, BATCH)])
     model.active = True
     optimiser = torch.optim.Adam(_groups(model, rate))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
@@ -95,8 +97,8 @@ def fine_tune(
     for step in range(steps):
         order = order or list(torch.split(torch.randperm(len(data), generator=random), BATCH))
         index = order.pop()
-        answer = functional.log_softmax(model(data[index]), 1)
-        loss = functional.kl_div(answer, teacher[index], reduction="batchmean", log_target=True)
+        answer = functional.log_softmax(model(data[index]) / TEMPERATURE, 1)
+        loss = functional.kl_div(answer, teacher[index], reduction="batchmean", log_target=True) * TEMPERATURE**2
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
