@@ -42,8 +42,8 @@ PACKAGES = ("openvino==2026.4.1", "nncf==3.4.0")
 HOW = Preprocess(resize=256)
 BASE = "ONNX Runtime FP32"
 PHOTOGRAPHS = 6
-CALIBRATION, FITTING, EVALUATION = 128, 192, 300
-MARGIN = 1.0  # points of top-1: what so many images can tell
+CALIBRATION, FITTING = 128, 192
+MARGIN = 1.0  # points of top-1: what 300 images can tell
 
 Array = NDArray[np.float32]
 
@@ -130,10 +130,10 @@ def fitted(path: Path) -> None:
     save_file(net.state_dict(), path)
 
 
-def prepare(weights: str, threads: int) -> dict[str, tuple[str, str]]:
+def prepare(weights: str, threads: int, images: int) -> dict[str, tuple[str, str]]:
     """Images, graphs and engines of all peers -> name: (kind, model)."""
     np.save(SCRATCH / "calibration.npy", photographs(CALIBRATION, 1))
-    np.save(SCRATCH / "evaluation.npy", photographs(EVALUATION, 2))
+    np.save(SCRATCH / "evaluation.npy", photographs(images, 2))
     int8 = Precision(int8=True)
     kinds = {"FP32": (Precision(), "cpu"), "FP16": (Precision(compute="fp16"), "cpu"), "INT8": (int8, "cpu")}
     if find_spec("openvino"):
@@ -218,12 +218,12 @@ def rows(peers: list[Peer], truth: NDArray[np.int64] | None) -> list[dict[str, A
     return found
 
 
-def markdown(found: list[dict[str, Any]], device: str, threads: int, batch: int, rounds: int) -> str:
+def markdown(found: list[dict[str, Any]], device: str, given: argparse.Namespace) -> str:
     """The table for the README."""
     lines = [
-        f"ResNet-50, 224x224, batch {batch}, {threads} threads, {device}; {rounds} shuffled rounds. Ratios: times as fast as the",
-        f"column's peer, with 95 % intervals. Top-1, its verdict (margin {MARGIN:g} point) and the SNR of the logits: against",
-        f"PyTorch eager, on {EVALUATION} crops of photographs that calibration never saw.",
+        f"ResNet-50, 224x224, batch {given.batch}, {given.threads} threads, {device}; {given.rounds} shuffled rounds. Ratios: times as",
+        f"fast as the column's peer, with 95 % intervals. Top-1, its verdict (margin {MARGIN:g} point) and the SNR of the logits:",
+        f"against PyTorch eager, on {given.images} crops of photographs that calibration never saw.",
         "",
         "| | p50 ms | x PyTorch eager | x ONNX Runtime FP32 | x OpenVINO INT8 | top-1 | verdict | SNR |",
         "|---|---:|---:|---:|---:|---:|---|---:|",
@@ -245,6 +245,7 @@ def main() -> None:
     ask.add_argument("--calls", type=int, default=6, help="that count in each block")
     ask.add_argument("--threads", type=int, default=2)
     ask.add_argument("--batch", type=int, default=1)
+    ask.add_argument("--images", type=int, default=300, help="that the answers are compared on")
     ask.add_argument("--only", help="a part of the peers' names, such as INT8; PyTorch eager and the baseline always run")
     ask.add_argument("--output", type=Path, help="default: benchmarks/results/peers-DEVICE.json")
     given = ask.parse_args()
@@ -252,7 +253,7 @@ def main() -> None:
     SCRATCH.mkdir(parents=True, exist_ok=True)
     if given.weights is None:
         fitted(SCRATCH / "fitted.safetensors")
-    models = prepare(given.weights or str(SCRATCH / "fitted.safetensors"), given.threads)
+    models = prepare(given.weights or str(SCRATCH / "fitted.safetensors"), given.threads, given.images)
     chosen = {n: m for n, m in models.items() if not given.only or given.only in n or n in ("PyTorch eager", BASE)}
     peers = []
     for name, (kind, model) in track(chosen.items(), "starting peers"):
@@ -264,8 +265,8 @@ def main() -> None:
             peers[i].run(given.calls, keep=turn > 0)
     for peer in peers:
         peer.close()
-    found = rows(peers, labels(EVALUATION) if given.weights is None else None)
-    text = markdown(found, where.device, given.threads, given.batch, given.rounds)
+    found = rows(peers, labels(given.images) if given.weights is None else None)
+    text = markdown(found, where.device, given)
     slug = re.sub("[^a-z0-9]+", "-", where.device.lower()).strip("-")
     output = given.output or HERE / "results" / f"peers-{slug}.json"
     output.parent.mkdir(parents=True, exist_ok=True)

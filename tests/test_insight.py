@@ -1,0 +1,61 @@
+"""Insight adds what explains the numbers, and changes none of them."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from toolkit.backends import onnxruntime
+from toolkit.bench.environment import read_environment
+from toolkit.bench.results import Results
+from toolkit.graph.export import export
+from toolkit.graph.work import work
+from toolkit.insight import explain
+from toolkit.manifest import Manifest, sha256
+from toolkit.recipe import Build, Preprocess
+from toolkit.reference.resnet import ResNet
+from toolkit.types import Target, TensorSpec
+
+HOW = Preprocess(size=(32, 32))
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return export(ResNet("resnet18", width=0.25, classes=10), HOW)
+
+
+@pytest.fixture
+def engine(graph, tmp_path):
+    compiled = onnxruntime.compile(graph, Build(threads=1), Target("cpu"), tmp_path)
+    manifest = Manifest(
+        name="thin",
+        target="cpu",
+        file=compiled.file,
+        precision="fp32",
+        inputs=(TensorSpec(name="input", dtype="float32", shape=("N", *HOW.input_shape)),),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=("N", 10)),),
+        profiles=(),
+        preprocess=HOW,
+        hashes={"file": sha256(tmp_path / compiled.file), "weights": "w"},
+        settings=compiled.settings,
+    )
+    manifest.write(tmp_path)
+    return tmp_path
+
+
+def test_work_peaks_and_layers_are_the_engines_own(engine, graph):
+    cards = {"mine": {"hashes": {"weights": "w"}}, "reference": {"hashes": {"weights": "w"}}, "stranger": {"hashes": {"weights": "v"}}}
+    found = explain(Results(environment=read_environment(), manifests=cards), {"mine": engine})
+    assert found.work["mine"] == work(graph)
+    assert found.work["reference"] == found.work["mine"]
+    assert "stranger" not in found.work
+    assert [one.engine for one in found.layers] == ["mine"]
+    assert found.peaks is not None
+    assert found.peaks.threads == 1
+
+
+def test_engines_of_other_targets_leave_the_results_as_they_are(engine):
+    card = msgspec.structs.replace(Manifest.read(engine), target="cuda")
+    card.write(engine)
+    before = Results(environment=read_environment())
+    assert explain(before, {"mine": engine}) == before
