@@ -50,7 +50,7 @@ class Lane:
         self._each = 1  # samples a turn
         self._steps = 0
 
-    def warm(self, seconds: float, turn_ns: int) -> None:
+    def warm(self, seconds: float) -> None:
         """Run until the later half is no longer faster than the earlier one; at most `seconds`, then flag it. Once at least."""
         begin = self._ticks()
         while self.failure is None:
@@ -63,8 +63,15 @@ class Lane:
                 text = f"not yet steady after {len(self.warmup)} calls in {(self._ticks() - begin) * 1e-9:.1f} s of warm-up"
                 self._flag("not-steady", text, "Warm up longer: --warmup SECONDS, or --seconds for all together")
                 break
-        if self.failure is None:
-            self._each = min(256, max(1, round(turn_ns / max(min(self.warmup[-20:]), 1))))
+
+    @property
+    def call_ns(self) -> int:
+        """How long a call takes, roughly; 0 before any."""
+        return min(self.warmup[-20:], default=0)
+
+    def pace(self, turn_ns: float) -> None:
+        """How many samples fit a turn; 256 at most, 1 at least."""
+        self._each = min(256, max(1, round(turn_ns / max(self.call_ns, 1))))
 
     def turn(self, at_ns: int, before: tuple[int, ...]) -> None:
         """Take one block. `before` are the yardstick's readings ahead of it; `close_block` adds those after it."""

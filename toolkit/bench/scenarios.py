@@ -10,7 +10,7 @@ import msgspec
 from toolkit.bench.conditions import Watch
 from toolkit.bench.lane import Entry
 from toolkit.bench.latency import Plan
-from toolkit.bench.loadgen import library, run_loadgen
+from toolkit.bench.loadgen import run_loadgen
 from toolkit.bench.measurement import Measurement
 from toolkit.bench.offline import best_throughput, find_throughput
 from toolkit.bench.server import Submit, find_rate, open_loop
@@ -54,9 +54,7 @@ class Load(NamedTuple):
 
 
 def run_offline(load: Load, progress: Progress | None = None) -> list[Measurement]:
-    """Every trial of the search; with `loadgen` the best setting again as MLPerf's Offline. Raises MissingExtra."""
-    if load.loadgen:
-        library()
+    """Every trial of the search; with `loadgen` the best setting again as MLPerf's Offline."""
     found = load.search(progress)
     best = best_throughput(found)
     if load.loadgen and best is not None and best.throughput:
@@ -75,9 +73,7 @@ def run_offline(load: Load, progress: Progress | None = None) -> list[Measuremen
 
 
 def run_server(load: Load, progress: Progress | None = None) -> list[Measurement]:
-    """Open-loop trials that close in on the highest rate with p99 under `bound`, behind a Batcher. Raises MissingExtra."""
-    if load.loadgen:
-        library()
+    """Open-loop trials that close in on the highest rate with p99 under `bound`, behind a Batcher."""
     found = load.search(None)
     # a batch that takes more than half of the bound leaves no room for the wait before it
     best = best_throughput([m for m in found if len(m.seconds) and m.seconds.mean() < load.bound / 2] or found[:1])
