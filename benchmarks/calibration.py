@@ -1,6 +1,6 @@
 """What calibration costs beside inference alone: time and peak memory on a full-size ResNet-50, 224 x 224.
 
-    python benchmarks/calibration.py [--images 64] [--rounds 3] [--memory 128,512] [--quick]
+    python benchmarks/calibration.py [--images 128] [--rounds 3] [--memory 128,512] [--quick]
         [--modelopt PYTHON] [--nncf PYTHON]
 
 Each tool is a process of its own that waits for its turn; the tools take turns round after round, so that a slow minute of the
@@ -251,7 +251,7 @@ def table(result: dict[str, Any]) -> Any:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--heavy-images", type=int, default=32, help="for the calibrators that keep every activation")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-class Fingerprint(Frozen):
+class Fingerprint(Frozen, frozen=True):
     """SHA-256 in hex of a graph's layers (operators, attributes, tensor names, shapes) and of its weights (names, values)."""
 
     layers: str

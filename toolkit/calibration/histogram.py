@@ -149,19 +149,19 @@ class Histogram:
     def absmax(self) -> float:
         return max(-self.min, self.max)
 
-    def bins(self) -> tuple[NDArray[np.float64], Counts]:
-        """(edges [SIZE + 1], counts [SIZE]): counts[i] magnitudes lie in [edges[i], edges[i + 1]); zeros are in the first.
-
-        The first bin reaches from 0 and takes in the `smaller` ones.
-        """
+    def counts(self) -> Counts:
+        """[SIZE]: how many magnitudes lie in each bin; the first reaches from 0 and takes in the `smaller` ones and the zeros."""
         counts = self._counts.copy()
         counts[0] = counts[:_LANES].sum()
         counts[1:_LANES] = 0
-        numbers = np.arange(SIZE + 1) + max(int(self._state[0]), -(1 << 20))
+        return counts
+
+    def edges(self, start: int = 0, stop: int = SIZE + 1) -> NDArray[np.float64]:
+        """Edges `start` to `stop` - 1 of [SIZE + 1]: bin i holds magnitudes in [edge i, edge i + 1)."""
+        index = np.arange(start, stop)
+        numbers = np.maximum(index, _LANES) + max(int(self._state[0]), -(1 << 20))
         edges = np.ldexp(1 + (numbers % PER_OCTAVE) / PER_OCTAVE, numbers // PER_OCTAVE - 127)
-        edges[0] = 0.0
-        edges[1:_LANES] = edges[_LANES]
-        return edges, counts
+        return np.where(index == 0, 0.0, edges)
 
     def uniform(self, octave: int = 0) -> tuple[float, Counts]:
         """(width, counts [4096]): magnitudes without the exact zeros, in equal bins from 0 to the end of an octave.
@@ -188,8 +188,8 @@ class Histogram:
     def beyond(self, octave: int) -> NDArray[np.float64]:
         """[n, sum x, sum x^2] of the magnitudes x past the end of that octave, each bin seen at its centre."""
         start = SIZE - octave * PER_OCTAVE
-        edges, counts = self.bins()
-        x, n = (edges[start:-1] + edges[start + 1 :]) / 2, counts[start:]
+        edges, n = self.edges(start), self._counts[start:]
+        x = (edges[:-1] + edges[1:]) / 2
         return np.array([n.sum(), n @ x, n @ x**2], np.float64)
 
     def _top(self) -> int:

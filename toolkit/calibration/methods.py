@@ -51,12 +51,11 @@ def thresholds(histogram: Histogram) -> dict[str, float]:
 
 def percentile(histogram: Histogram, percent: float) -> float:
     """The least bin edge that at least `percent` of all magnitudes, zeros included, lie below; at most the maximum."""
-    edges, counts = histogram.bins()
-    below = np.cumsum(counts)
+    below = np.cumsum(histogram.counts())
     if not below[-1]:
         return 0.0
     index = int(np.searchsorted(below, np.ceil(below[-1] * (percent / 100))))
-    return min(float(edges[index + 1]), histogram.absmax)
+    return min(float(histogram.edges(index + 1, index + 2)[0]), histogram.absmax)
 
 
 def entropy(histogram: Histogram, levels: int = 127) -> float:

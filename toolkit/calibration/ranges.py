@@ -30,7 +30,7 @@ BARS = 64
 _AGAIN = "Calibrate again: toolkit calibrate RECIPE"
 
 
-class Origin(Frozen):
+class Origin(Frozen, frozen=True):
     """What ranges were made of; two calibrations with the same origin give the same ranges, to the last bit.
 
     `images` and `preprocess` are SHA-256 in hex, of the image set (in any order) and of the recipe's table; empty: not told.
@@ -56,7 +56,7 @@ class Origin(Frozen):
         return next((words for key, words in names.items() if getattr(self, key) != getattr(other, key)), None)
 
 
-class TensorRange(Frozen):
+class TensorRange(Frozen, frozen=True):
     """One tensor: exact extremes, counts, the threshold on the magnitude by method, and bars to draw.
 
     `thresholds` keys: minmax, entropy, mse, percentile-99.9 and so on. `entropy-255` and `mse-255` are for unsigned 8-bit
@@ -83,7 +83,7 @@ class TensorRange(Frozen):
         )
 
 
-class Ranges(Frozen):
+class Ranges(Frozen, frozen=True):
     """Tensor name -> TensorRange, with the origin and the number of images."""
 
     origin: Origin
@@ -152,7 +152,7 @@ class Ranges(Frozen):
 
 
 def _bars(histogram: Histogram) -> tuple[int, ...]:
-    edges, counts = histogram.bins()
+    edges, counts = histogram.edges(), histogram.counts()
     if histogram.absmax == 0:
         return ()
     index = np.minimum((edges[:-1] + edges[1:]) / 2 / histogram.absmax * BARS, BARS - 1).astype(np.int64)

@@ -107,12 +107,14 @@ class FakeQuant(nn.Module):
         scale = torch.where(most > 0, most / self._limit, 1.0)
         return _straight(weight / scale) * scale
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The graph's float weights by name, those of rounded layers on their grid."""
-        found = {name: self.weights[key].detach() for name, key in self._names.items() if key in self.weights}
+    def layers(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Each convolution's and each matrix product's weight and bias, by the node's name; rounded weights on their grid."""
+        found: dict[str, tuple[Tensor, Tensor | None]] = {}
         for node in self._nodes:
-            if node.name in self._rounded:
-                found[node.inputs[1].name] = self.round_weight(found[node.inputs[1].name])
+            if node.op_type in ("Conv", "Gemm"):
+                weight, *rest = (self.weights[self._names[value.name]].detach() for value in node.inputs[1:] if value is not None)
+                weight = self.round_weight(weight) if node.name in self._rounded else weight
+                found[node.name] = (weight, rest[0] if rest else None)
         return found
 
 

@@ -125,11 +125,9 @@ def state_dict(model: FakeQuant, reference: nn.Module) -> dict[str, Tensor]:
         state[f"{name}.weight"].fill_(1.0)
         state[f"{name}.running_mean"].zero_()
         state[f"{name}.running_var"].fill_(1.0 - norm.eps)
-    for name, value in model.tensors().items():
-        if name in state:
-            state[name] = value
-        else:  # the bias that folding gave a convolution
-            state[f"{_norm_of(name.removesuffix('.bias'))}.bias"] = value
+    for name, (weight, bias) in model.layers().items():
+        state[f"{name}.weight"] = weight
+        state[f"{name if name == 'fc' else _norm_of(name)}.bias"] = torch.zeros(len(weight)) if bias is None else bias
     return state
 
 
