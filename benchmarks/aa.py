@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from needed import need
 
 from toolkit import engine
 from toolkit.bench.compare import LEVEL, TOLERANCE, Comparison, compare
@@ -95,6 +96,7 @@ def main() -> None:
     if arguments.one:
         one_run(arguments.built, arguments.one, arguments.seconds, arguments.slow, arguments.seed)
         return
+    need(arguments.built, ENGINES)
     rows: list[dict[str, Any]] = []
     raw: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from needed import need
 from rich.console import Console
 from rich.table import Table
 
@@ -67,11 +68,11 @@ def closed(seconds: float) -> list[tuple[str, float, float]]:
 
 
 def opened(seconds: float, load: float) -> list[tuple[str, float, float]]:
-    """The same for an open loop at `load` of what the runner can do, one image at a time, first come first served."""
-    mean = 0.004 * float(np.exp(0.4**2 / 2))
+    """The same for an open loop at `load` of what the runner can do, one image of 20 ms at a time, first come first served."""
+    mean = 0.02 * float(np.exp(0.4**2 / 2))
     rate = load / mean
     schedule = arrivals(rate, seconds, 0) * 1e-9
-    times, used = drawn(len(schedule), 0.004), list[float]()
+    times, used = drawn(len(schedule), 0.02), list[float]()
 
     def run(batch: Any) -> Any:
         used.append(wait(float(times[len(used)])))
@@ -114,6 +115,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="for each measurement")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/harness.json"))
     arguments = parser.parse_args()
+    need(arguments.built, ENGINES)
     table = Table("proof", "expected", "measured", "difference", "allowed", "")
     record: dict[str, Any] = {"environment": msgspec.to_builtins(read_environment())}
     cost = float(np.median([cost_of_timing() for _ in range(5)]))

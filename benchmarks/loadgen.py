@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from needed import need
 from rich.console import Console
 from rich.table import Table
 
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/loadgen.json"))
     arguments = parser.parse_args()
+    need(arguments.built, ENGINES)
     table = Table("engine", "images a query", "ours, p50", "LoadGen SingleStream, p50", "difference", "")
     record: dict[str, Any] = {"environment": msgspec.to_builtins(read_environment())}
     for entry in entries_of({name: engine.load(arguments.built / name) for name in ENGINES}, BATCHES):

@@ -23,8 +23,6 @@ Trouble = Literal[
     "not-steady",
     "unsettled",
     "clock-step",
-    "not-finite",
-    "few-samples",
     "overrun",
 ]
 CLOCKS: dict[str, str] = {
