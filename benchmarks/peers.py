@@ -145,7 +145,7 @@ def prepare(weights: str, threads: int, images: int) -> dict[str, tuple[str, str
             preprocess=HOW,
             precision=precision,
             calibration=Calibration(data=str(SCRATCH / "calibration.npy"), images=CALIBRATION),
-            build=Build(threads=threads, target=target),
+            build=Build(threads=threads, target=target, spin="measure" if target == "cpu" else None),
         )
         for name, (precision, target) in kinds.items()
     ]
@@ -221,9 +221,10 @@ def rows(peers: list[Peer], truth: NDArray[np.int64] | None) -> list[dict[str, A
 def markdown(found: list[dict[str, Any]], device: str, given: argparse.Namespace) -> str:
     """The table for the README."""
     lines = [
-        f"ResNet-50, 224x224, batch {given.batch}, {given.threads} threads, {device}; {given.rounds} shuffled rounds. Ratios: times as",
-        f"fast as the column's peer, with 95 % intervals. Top-1, its verdict (margin {MARGIN:g} point) and the SNR of the logits:",
-        f"against PyTorch eager, on {given.images} crops of photographs that calibration never saw.",
+        f"ResNet-50, 224x224, batch {given.batch}, {given.threads} threads, {device}; {given.rounds} shuffled rounds.",
+        "Ratios: times as fast as the column's peer, with 95 % intervals. Top-1, its verdict (margin "
+        f"{MARGIN:g} point) and the SNR of the logits: against PyTorch eager, on {given.images} crops of photographs that",
+        "calibration never saw.",
         "",
         "| | p50 ms | x PyTorch eager | x ONNX Runtime FP32 | x OpenVINO INT8 | top-1 | verdict | SNR |",
         "|---|---:|---:|---:|---:|---:|---|---:|",

@@ -44,7 +44,8 @@ def engine(graph, tmp_path):
 
 
 def test_work_peaks_and_layers_are_the_engines_own(engine, graph):
-    cards = {"mine": {"hashes": {"weights": "w"}}, "reference": {"hashes": {"weights": "w"}}, "stranger": {"hashes": {"weights": "v"}}}
+    weights = {"mine": "w", "reference": "w", "stranger": "v"}
+    cards = {name: {"hashes": {"weights": digest}} for name, digest in weights.items()}
     found = explain(Results(environment=read_environment(), manifests=cards), {"mine": engine})
     assert found.work["mine"] == work(graph)
     assert found.work["reference"] == found.work["mine"]

@@ -42,7 +42,7 @@ class Target(msgspec.Struct, frozen=True):
         """`rtx:sm89` -> Target('rtx', 89). Raises RecipeError, which says what is allowed."""
         match = re.fullmatch(r"(cpu|openvino|cuda|tensorrt)|(rtx):sm(\d+)", text)
         if match is None:
-            remedy = "Use cpu, openvino, cuda, tensorrt or rtx:smNN, such as rtx:sm89"
+            remedy = "Use cpu, cuda, tensorrt or rtx:smNN, such as rtx:sm89; or openvino"
             raise RecipeError(f"target '{text}' is not known", remedy=remedy)
         kind: Any = match[1] or match[2]
         return cls(kind, int(match[3]) if match[3] else None)

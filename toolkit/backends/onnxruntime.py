@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.backends.onnxruntime_bound import BoundExecutor, wait_on
+from toolkit.backends.onnxruntime_settings import choose_spin
 from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
 from toolkit.manifest import Manifest, sha256_bytes, write_atomically
 from toolkit.recipe import Build
@@ -31,9 +32,13 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     refuse_foreign_options(build, target)
     library = _library()
     data = serialise(graph)
-    settings: dict[str, Any] = {"threads": build.threads or cores(), "spin": bool(build.spin)}
+    settings: dict[str, Any] = {"threads": build.threads or cores(), "spin": build.spin is True}
+    notes: tuple[str, ...] = ()
     if target.kind == "cpu":
         session(data, target, settings)
+        if build.spin == "measure":
+            settings, note = choose_spin(lambda tried: session(data, target, tried), settings)
+            notes = (note,)
     write_atomically(folder / FILE, data)
     return Compiled(
         file=FILE,
@@ -41,6 +46,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
         versions={"onnxruntime": library.__version__},
         settings=settings,
         hashes={"onnx": sha256_bytes(data)},
+        notes=notes,
     )
 
 
@@ -157,6 +163,8 @@ def _library() -> ModuleType:
 def refuse_foreign_options(build: Build, target: Target) -> None:
     """Options of TensorRT must not pass in silence where ONNX Runtime compiles."""
     default = Build()
+    if build.spin == "measure" and target.kind != "cpu":
+        raise BackendError(f"`build.spin` = 'measure' needs target cpu, not {target}", remedy="Set it to true or false, or remove it")
     for key in ("workspace_mib", "optimization_level", "timing_cache", "hardware_compatibility", "version_compatible", "refit", "strip_weights"):
         if getattr(build, key) != getattr(default, key):
             raise BackendError(f"`build.{key}` is an option of TensorRT; target {target} has none", remedy="Remove it, or build for tensorrt or rtx")
