@@ -127,7 +127,8 @@ def fitted(path: Path) -> None:
     weight = centred.T @ torch.linalg.solve(centred @ centred.T + ridge, one_hot - one_hot.mean(0))
     net.fc = fc
     net.load_state_dict({**net.state_dict(), "fc.weight": weight.T.float(), "fc.bias": (one_hot.mean(0) - mean @ weight).float()})
-    save_file(net.state_dict(), path)
+    save_file(net.state_dict(), path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)  # never half a file under the name that is looked for
 
 
 def prepare(weights: str, threads: int, images: int) -> dict[str, tuple[str, str]]:
@@ -252,9 +253,10 @@ def main() -> None:
     given = ask.parse_args()
     where = read_environment()
     SCRATCH.mkdir(parents=True, exist_ok=True)
-    if given.weights is None:
-        fitted(SCRATCH / "fitted.safetensors")
-    models = prepare(given.weights or str(SCRATCH / "fitted.safetensors"), given.threads, given.images)
+    own = SCRATCH / f"fitted-on-{FITTING}.safetensors"
+    if given.weights is None and not own.exists():
+        fitted(own)
+    models = prepare(given.weights or str(own), given.threads, given.images)
     chosen = {n: m for n, m in models.items() if not given.only or given.only in n or n in ("PyTorch eager", BASE)}
     peers = []
     for name, (kind, model) in track(chosen.items(), "starting peers"):
