@@ -80,6 +80,7 @@ def build_all(
 
     An engine for the recipe's own target is called after the recipe; one for another target adds that: `NAME-rtx-sm89`.
     """
+    out.mkdir(parents=True, exist_ok=True)  # before the work, should it not be possible
     trip: Trip | None = None
     for recipe in recipes:
         trip = prepare(recipe, stage, proof=proof, like=trip)
