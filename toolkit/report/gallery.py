@@ -47,15 +47,23 @@ def galleries(results: Results, picture_of: Callable[[str], Picture | None], lim
     here: the gallery then shows the answers alone. At most `limit` images in all.
     """
     made = []
-    wanted = [v for v in results.verdicts if v.disagreements]
-    for verdict in wanted:
+    shares = _shares({v.engine: len(v.disagreements) for v in results.verdicts if v.disagreements}, limit)
+    for verdict in (v for v in results.verdicts if v.disagreements):
         ours = next((a for a in results.answers if a.engine == verdict.engine), None)
         theirs = next((a for a in results.answers if ours and a.engine == verdict.reference and a.data == ours.data), None)
         if ours is None or theirs is None:
             continue
         names = results.manifests.get(verdict.engine, {}).get("classes")
-        made.append(_gallery(verdict, ours, theirs, names, picture_of(ours.data), max(1, limit // len(wanted))))
+        made.append(_gallery(verdict, ours, theirs, names, picture_of(ours.data), shares[verdict.engine]))
     return made
+
+
+def _shares(wanted: dict[str, int], limit: int) -> dict[str, int]:
+    """How many images each engine shows: an equal part, and what engines with fewer leave over goes to those with more."""
+    shares = {}
+    for done, (name, count) in enumerate(sorted(wanted.items(), key=lambda item: item[1])):
+        shares[name] = min(count, (limit - sum(shares.values())) // (len(wanted) - done))
+    return shares
 
 
 def _gallery(
@@ -97,7 +105,7 @@ def data_uri(picture: Image.Image) -> str:
 def draw(gallery: Gallery) -> Element:
     """A <section>: cards with the picture and both answers, the right one marked in words."""
     count = "all of them" if len(gallery.shown) == gallery.total else f"the first {len(gallery.shown)}"
-    share = f"{gallery.total} of {gallery.images} images, {count} shown"
+    share = f"{gallery.total:,} of {gallery.images:,} images, {count} shown"
     head = tag("h3", f"{gallery.engine} against {gallery.reference}")
     cards = tag("ul", [_card(d) for d in gallery.shown], class_="gallery")
     missing = None if any(d.image for d in gallery.shown) else tag("p", "The pictures are not on this machine.", class_="absent")
