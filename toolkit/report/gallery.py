@@ -60,7 +60,7 @@ def galleries(results: Results, picture_of: Callable[[str], Picture | None], lim
 
 def _shares(wanted: dict[str, int], limit: int) -> dict[str, int]:
     """How many images each engine shows: an equal part, and what engines with fewer leave over goes to those with more."""
-    shares = {}
+    shares: dict[str, int] = {}
     for done, (name, count) in enumerate(sorted(wanted.items(), key=lambda item: item[1])):
         shares[name] = min(count, (limit - sum(shares.values())) // (len(wanted) - done))
     return shares
