@@ -114,6 +114,6 @@ def _refit(library: Library, weights: bytes, engine: Any) -> None:
     trt, log = library.trt, libraries.log_of(library.trt)
     with log.listen() as heard:
         refitter = trt.Refitter(engine, log.handle)
-        parser = trt.OnnxParserRefitter(refitter, log.handle)
-        if not parser.refit_from_bytes(weights) or not refitter.refit_cuda_engine():
+        reader = trt.OnnxParserRefitter(refitter, log.handle)
+        if not reader.refit_from_bytes(weights) or not refitter.refit_cuda_engine():
             raise libraries.explain(library, "the stripped weights cannot be put back", heard)

@@ -63,6 +63,10 @@ def build_apart(library: Library, data: bytes, build: Build, target: Target) -> 
 
 
 def _environment() -> dict[str, str]:
-    """The child finds this very toolkit, wherever it lies, and lays out its memory like every child before it."""
+    """The child finds this very toolkit, wherever it lies, and lays out its memory like every child before it.
+
+    Hash seeds and the threads that numpy's libraries start would each move what is allocated later.
+    """
     path = [str(Path(toolkit.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONHASHSEED": "0"}
+    fixed = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return {**os.environ, **fixed, "PYTHONPATH": os.pathsep.join(filter(None, path))}

@@ -167,7 +167,9 @@ def explain(library: Library, what: str, heard: list[Message]) -> BackendError |
     said = " | ".join(message.text for message in heard if message.severity < WARNING)
     if re.search(r"cudaError(_t)? ?(35|100|3)\b|no CUDA-capable device|insufficient for CUDA", said) and library.kind != "rtx":
         return no_driver(library, what)
-    if re.search(r"out of ?memory|OutOfMemory|cudaError ?2\b|MEM_ALLOC_FAILED", said, re.IGNORECASE):
+    if re.search(r"out of ?memory|OutOfMemory|cudaError ?2\b|MEM_ALLOC_FAILED|workspace limit", said, re.IGNORECASE):
+        if library.kind == "rtx":  # which builds without a GPU: what is too small is what the recipe allows it
+            return BackendError(f"{what}: its workspace is too small", remedy="Raise or remove `build.workspace_mib`")
         remedy = "Lower `build.batch` or `build.workspace_mib`, or free GPU memory"
         return DeviceError(f"{what}: the GPU is out of memory", remedy=remedy)
     advice = 'Set `compute = "fp16"`, or build for a newer GPU' if "for Turing" in said else None

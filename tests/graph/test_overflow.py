@@ -1,0 +1,60 @@
+"""What FP16 cannot hold is foreseen, kept in FP32, and then answered as FP32 answers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from networks import fashion_graph, pictures, run
+
+from toolkit.graph.edit import constant
+from toolkit.graph.fp16 import to_fp16
+from toolkit.graph.overflow import LIMIT, fp16_overflow
+
+BIG = 3e5
+
+
+def swollen():
+    """The packaged ResNet-18 with one inner tensor made huge and small again: the same function."""
+    graph = fashion_graph("resnet18").clone()
+    tensors = graph.graph.initializers
+    for name, factor in (("layer2.0.conv1.weight", BIG), ("layer2.0.conv1.bias", BIG), ("layer2.0.conv2.weight", 1 / BIG)):
+        value = tensors[name]
+        import onnx_ir as ir
+
+        value.const_value = ir.tensor((constant(value) * factor).astype(np.float32), name=name)
+    return graph
+
+
+def test_only_what_passes_the_limit_is_named():
+    seen = {
+        "layer2.0.relu": SimpleNamespace(min=0.0, max=LIMIT * 1.01),
+        "layer1.0.relu": SimpleNamespace(min=-LIMIT * 0.99, max=1.0),
+    }
+    (found,) = fp16_overflow(fashion_graph("resnet18"), seen)
+    assert found.tensor == "layer2.0.relu" and found.magnitude == pytest.approx(LIMIT * 1.01)
+    assert set(found.nodes) == {"layer2.0.conv1", "layer2.0.relu", "layer2.0.conv2"}
+    assert "layer2.0.relu" in str(found) and "65504" in str(found)
+
+
+def test_negative_magnitudes_count():
+    seen = {"layer2.0.downsample.0": SimpleNamespace(min=-1e6, max=0.0)}
+    (found,) = fp16_overflow(fashion_graph("resnet18"), seen)
+    assert found.magnitude == 1e6 and set(found.nodes) == {"layer2.0.downsample.0", "layer2.0.add"}
+
+
+def test_a_kept_tensor_answers_where_half_precision_breaks():
+    graph, images = swollen(), pictures(64)
+    want = run(graph, images)
+    with np.errstate(all="ignore"):
+        half = run(to_fp16_carelessly(graph), images)
+    assert not np.isfinite(half).all() or np.abs(half - want).max() > 1
+    seen = {"layer2.0.relu": SimpleNamespace(min=0.0, max=1e6)}
+    keep = [name for found in fp16_overflow(graph, seen) for name in found.nodes]
+    assert np.abs(run(to_fp16(graph, keep), images) - want).max() < 0.05
+
+
+def to_fp16_carelessly(graph):
+    """FP16 for all but the two layers whose constants it cannot hold; what lies between them overflows."""
+    return to_fp16(graph, ["layer2.0.conv1", "layer2.0.conv2"])
