@@ -68,14 +68,22 @@ def build(
     target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt or rtx:sm89; several with commas")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="the folder that engines go into")] = Path("engines/built"),
     proof: Annotated[bool, typer.Option(help="hold each engine to the recipe's [accept]")] = True,
+    if_available: Annotated[bool, typer.Option("--if-available", help="where a target's library is absent, say so and go on")] = False,
 ) -> None:
     """Build an engine for each recipe and target."""
     from toolkit import pipeline
+    from toolkit.errors import MissingExtra
     from toolkit.progress import stages
     from toolkit.recipe import Recipe
 
-    with stages() as stage:
-        built = list(pipeline.build_all([Recipe.load(path) for path in recipes], target, output, stage, proof=proof))
+    try:
+        with stages() as stage:
+            built = list(pipeline.build_all([Recipe.load(path) for path in recipes], target, output, stage, proof=proof))
+    except MissingExtra as error:
+        if not if_available:
+            raise
+        out.print(f"left out: {error}")
+        return
     for folder, manifest in built:
         out.print(f"[bold]{folder}[/]: {manifest.precision} for {manifest.device}")
         for note in manifest.notes:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import onnx_ir as ir
-
 from toolkit.calibration.ranges import Ranges
-from toolkit.errors import EngineError
 from toolkit.graph.lint import lint
+from toolkit.graph.run import load_graph
 from toolkit.manifest import Manifest
 from toolkit.measure import recipe_of
 from toolkit.pipeline import GRAPH, RANGES, scheme_of
@@ -17,14 +15,11 @@ from toolkit.report.inspection import Inspection
 
 
 def inspect(engine: Path) -> Inspection:
-    """Raises EngineError, CalibrationError: no engine there, or damaged."""
+    """Raises EngineError, GraphError, CalibrationError: no engine there, or damaged."""
     manifest = Manifest.read(engine)
     file = manifest.check_file(engine)
     path = file if file.suffix == ".onnx" else engine / GRAPH
-    try:
-        graph = ir.load(path)
-    except (OSError, ValueError) as error:
-        raise EngineError(f"the graph {path} cannot be read: {error}", remedy="Build the engine again") from error
+    graph = load_graph(path)
     keep = recipe_of(manifest).precision.keep
     ranges = engine / RANGES
     return Inspection(

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
-import onnx_ir as ir
 
 from toolkit.backends import onnxruntime
 from toolkit.bench.accuracy import accuracy, compare_accuracy
@@ -18,7 +17,7 @@ from toolkit.bench.run import run_bench
 from toolkit.bench.verdict import Verdict
 from toolkit.engine import load
 from toolkit.errors import BackendError, DataError, DeviceError, EngineError
-from toolkit.graph.run import graph_runner
+from toolkit.graph.run import graph_runner, load_graph
 from toolkit.graph.source import open_reference
 from toolkit.insight import explain
 from toolkit.manifest import Manifest, sha256
@@ -73,7 +72,7 @@ def answering(engine: Path, manifest: Manifest) -> Iterator[tuple[Classifier, st
         graph = engine / GRAPH
         if not graph.is_file() or sha256(graph) != manifest.hashes.get("onnx"):
             raise
-        yield graph_runner(ir.load(graph)), f"predicted: {error.what}; ONNX Runtime ran the graph that the engine was compiled from"
+        yield graph_runner(load_graph(graph)), f"predicted: {error.what}; ONNX Runtime ran the graph that the engine was compiled from"
         return
     with runner:
         yield runner, "measured"

@@ -229,11 +229,11 @@ def precision_of(trip: Trip) -> str:
 
 
 def specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:
-    """Inputs or outputs of a graph as the manifest holds them."""
+    """Inputs or outputs of a graph as the manifest holds them; every precision has float32 ends."""
     return tuple(
-        TensorSpec(name=v.name or "", dtype=v.dtype.numpy().name, shape=tuple(d if isinstance(d, int) else "N" for d in v.shape))
+        TensorSpec(name=v.name or "", dtype="float32", shape=tuple(d if isinstance(d, int) else "N" for d in v.shape))
         for v in values
-        if v.dtype is not None and v.shape is not None
+        if v.shape is not None
     )
 
 

@@ -89,7 +89,7 @@ def _reference_tensors(source: Source, batch: Array) -> dict[str | None, Array]:
         return {source.graph.graph.outputs[0].name: source.reference(batch)}
     from toolkit.reference.trace import activations
 
-    return dict(activations(module, batch))
+    return {**activations(module, batch)}
 
 
 def _cut(pictures: Array) -> list[Array]:
