@@ -18,7 +18,9 @@ RECIPE = ROOT / "engines/fashion-resnet18-int8.toml"
 
 def toolkit(*arguments: object, where: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "toolkit", *map(str, arguments)]
-    return subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "120", **environment})
+    return subprocess.run(
+        command, cwd=where, capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "120", **environment}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -112,5 +114,18 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 def test_the_readme_commands_are_there() -> None:
     shown = toolkit("--help").stdout
-    for command in ("export", "calibrate", "build", "run", "accuracy", "bench", "tune", "compare", "report", "inspect", "doctor", "describe"):
+    for command in (
+        "export",
+        "calibrate",
+        "build",
+        "run",
+        "accuracy",
+        "bench",
+        "tune",
+        "compare",
+        "report",
+        "inspect",
+        "doctor",
+        "describe",
+    ):
         assert command in shown

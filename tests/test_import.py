@@ -21,7 +21,13 @@ def test_importing_the_package_brings_nothing_heavy() -> None:
 
 
 def test_loading_brings_no_more_than_the_backend() -> None:
-    code = "import toolkit\ntry:\n    toolkit.load('nowhere')\nexcept toolkit.ToolkitError as error:\n    assert 'not an engine' in str(error)"
+    code = """
+import toolkit
+try:
+    toolkit.load("nowhere")
+except toolkit.ToolkitError as error:
+    assert "not an engine" in str(error)
+"""
     assert not loaded(code) & set(HEAVY)
     assert not loaded("import toolkit.backends.onnxruntime, toolkit.runtime") & set(HEAVY)
 

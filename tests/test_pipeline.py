@@ -219,13 +219,15 @@ def test_an_onnx_classifier_of_another_tool_becomes_int8(tmp_path: Path) -> None
     if spec is None or spec.origin is None:
         pytest.skip("rapidocr, whose wheel carries the classifier, is not installed")
     random = np.random.default_rng(0)
-    words = "deploy engine image tensor layer scale batch latency street number invoice total address".split()
+    words = ["deploy", "engine", "image", "tensor", "layer", "scale", "batch", "street", "number", "invoice", "total", "address"]
     for split, count in (("calibration", 64), ("val", 240)):
         for index in range(count):
             font = ImageFont.load_default(size=int(random.integers(24, 34)))
             line = Image.new("RGB", (240, 48), tuple(random.integers(190, 255, 3).tolist()))
             text = " ".join(random.choice(words, 3))
-            ImageDraw.Draw(line).text((8, int(random.integers(0, 8))), text, fill=tuple(random.integers(0, 110, 3).tolist()), font=font)
+            ImageDraw.Draw(line).text(
+                (8, int(random.integers(0, 8))), text, fill=tuple(random.integers(0, 110, 3).tolist()), font=font
+            )
             folder = tmp_path / split / ("0", "180")[index % 2]
             folder.mkdir(parents=True, exist_ok=True)
             line.rotate(180 * (index % 2)).save(folder / f"{index:03d}.png")

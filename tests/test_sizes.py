@@ -10,7 +10,11 @@ FILE_LINES, FUNCTION_LINES = 300, 40
 
 
 def test_files_are_short() -> None:
-    long = {str(p.relative_to(ROOT)): n for p in (ROOT / "toolkit").rglob("*.py") if (n := len(p.read_text().splitlines())) > FILE_LINES}
+    long = {
+        str(p.relative_to(ROOT)): n
+        for p in (ROOT / "toolkit").rglob("*.py")
+        if (n := len(p.read_text().splitlines())) > FILE_LINES
+    }
     assert long == {}
 
 

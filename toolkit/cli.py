@@ -14,7 +14,12 @@ from rich.markdown import Markdown
 from toolkit.bench.measurement import Scenario
 from toolkit.errors import BudgetError, ToolkitError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Takes a ResNet, or any ONNX image classifier, to measured engines.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Takes a ResNet, or any ONNX image classifier, to measured engines.",
+)
 out, err = Console(), Console(stderr=True)
 
 RecipePath = Annotated[Path, typer.Argument(help="a recipe, such as engines/fashion-resnet18-int8.toml")]
@@ -46,7 +51,8 @@ def export(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--out
 
     with stages() as stage:
         found, agreement = pipeline.export(Recipe.load(recipe), output, stage)
-    out.print(f"{output}: {found}; FP32 graph against the reference: max |difference| {agreement.max_abs:.2g}, cosine {agreement.cosine:.6f}")
+    out.print(f"{output}: {found}", highlight=False)
+    out.print(f"  the FP32 graph against the reference: max |difference| {agreement.max_abs:.2g}, cosine {agreement.cosine:.6f}")
 
 
 @app.command()
@@ -68,7 +74,9 @@ def build(
     target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt or rtx:sm89; several with commas")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="the folder that engines go into")] = Path("engines/built"),
     proof: Annotated[bool, typer.Option(help="hold each engine to the recipe's [accept]")] = True,
-    if_available: Annotated[bool, typer.Option("--if-available", help="where a target's library is absent, say so and go on")] = False,
+    if_available: Annotated[
+        bool, typer.Option("--if-available", help="where a target's library is absent, say so and go on")
+    ] = False,
 ) -> None:
     """Build an engine for each recipe and target."""
     from toolkit import pipeline
@@ -152,7 +160,9 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="20 seconds: wider intervals")] = False,
     seconds: Annotated[float | None, typer.Option(help="for all engines together; under load for each")] = None,
     warmup: Annotated[float | None, typer.Option(help="seconds of warm-up, at most, each")] = None,
-    bound_ms: Annotated[float | None, typer.Option(help="server: p99 is held under this; absent: the recipe's max_p99_ms")] = None,
+    bound_ms: Annotated[
+        float | None, typer.Option(help="server: p99 is held under this; absent: the recipe's max_p99_ms")
+    ] = None,
     loadgen: Annotated[bool, typer.Option(help="offline and server: MLPerf LoadGen issues the queries")] = True,
 ) -> None:
     """Measure engines and their reference in shuffled rounds; what was measured is kept even when it is cut short."""
@@ -165,7 +175,7 @@ def bench(
         results = measure(
             engines,
             scenario,
-            batches=batch or (1, 8),
+            batches=batch or (),
             plan=plan_of(quick, seconds, warmup),
             bound=None if bound_ms is None else bound_ms / 1000,
             loadgen=loadgen,

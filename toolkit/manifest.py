@@ -62,12 +62,16 @@ class Manifest(Frozen, frozen=True):
         try:
             raw = msgspec.json.decode(path.read_bytes())
         except FileNotFoundError:
-            raise EngineError(f"{folder} is not an engine: it has no {MANIFEST}", remedy="Build one: toolkit build RECIPE") from None
+            raise EngineError(
+                f"{folder} is not an engine: it has no {MANIFEST}", remedy="Build one: toolkit build RECIPE"
+            ) from None
         except (OSError, ValueError) as error:
             raise EngineError(f"{path} cannot be read: {error}", remedy="Build the engine again") from error
         found = raw.get("version") if isinstance(raw, dict) else None
         if found != VERSION:
-            raise EngineError(f"{path} has format version {found!r}, this toolkit reads {VERSION}", remedy="Build the engine again")
+            raise EngineError(
+                f"{path} has format version {found!r}, this toolkit reads {VERSION}", remedy="Build the engine again"
+            )
         try:
             return msgspec.convert(raw, cls)
         except msgspec.ValidationError as error:

@@ -34,7 +34,9 @@ def recipe_of(manifest: Manifest) -> Recipe:
     try:
         return msgspec.convert(manifest.recipe, Recipe)
     except msgspec.ValidationError as error:
-        raise EngineError(f"the manifest of {manifest.name} has no usable recipe: {error}", remedy="Build the engine again") from error
+        raise EngineError(
+            f"the manifest of {manifest.name} has no usable recipe: {error}", remedy="Build the engine again"
+        ) from error
 
 
 def judge(engine: Path, against: Path | None = None, stage: Stage = quiet) -> tuple[Verdict, str]:
@@ -44,7 +46,9 @@ def judge(engine: Path, against: Path | None = None, stage: Stage = quiet) -> tu
     recipe = recipe_of(manifest)
     images = proof_images(recipe)
     if images is None:
-        raise DataError(f"the recipe of {manifest.name} names no images to judge it on", remedy="Set `accept.data` and build it again")
+        raise DataError(
+            f"the recipe of {manifest.name} names no images to judge it on", remedy="Set `accept.data` and build it again"
+        )
     with answering(engine, manifest) as (runner, how):
         ours = accuracy(runner, images, name=manifest.name, progress=stage(f"answers of {manifest.name}"))
     if against is not None:
@@ -72,7 +76,10 @@ def answering(engine: Path, manifest: Manifest) -> Iterator[tuple[Classifier, st
         graph = engine / GRAPH
         if not graph.is_file() or sha256(graph) != manifest.hashes.get("onnx"):
             raise
-        yield graph_runner(load_graph(graph)), f"predicted: {error.what}; ONNX Runtime ran the graph that the engine was compiled from"
+        yield (
+            graph_runner(load_graph(graph)),
+            f"predicted: {error.what}; ONNX Runtime ran the graph that the engine was compiled from",
+        )
         return
     with runner:
         yield runner, "measured"
@@ -82,9 +89,10 @@ def bench(
     engines: Sequence[Path],
     scenario: Scenario = "single-stream",
     *,
-    batches: Sequence[int] = (1, 8),
+    batches: Sequence[int] = (),
     plan: Plan = Plan(),  # noqa: B008  frozen
-    bound: float | None = None, loadgen: bool = True,
+    bound: float | None = None,
+    loadgen: bool = True,
     save: Callable[[Results], None] | None = None,
     stage: Stage = quiet,
 ) -> Results:
@@ -95,10 +103,8 @@ def bench(
     threads = int(manifests[0].settings.get("threads", onnxruntime.cores()))
     with ExitStack() as stack:
         runners: dict[str, Runner] = {REFERENCE: stack.enter_context(open_reference(recipe, threads))}
-        folders: dict[str, Path] = {}
-        for path, manifest in zip(engines, manifests, strict=True):
-            name = manifest.name if manifest.name not in runners else f"{manifest.name} ({manifest.target})"
-            runners[name], folders[name] = stack.enter_context(load(path)), path
+        folders = dict(zip(_names(manifests), engines, strict=True))
+        runners |= {name: stack.enter_context(load(path)) for name, path in folders.items()}
         pictures = [images.picture(i) for i in range(min(8, images.count))] if images is not None else None
         results = run_bench(
             runners,
@@ -118,3 +124,9 @@ def bench(
     if save is not None:
         save(results)
     return results
+
+
+def _names(manifests: Sequence[Manifest]) -> list[str]:
+    """The engines' names; those of one recipe for several targets say the target too."""
+    names = [manifest.name for manifest in manifests]
+    return [f"{m.name} ({m.target})" if names.count(m.name) > 1 else m.name for m in manifests]

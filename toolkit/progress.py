@@ -14,7 +14,13 @@ from toolkit.types import Progress as Advance
 @contextmanager
 def stages() -> Iterator[Callable[[str], Advance]]:
     """Gives a function that begins a stage by name and returns where its (done, total) goes. Bars are drawn on stderr."""
-    columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bars:
         last: list[int] = []
 

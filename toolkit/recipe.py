@@ -249,20 +249,27 @@ def _explain(message: str, text: str) -> str:
     """msgspec's message, with the key, the value that stands in the file, and the keys or values that are allowed."""
     where = re.search(r" - at `\$\.?([^`]*)`", message)
     path = where[1] if where else ""
-    value: Any = _toml(text)
-    kind: Any = Recipe
-    for part in [p for p in re.split(r"[.\[\]]+", path) if p and p != "..."]:
-        value = value[int(part)] if isinstance(value, list) and part.isdigit() else value.get(part) if isinstance(value, dict) else None
-        kind = next((f.type for f in msgspec.structs.fields(kind) if f.encode_name == part), None) if isinstance(kind, type) else None
+    value, kind = _look_up(_toml(text), Recipe, [part for part in re.split(r"[.\[\]]+", path) if part])
     unknown = re.match(r"Object contains unknown field `([^`]+)`", message)
     if unknown and isinstance(kind, type):
         table = f"[{path}]" if path else "the top level"
-        allowed = ", ".join(f.encode_name for f in msgspec.structs.fields(kind))
+        allowed = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
         given = value.get(unknown[1]) if isinstance(value, dict) else None
         return f"unknown key `{unknown[1]}` = {given!r} in {table}; allowed are {allowed}"
-    text_of = message.split(" - at ")[0]
-    literal = getattr(kind, "__args__", ())
-    choices = [c for arg in literal for c in getattr(arg, "__args__", (arg,)) if isinstance(c, (str, float))]
-    hint = f"; allowed are {', '.join(map(str, choices))}" if choices else ""
+    said = message.split(" - at ")[0]
+    choices = [c for kind in getattr(kind, "__args__", ()) for c in getattr(kind, "__args__", (kind,)) if isinstance(c, str)]
+    hint = f"; allowed are {', '.join(choices)}" if choices else ""
     shown = f"`{path}` = {value!r}: " if path and not isinstance(value, dict) else f"[{path}]: " if path else ""
-    return f"{shown}{text_of[0].lower()}{text_of[1:]}{hint}"
+    return f"{shown}{said[0].lower()}{said[1:]}{hint}"
+
+
+def _look_up(value: Any, kind: Any, path: list[str]) -> tuple[Any, Any]:
+    """What stands at `path` in the file, and the type that belongs there; None where there is no such thing."""
+    for part in path:
+        if isinstance(value, list):
+            value = value[int(part)] if part.isdigit() else None
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+        fields = msgspec.structs.fields(kind) if isinstance(kind, type) else ()
+        kind = next((field.type for field in fields if field.encode_name == part), None)
+    return value, kind

@@ -49,3 +49,15 @@ def test_it_brings_the_logits_closer() -> None:
     errors = [((run(g, batch) - truth) ** 2).mean() for g in (rounded, corrected)]
     assert errors[1] < errors[0]
     assert np.abs(run(corrected, batch).mean(0) - truth.mean(0)).max() < np.abs(run(rounded, batch).mean(0) - truth.mean(0)).max()
+
+
+def test_a_bias_beside_tiny_weights_does_not_overflow() -> None:
+    """ONNX Runtime holds a bias in int32 steps of input scale times weight scale."""
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3)
+    first.weight.data[1] *= 1e-8
+    first.bias.data[1] = 1.0
+    model = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)).eval()
+    graph, batch = graph_of(model), pictures(32)
+    truth, answer = run(graph, batch), run(int8(graph, batch), batch)
+    assert np.abs(answer - truth).max() < 0.01 * np.abs(truth).max()

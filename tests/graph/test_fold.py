@@ -66,7 +66,12 @@ def test_batchnorm_goes_into_the_convolution(bias: bool) -> None:
 def test_a_chain_of_scales_and_shifts_goes_too() -> None:
     """What PaddlePaddle and Caffe write: Conv, BatchNorm, Mul and Add of [1, C, 1, 1]."""
     node, constants = norm("c", "n")
-    constants |= {"w": floats(CHANNELS, 3, 1, 1), "s": floats(1, CHANNELS, 1, 1), "t": floats(CHANNELS, 1, 1), "h": np.float32(0.5)}
+    constants |= {
+        "w": floats(CHANNELS, 3, 1, 1),
+        "s": floats(1, CHANNELS, 1, 1),
+        "t": floats(CHANNELS, 1, 1),
+        "h": np.float32(0.5),
+    }
     chain = [
         helper.make_node("Conv", ["x", "w"], ["c"], "conv"),
         node,

@@ -36,7 +36,9 @@ def test_only_the_ends_are_fp32(graph: ir.Model) -> None:
 def test_an_island_stays_fp32_between_casts(graph: ir.Model, batch: Array) -> None:
     half = to_fp16(graph, ["layer2", "fc"])
     kinds = {node.name: node.outputs[0].dtype for node in half.graph if node.op_type != "Cast"}
-    assert all((kind == ir.DataType.FLOAT) == (name.startswith("layer2.") or name == "fc") for name, kind in kinds.items() if name)
+    assert all(
+        (kind == ir.DataType.FLOAT) == (name.startswith("layer2.") or name == "fc") for name, kind in kinds.items() if name
+    )
     assert agreement(graph_runner(graph)(batch), graph_runner(half)(batch)).top1 == 1.0
 
 

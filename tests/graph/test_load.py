@@ -106,7 +106,9 @@ def test_nhwc_and_one_of_several_outputs(tmp_path: Path, batch: object) -> None:
         ({"outputs": 1, "shape": ["N", 8, 24]}, NHWC, None, "not four dimensions|not valid ONNX"),
     ],
 )
-def test_what_does_not_fit_is_said(tmp_path: Path, changes: dict[str, object], preprocess: Preprocess, output: str | None, words: str) -> None:
+def test_what_does_not_fit_is_said(
+    tmp_path: Path, changes: dict[str, object], preprocess: Preprocess, output: str | None, words: str
+) -> None:
     with pytest.raises(GraphError, match=words):
         load(small(tmp_path / "m.onnx", **changes), preprocess, output)
 

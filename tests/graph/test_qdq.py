@@ -14,7 +14,7 @@ import pytest
 from toolkit.errors import CalibrationError, GraphError
 from toolkit.graph.check import agreement
 from toolkit.graph.edit import constant
-from toolkit.graph.qdq import activation_scale, quantize, quantised_layers
+from toolkit.graph.qdq import activation_scale, quantised_layers, quantize
 from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
 from toolkit.onnxfile import serialise

@@ -183,3 +183,4 @@ def test_snr_is_in_decibels() -> None:
     truth = np.ones((10, 10), np.float32)
     assert snr(truth, truth * 1.01) == pytest.approx(40, abs=0.01)
     assert snr(truth, truth) == 120
+    assert snr(truth, truth * np.float32(np.nan)) == -120

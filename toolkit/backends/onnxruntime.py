@@ -88,7 +88,7 @@ class SessionExecutor:
 
 
 class ForeignExecutor(SessionExecutor):
-    """Runs a file that another tool made: a batch written into it is filled up, whatever float its logits are, [N, C, 1, 1] is flattened."""
+    """Runs a file that another tool made: a batch written into it is filled up, and [N, C, 1, 1] logits are flattened."""
 
     def __init__(self, live: Any, input_name: str, output_name: str, batch: int | None) -> None:
         super().__init__(live, input_name, output_name)
@@ -164,10 +164,23 @@ def refuse_foreign_options(build: Build, target: Target) -> None:
     """Options of TensorRT must not pass in silence where ONNX Runtime compiles."""
     default = Build()
     if build.spin == "measure" and target.kind != "cpu":
-        raise BackendError(f"`build.spin` = 'measure' needs target cpu, not {target}", remedy="Set it to true or false, or remove it")
-    for key in ("workspace_mib", "optimization_level", "timing_cache", "hardware_compatibility", "version_compatible", "refit", "strip_weights"):
+        raise BackendError(
+            f"`build.spin` = 'measure' needs target cpu, not {target}", remedy="Set it to true or false, or remove it"
+        )
+    for key in (
+        "workspace_mib",
+        "optimization_level",
+        "timing_cache",
+        "hardware_compatibility",
+        "version_compatible",
+        "refit",
+        "strip_weights",
+    ):
         if getattr(build, key) != getattr(default, key):
-            raise BackendError(f"`build.{key}` is an option of TensorRT; target {target} has none", remedy="Remove it, or build for tensorrt or rtx")
+            raise BackendError(
+                f"`build.{key}` is an option of TensorRT; target {target} has none",
+                remedy="Remove it, or build for tensorrt or rtx",
+            )
 
 
 def _device(target: Target) -> str:

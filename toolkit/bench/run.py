@@ -26,6 +26,7 @@ from toolkit.runtime.runner import Runner
 from toolkit.types import Array, Float, Progress
 
 Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
+BATCHES: dict[Scenario, tuple[int, ...]] = {"single-stream": (1, 8), "offline": (1, 8, 32), "server": (1, 4, 16)}
 QUICK = Plan(seconds=20, warmup=3, least_blocks=8)
 
 
@@ -41,7 +42,7 @@ def plan_of(quick: bool = False, seconds: float | None = None, warmup: float | N
 
 def run_bench(
     runners: Mapping[str, Runner], scenario: Scenario = "single-stream", *,
-    batches: Sequence[int] = (1, 8), plan: Plan = Plan(),  # noqa: B008  frozen
+    batches: Sequence[int] = (), plan: Plan = Plan(),  # noqa: B008  frozen
     images: LabelledImages | None = None, pictures: Sequence[Any] | None = None,
     reference: str | None = None, accept: Accept = Accept(),  # noqa: B008  frozen
     bound: float | None = None, loadgen: bool = True,

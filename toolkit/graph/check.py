@@ -28,7 +28,7 @@ class Agreement(Frozen, frozen=True):
 
 
 def check(source: Source, images: Images) -> Agreement:
-    """Run both at batch 1, 3 and 8 on the first images of the set. Raises GraphError above `TOLERANCE`, naming the first tensor."""
+    """Run both at batch 1, 3 and 8 on the first images of the set. Raises GraphError above `TOLERANCE`, with the first tensor."""
     pictures = np.concatenate(list(images.batches(sum(BATCHES)))[:1])
     graph = onnxruntime.session(serialise(source.graph), Target("cpu"), {"threads": onnxruntime.cores()})
     name, output = source.graph.graph.inputs[0].name, source.graph.graph.outputs[0].name
@@ -65,7 +65,7 @@ def agreement(reference: Float, answers: Float) -> Agreement:
 def first_departure(source: Source, batch: Array) -> str:
     """The first tensor of the graph, in its order, whose values differ from the reference's by more than `TOLERANCE`."""
     reference = _reference_tensors(source, batch)
-    names = [value.name for node in source.graph.graph for value in node.outputs if value.name in reference]
+    names = [value.name for node in source.graph.graph for value in node.outputs if value.name and value.name in reference]
     proto: Any = ir.to_proto(source.graph)
     present = {value.name for value in proto.graph.output}
     for name in names:
@@ -75,21 +75,23 @@ def first_departure(source: Source, batch: Array) -> str:
     values = live.run(names, {source.graph.graph.inputs[0].name: batch})
     for name, value in zip(names, values, strict=True):
         want = reference[name]
-        if value.shape != want.shape or not np.allclose(value, want, rtol=0, atol=TOLERANCE * max(1.0, float(np.abs(want).max()))):
+        if value.shape != want.shape or not np.allclose(
+            value, want, rtol=0, atol=TOLERANCE * max(1.0, float(np.abs(want).max()))
+        ):
             return str(name)
     return str(source.graph.graph.outputs[0].name)
 
 
-def _reference_tensors(source: Source, batch: Array) -> dict[str | None, Array]:
-    """What the PyTorch reference holds, by the names that `export` gives the graph's tensors. An ONNX reference tells its logits only."""
+def _reference_tensors(source: Source, batch: Array) -> dict[str, Array]:
+    """What the PyTorch reference holds, by the names that the graph's tensors have. An ONNX reference tells its logits only."""
     from toolkit.graph.source import torch_module
 
     module = torch_module(source)
     if module is None:
-        return {source.graph.graph.outputs[0].name: source.reference(batch)}
+        return {source.graph.graph.outputs[0].name or "": source.reference(batch)}
     from toolkit.reference.trace import activations
 
-    return {**activations(module, batch)}
+    return activations(module, batch)
 
 
 def _cut(pictures: Array) -> list[Array]:
@@ -107,5 +109,8 @@ def _run(live: Any, outputs: list[str | None], feeds: dict[str | None, Array], b
     except Exception as error:  # ONNX Runtime's own classes, made while it loads
         raise GraphError(f"the graph does not run at batch {batch}: {str(error).strip().splitlines()[0]}") from error
     if len(result[0]) != batch:
-        raise GraphError(f"the graph answers a batch of {batch} with {len(result[0])} results: its batch is fixed", remedy="Export it with a dynamic batch")
+        raise GraphError(
+            f"the graph answers a batch of {batch} with {len(result[0])} results: its batch is fixed",
+            remedy="Export it with a dynamic batch",
+        )
     return result

@@ -34,7 +34,7 @@ FOLD_LIMIT = 1 << 28  # values; weights that a tool wrote as computed constants 
 
 
 def load(path: Path, preprocess: Preprocess, output: str | None = None) -> ir.Model:
-    """An FP32 graph, `preprocess.input_shape` in, logits [N, classes] out. Raises GraphError, which says what is wrong with the file."""
+    """An FP32 graph, `preprocess.input_shape` in, logits [N, classes] out. Raises GraphError."""
     proto = _read(path)
     proto = _at_opset(proto, path)
     model = ir.from_proto(proto)
@@ -60,7 +60,9 @@ def _read(path: Path) -> onnx.ModelProto:
     except FileNotFoundError:
         raise GraphError(f"there is no file {path}", remedy="Check `reference.onnx` in the recipe") from None
     except (OSError, DecodeError, UnicodeDecodeError, ValueError, onnx.checker.ValidationError) as error:
-        raise GraphError(f"{path} is not a valid ONNX file: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+        raise GraphError(
+            f"{path} is not a valid ONNX file: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
     return proto
 
 
@@ -93,7 +95,9 @@ def _check_input(model: ir.Model, preprocess: Preprocess, path: Path) -> int | N
     """The batch that the file has fixed, if any. Raises GraphError where the recipe's preprocessing does not fit the input."""
     inputs = model.graph.inputs
     if len(inputs) != 1:
-        raise GraphError(f"{path} has {len(inputs)} inputs; an image classifier has one: {', '.join(str(v.name) for v in inputs)}")
+        raise GraphError(
+            f"{path} has {len(inputs)} inputs; an image classifier has one: {', '.join(str(v.name) for v in inputs)}"
+        )
     value = inputs[0]
     if value.dtype != ir.DataType.FLOAT:
         raise GraphError(f"input '{value.name}' of {path} is {value.dtype}, not float32", remedy="Export it with a float32 input")

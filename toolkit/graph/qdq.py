@@ -50,7 +50,7 @@ def quantize(
 ) -> ir.Model:
     """FP32 graph -> the same graph with Q/DQ pairs placed as `scheme` says; layers in `precision.keep` stay as they are.
 
-    `room` is what weights may use of int8; `pairs` keeps neighbours from overflowing 16-bit sums on a CPU without VNNI (`weights.py`).
+    `room` is what weights may use of int8; `pairs` keeps neighbours from overflowing 16-bit sums without VNNI (`weights.py`).
     Raises CalibrationError for a tensor that has no range, GraphError for a pattern in `keep` that fits no layer.
     """
     require_matches(model, precision.keep, "precision.keep")
@@ -61,7 +61,9 @@ def quantize(
         raise CalibrationError("nothing is left to quantise", remedy="Shorten `precision.keep` or set `int8 = false`")
     sources = [origin(edge.value).name or "" for edge in edges]  # before any pair hides the way to them
     for edge, name in zip(edges, sources, strict=True):
-        low, high = ranges.range(name, precision.methods.get(name, calibration.method), calibration.percentile, levels=127 if symmetric else 255)
+        low, high = ranges.range(
+            name, precision.methods.get(name, calibration.method), calibration.percentile, levels=127 if symmetric else 255
+        )
         scale, zero = activation_scale(low, high, symmetric)
         _insert_pair(model.graph, edge, scale, zero)
     for node in list(model.graph):
@@ -158,5 +160,7 @@ def _least_step(node: ir.Node) -> Array | float:
 def quantised_layers(model: ir.Model) -> tuple[str, ...]:
     """The names of the nodes that stand between a DequantizeLinear and the next QuantizeLinear: what a backend runs in INT8."""
     readers = [use.node for node in model.graph if node.op_type == "DequantizeLinear" for use in node.outputs[0].uses()]
-    written = [node.inputs[0].producer() for node in model.graph if node.op_type == "QuantizeLinear" and node.inputs[0] is not None]
+    written = [
+        node.inputs[0].producer() for node in model.graph if node.op_type == "QuantizeLinear" and node.inputs[0] is not None
+    ]
     return tuple(dict.fromkeys(node.name for node in (*readers, *written) if node is not None and node.name))

@@ -33,7 +33,10 @@ class Inspection(Frozen, frozen=True):
 
 def inspection(found: Inspection) -> RenderableType:
     """The card, the layers, the findings, and a histogram a tensor with every method's threshold."""
-    parts: list[RenderableType] = [_card(found.manifest), Text(f"graph: {', '.join(f'{n} {op}' for op, n in found.layers.items())}")]
+    parts: list[RenderableType] = [
+        _card(found.manifest),
+        Text(f"graph: {', '.join(f'{n} {op}' for op, n in found.layers.items())}"),
+    ]
     parts.append(_findings(found.findings))
     if found.ranges is not None:
         parts += [_histograms(found.ranges), Text(LEGEND, style="dim")]

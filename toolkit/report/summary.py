@@ -9,6 +9,7 @@ import numpy as np
 
 from toolkit.bench.measurement import Measurement
 from toolkit.bench.results import Results
+from toolkit.bench.server import holds
 from toolkit.bench.verdict import Verdict
 from toolkit.errors import MeasurementError
 from toolkit.types import Frozen
@@ -89,7 +90,8 @@ def rows(results: Results) -> list[Row]:
 
 def _row(name: str, style: int, results: Results, latency: Measurement | None, base: Measurement | None) -> Row:
     every = results.of(name)
-    fast = max((m for m in every if m.throughput), key=lambda m: m.throughput or 0, default=None)
+    counted = [m for m in every if m.throughput and (m.scenario != "server" or holds(m))]  # beyond the bound a rate is worth nothing
+    fast = max(counted, key=lambda m: m.throughput or 0, default=None)
     p50, p99 = (quantile(latency, 0.5), quantile(latency, 0.99)) if latency else (None, None)
     same_terms = latency and base and (latency.batch, latency.clock) == (base.batch, base.clock)
     speedup = float(np.median(base.seconds)) * 1e3 / p50 if same_terms and base and p50 else None

@@ -68,6 +68,8 @@ def note(results: Results, summary: list[Row]) -> str:
     base = baseline(results)
     parts.append("p50: half of the calls were faster. p99: 99 of 100 were.")
     parts += [f"Speed: p50 of {base} over that of the engine, so above 1x is faster."] if base else []
+    bounds = sorted({m.bound_ns for m in results.measurements if m.scenario == "server" and m.bound_ns})
+    parts += [f"img/s: the highest Poisson rate with p99 under {bound * 1e-6:g} ms." for bound in bounds]
     if any(row.verdict for row in summary):
         parts.append("Agrees: the share of images that the engine and its reference give the same class.")
     if any(row.trouble for row in summary):

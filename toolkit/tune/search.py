@@ -14,7 +14,7 @@ from typing import NamedTuple, get_args
 
 import msgspec
 
-from toolkit.errors import CalibrationError
+from toolkit.errors import CalibrationError, GraphError, MeasurementError
 from toolkit.graph.edit import weight_of
 from toolkit.graph.scheme_cpu import origin
 from toolkit.recipe import Method, Recipe
@@ -70,8 +70,21 @@ class Search:
     def _floating(self) -> list[Trial]:
         """FP32 and FP16: what INT8 has to beat."""
         recipe = self.bench.recipe
-        found = [self._try(kind, vary(recipe, int8=False, compute=kind)) for kind in ("fp32", "fp16")]
-        return [self.bench.judge(trial, held_out=False) for trial in found]
+        found = []
+        for kind in ("fp32", "fp16"):
+            try:
+                found.append(self._try(kind, vary(recipe, int8=False, compute=kind)))
+            except GraphError as error:  # a constant that FP16 cannot hold
+                self.reasons.append(f"{kind} is out: {error.what}")
+        return [judged for trial in found if (judged := self._judge(trial)) is not None]
+
+    def _judge(self, trial: Trial) -> Trial | None:
+        """The trial with its verdict on the search's images; None, with the reason, where its answers are not finite."""
+        try:
+            return self.bench.judge(trial, held_out=False)
+        except MeasurementError as error:
+            self.reasons.append(f"{trial.name} is out: {error.what}")
+            return None
 
     def _globals(self, best: Trial) -> Trial:
         self.bench.stage("search: method, equalisation, weights, bias")
@@ -116,24 +129,24 @@ class Search:
 
     def _leave_out(self, best: Trial) -> list[Trial]:
         """Graphs from all INT8 to ever less, the first of which that meets the budget and two beyond it."""
-        current = self.bench.judge(msgspec.structs.replace(best, name="int8"), held_out=False)
-        found = [current]
+        best = msgspec.structs.replace(best, name="int8")
+        found = [judged] if (judged := self._judge(best)) is not None else []
         order = sorted(self.layers, key=lambda layer: (layer.left_out - best.snr) / (layer.share + 0.01), reverse=True)
-        beyond = 0
+        current, beyond = best, 0
         for layer in order:
-            beyond += current.accurate
+            beyond += bool(found) and found[-1].accurate
             if beyond > 2 or self.bench.left < 1:
                 break
             keep = tuple(dict.fromkeys((*current.recipe.precision.keep, *layer.keep)))
-            name = f"{current.name}{' but ' if current is found[0] else ', '}{layer.unit}"
+            name = f"{current.name}{' but ' if current is best else ', '}{layer.unit}"
             try:
                 trial = self._try(name, vary(best.recipe, keep=keep))
             except CalibrationError:  # nothing is left to quantise: what remains is the floating-point engine, a finalist already
                 break
             gain = f"{trial.snr:.1f} dB instead of {current.snr:.1f}, for {layer.share:.1%} of the work"
             self.reasons.append(f"{layer.unit} out of INT8: {gain}")
-            current = self.bench.judge(trial, held_out=False)
-            found.append(current)
+            current = trial
+            found += [judged] if (judged := self._judge(trial)) is not None else []
         return found
 
 
