@@ -90,7 +90,7 @@ def rows(results: Results) -> list[Row]:
 
 def _row(name: str, style: int, results: Results, latency: Measurement | None, base: Measurement | None) -> Row:
     every = results.of(name)
-    counted = [m for m in every if m.throughput and (m.scenario != "server" or holds(m))]  # beyond the bound a rate is worth nothing
+    counted = [m for m in every if m.throughput and (m.scenario != "server" or holds(m))]  # a rate beyond the bound is none
     fast = max(counted, key=lambda m: m.throughput or 0, default=None)
     p50, p99 = (quantile(latency, 0.5), quantile(latency, 0.99)) if latency else (None, None)
     same_terms = latency and base and (latency.batch, latency.clock) == (base.batch, base.clock)
