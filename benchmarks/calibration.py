@@ -28,6 +28,7 @@ import numpy as np
 SHAPE = (3, 224, 224)
 POOL = 16
 HERE = Path(__file__).resolve()
+PEER = str(HERE.parent.parent / ".peers" / "openvino" / "bin" / "python")
 RESULT = HERE.parent / "results" / "calibration.json"
 OURS = ("inference", "toolkit", "toolkit-nvidia")
 ONNX_RUNTIME = {"onnxruntime-minmax": "MinMax", "onnxruntime-entropy": "Entropy", "onnxruntime-percentile": "Percentile"}
@@ -116,10 +117,10 @@ def modelopt(model: Path, count: int, threads: int) -> None:
 
 def nncf(model: Path, count: int, threads: int) -> None:
     import nncf as library
-    import onnx
+    import openvino
 
-    dataset = library.Dataset([{"input": image} for image in pictures(count)])
-    library.quantize(onnx.load(model), dataset, subset_size=count)
+    dataset = library.Dataset(list(pictures(count)))
+    library.quantize(openvino.Core().read_model(model), dataset, subset_size=count)
 
 
 def work(tool: str, model: Path, count: int, threads: int) -> None:
@@ -258,7 +259,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--memory", default="128,512", help="numbers of images at which peak memory is taken")
     parser.add_argument("--quick", action="store_true", help="4 images, 1 round: does it run?")
     parser.add_argument("--modelopt", metavar="PYTHON", help="a Python that has nvidia-modelopt[onnx]")
-    parser.add_argument("--nncf", metavar="PYTHON", help="a Python that has nncf, openvino and onnx")
+    made = PEER if os.path.exists(PEER) else None
+    parser.add_argument("--nncf", metavar="PYTHON", default=made, help="a Python that has nncf and openvino; peers.py makes one")
     parser.add_argument("-o", "--out", type=Path, default=RESULT)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
