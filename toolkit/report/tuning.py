@@ -11,7 +11,7 @@ from rich.text import Text
 
 from toolkit.bench.verdict import Verdict
 
-BAR = 24  # characters
+BAR = 12  # characters
 
 
 class Tried(Protocol):
@@ -106,6 +106,5 @@ def _parts(parts: Sequence[Part]) -> Table:
 
 
 def _verdict(trial: Tried) -> str:
-    if trial.held_out is not None:
-        return f"held out: {trial.held_out.text}"
-    return "" if trial.searched is None else f"search: {trial.searched.text}"
+    verdict, where = (trial.held_out, ", held out") if trial.held_out is not None else (trial.searched, "")
+    return "" if verdict is None else f"{verdict.word}, agrees {verdict.agreement:.2%}{where}"
