@@ -19,6 +19,16 @@ from toolkit.recipe import Build
 from toolkit.types import Frozen, Target
 
 CHILD = "toolkit.backends.tensorrt_child"
+# Whatever else moves what the library allocates: hash seeds, threads that numpy's libraries start, and large blocks that
+# glibc maps and gives back to the system in an order that depends on time.
+STEADY = {
+    "PYTHONHASHSEED": "0",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+}
 
 
 class Request(Frozen, frozen=True):
@@ -63,10 +73,6 @@ def build_apart(library: Library, data: bytes, build: Build, target: Target) -> 
 
 
 def _environment() -> dict[str, str]:
-    """The child finds this very toolkit, wherever it lies, and lays out its memory like every child before it.
-
-    Hash seeds and the threads that numpy's libraries start would each move what is allocated later.
-    """
+    """The child finds this very toolkit, wherever it lies, and lays out its memory like every child before it."""
     path = [str(Path(toolkit.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    fixed = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return {**os.environ, **fixed, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    return {**os.environ, **STEADY, "PYTHONPATH": os.pathsep.join(filter(None, path))}
