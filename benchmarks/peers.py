@@ -42,6 +42,7 @@ PACKAGES = ("openvino==2026.4.1", "nncf==3.4.0")
 HOW = Preprocess(resize=256)
 BASE = "ONNX Runtime FP32"
 PHOTOGRAPHS = 6
+SMALLEST = 0.75  # of a photograph's shorter side: the smallest crop
 CALIBRATION, FITTING = 128, 192
 MARGIN = 1.0  # points of top-1: what 300 images can tell
 
@@ -96,7 +97,7 @@ def photographs(count: int, seed: int) -> Array:
     for i in range(count):
         photo = photos[i % len(photos)]
         height, width = photo.shape[:2]
-        side = int(random.integers(160, min(height, width) + 1))
+        side = int(random.integers(int(SMALLEST * min(height, width)), min(height, width) + 1))
         top, left = int(random.integers(height - side + 1)), int(random.integers(width - side + 1))
         crop = photo[top : top + side, left : left + side]
         crops.append(preprocess(Image.fromarray(crop[:, ::-1] if random.random() < 0.5 else crop), HOW))
@@ -253,7 +254,7 @@ def main() -> None:
     given = ask.parse_args()
     where = read_environment()
     SCRATCH.mkdir(parents=True, exist_ok=True)
-    own = SCRATCH / f"fitted-on-{FITTING}.safetensors"
+    own = SCRATCH / f"fitted-on-{FITTING}-of-{SMALLEST:g}.safetensors"
     if given.weights is None and not own.exists():
         fitted(own)
     models = prepare(given.weights or str(own), given.threads, given.images)
