@@ -72,7 +72,7 @@ class TensorRTExecutor:
         try:
             refuse_foreign(manifest, library, device)
             with current(device):
-                self._deserialize(library, data, logger)
+                self._deserialize(library, data, logger, bool(manifest.settings.get("version_compatible")))
                 if refit is not None:
                     refit(self._engine)
                 self._prepare(library, manifest, contexts)
@@ -82,8 +82,10 @@ class TensorRTExecutor:
                 device.close()
             raise
 
-    def _deserialize(self, library: Any, data: bytes, logger: Any) -> None:
+    def _deserialize(self, library: Any, data: bytes, logger: Any, carries_runtime: bool) -> None:
         self._runtime = library.Runtime(logger)
+        if carries_runtime:  # a version-compatible plan holds code of its own, which TensorRT runs only when told that it may
+            self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise EngineError(f"{library.__name__} refuses {self._name}: {self._said() or 'it gives no reason'}", remedy=AGAIN)
