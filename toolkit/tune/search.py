@@ -21,6 +21,7 @@ from toolkit.recipe import Method, Recipe
 from toolkit.tune.sensitivity import Unit, sensitivity, units
 from toolkit.tune.trial import Layers, Trial
 from toolkit.tune.workbench import Workbench, calibrated, vary
+from toolkit.types import Progress
 
 WORTH = 0.1  # dB
 CHOICES: dict[str, tuple[object, ...]] = {
@@ -48,6 +49,7 @@ class Search:
         self.trials: list[Trial] = []
         self.reasons: list[str] = []
         self.layers: list[Layers] = []
+        self._advance: Progress = bench.stage("search")
 
     def run(self) -> Found:
         finalists = self._floating()
@@ -87,7 +89,7 @@ class Search:
             return None
 
     def _globals(self, best: Trial) -> Trial:
-        self.bench.stage("search: method, equalisation, weights, bias")
+        self._advance = self.bench.stage("search: method, equalisation, weights, bias")
         recipe = best.recipe
         given = recipe.calibration.method
         methods = {str(method): calibrated(recipe, method=method) for method in get_args(Method) if method != given}
@@ -103,7 +105,10 @@ class Search:
 
     def _take(self, best: Trial, what: str, now: str, others: dict[str, Recipe]) -> Trial:
         """The best of what stands and its variations, with the reason."""
-        tried = [self._try(name, recipe) for name, recipe in others.items()]
+        tried = []
+        for name, recipe in others.items():
+            tried.append(self._try(name, recipe))
+            self._advance(self.bench.evaluations, self.bench.limit)
         winner = max(tried, key=lambda trial: trial.snr)
         better = winner.snr >= best.snr + WORTH
         seen = ", ".join(f"{trial.name} {trial.snr:.1f}" for trial in tried)
@@ -113,6 +118,7 @@ class Search:
     def _tensors(self, best: Trial, parts: list[Unit]) -> Trial:
         """Another method for what the three most sensitive parts read."""
         worst = sorted(self.layers, key=lambda layer: layer.alone)[:3]
+        self._advance = self.bench.stage("search: methods of the most sensitive parts")
         for layer in worst:
             part = next(part for part in parts if part.name == layer.unit)
             names = _inputs(part)

@@ -57,7 +57,7 @@ class Workbench:
     def trial(self, name: str, recipe: Recipe) -> Trial:
         """Evaluate one graph. Raises BudgetError once the limit is spent, which no caller in this room lets happen."""
         if self.left < 1:
-            raise BudgetError(f"the search has spent its {self.limit} evaluations")
+            raise BudgetError(f"the search has spent its {self.limit} evaluations", remedy="Raise the limit: 16 or more")
         self.evaluations += 1
         graph = self.graph(recipe)
         answer = graph_runner(graph)(self._few)
