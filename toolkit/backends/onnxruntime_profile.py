@@ -18,7 +18,7 @@ from toolkit.types import Array, Target
 
 
 def profile(folder: Path, manifest: Manifest, batch: int = 1, runs: int = 10) -> Layers:
-    """Mean time of every node over `runs` runs of random images, after two that do not count.
+    """Median time of every node over `runs` runs of random images, after two that do not count.
 
     Raises EngineError, MeasurementError.
     """
@@ -44,7 +44,7 @@ def _layers(events: list[dict[str, Any]], runs: int) -> tuple[Layer, ...]:
             kinds[name] = event["args"]["op_name"]
     if not times:
         raise MeasurementError("ONNX Runtime's profile names no node")
-    return tuple(Layer(name=name, kind=kinds[name], milliseconds=float(np.mean(all_[-runs:]))) for name, all_ in times.items())
+    return tuple(Layer(name=name, kind=kinds[name], milliseconds=float(np.median(all_[-runs:]))) for name, all_ in times.items())
 
 
 def gemms(products: dict[str, bytes], threads: int) -> dict[str, Callable[[], int]]:

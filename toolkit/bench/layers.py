@@ -8,7 +8,7 @@ from toolkit.types import Frozen
 
 
 class Layer(Frozen, frozen=True):
-    """One node of the compiled graph: its name, its operator there (after fusion), and its mean time."""
+    """One node of the compiled graph: its name, its operator there (after fusion), and its median time."""
 
     name: str
     kind: str

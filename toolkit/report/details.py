@@ -32,7 +32,7 @@ def _profile(one: Layers) -> list[Element]:
         [x.name, x.kind, bar(x.milliseconds / one.total), f"{x.milliseconds / one.total:.1%}"]
         for x in one.slowest(SLOWEST)
     ]
-    note = f"Mean of {one.runs} runs under the backend's profiler, which slows small layers: read the shares."
+    note = f"Median of {one.runs} runs under the backend's profiler, which slows small layers: read the shares."
     operators = grid(["operator", "share", "of the time", "ms", "layers"], kinds, text=(0, 1), note=note)
     table = grid(["slowest layers", "operator", "share", "of the time"], slow, text=(0, 1, 2))
     return [head, operators, tag("details", tag("summary", f"The {len(slow)} slowest of {len(one.layers)} layers"), table)]
