@@ -7,10 +7,11 @@ from pathlib import Path
 
 from toolkit.calibration.ranges import Ranges
 from toolkit.graph.lint import lint
+from toolkit.graph.qdq import scheme_of
 from toolkit.graph.run import load_graph
 from toolkit.manifest import Manifest
 from toolkit.measure import recipe_of
-from toolkit.pipeline import GRAPH, RANGES, scheme_of
+from toolkit.pipeline import GRAPH, RANGES
 from toolkit.report.inspection import Inspection
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import msgspec
 import onnx_ir as ir
 
-import toolkit
 from toolkit import calibration, engine
 from toolkit.backends.onnxruntime import has_vnni
 from toolkit.bench.accuracy import accuracy, compare_accuracy
@@ -24,16 +23,17 @@ from toolkit.graph.equalize import equalize
 from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.lint import lint
 from toolkit.graph.overflow import Overflow, fp16_overflow
-from toolkit.graph.qdq import Scheme, quantised_layers, quantize
+from toolkit.graph.qdq import quantised_layers, quantize, scheme_of
 from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
 from toolkit.graph.source import Source, open_source
 from toolkit.graph.weights import Room
+from toolkit.identity import identity, precision_of
 from toolkit.images import Images, class_names, open_data
-from toolkit.manifest import Manifest, Profile, cache_folder, new_folder, sha256, sha256_bytes, write_atomically
+from toolkit.manifest import Manifest, cache_folder, new_folder, sha256, sha256_bytes, write_atomically
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Recipe
-from toolkit.types import Compiled, Float, Progress, Target, TensorSpec
+from toolkit.types import Float, Progress, Target
 
 Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
 RANGES = "ranges.json"
@@ -62,7 +62,7 @@ def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> tuple[str, Agree
     trip = prepare(recipe, stage, proof=False)
     graph = typed(trip, Target.parse_many(recipe.build.target)[0])
     write_atomically(path, serialise(graph))
-    return f"{precision_of(trip)}, {len(graph.graph)} nodes", trip.agreement
+    return f"{precision_of(recipe)}, {len(graph.graph)} nodes", trip.agreement
 
 
 def ranges_of(recipe: Recipe, stage: Stage = quiet) -> Ranges:
@@ -165,21 +165,27 @@ def build(trip: Trip, target: Target, folder: Path, stage: Stage = quiet) -> Man
     Raises BudgetError where the proof refuses it. For a target that cannot run here the proof is a prediction: ONNX Runtime
     runs the very graph that the target was given.
     """
-    graph = typed(trip, target)
+    recipe, graph = trip.recipe, typed(trip, target)
     with new_folder(folder) as draft:
-        stage(f"compile {trip.recipe.name} for {target}")
-        compiled = engine.backend(target).compile(graph, trip.recipe.build, target, draft)
-        findings = lint(graph, scheme_of(target), trip.recipe.precision.keep)
+        stage(f"compile {recipe.name} for {target}")
+        compiled = engine.backend(target).compile(graph, recipe.build, target, draft)
+        findings = lint(graph, scheme_of(target), recipe.precision.keep)
         compiled = msgspec.structs.replace(compiled, notes=(*compiled.notes, *map(str, (*foreseen(trip), *findings))))
         verdict = prove(trip, graph, stage)
-        if compiled.hashes.get("onnx") is None:
-            write_atomically(draft / GRAPH, serialise(graph))
-        if trip.ranges is not None and trip.recipe.precision.int8:
-            trip.ranges.write(draft / RANGES)
-        manifest = describe(trip, target, graph, compiled, verdict)
-        manifest = msgspec.structs.replace(manifest, hashes={**manifest.hashes, "file": sha256(draft / compiled.file)})
-        manifest.write(draft)
-    return manifest
+        ranges = trip.ranges if recipe.precision.int8 else None
+        manifest = identity(recipe, target, graph, compiled, trip.source.reference.manifest, ranges, verdict)
+        return save(draft, manifest, graph, ranges)
+
+
+def save(draft: Path, manifest: Manifest, graph: ir.Model, ranges: Ranges | None) -> Manifest:
+    """Lay beside the compiled file what explains it, and seal it all with the manifest."""
+    if not manifest.file.endswith(".onnx"):
+        write_atomically(draft / GRAPH, serialise(graph))
+    if ranges is not None:
+        ranges.write(draft / RANGES)
+    sealed = msgspec.structs.replace(manifest, hashes={**manifest.hashes, "file": sha256(draft / manifest.file)})
+    sealed.write(draft)
+    return sealed
 
 
 def prove(trip: Trip, graph: ir.Model, stage: Stage = quiet) -> Verdict | None:
@@ -193,53 +199,6 @@ def prove(trip: Trip, graph: ir.Model, stage: Stage = quiet) -> Verdict | None:
         remedy = "Run: toolkit tune RECIPE; or build with --no-proof to look into it"
         raise BudgetError(f"{name} is refused: {verdict.text}", remedy=remedy)
     return verdict
-
-
-def describe(trip: Trip, target: Target, graph: ir.Model, compiled: Compiled, verdict: Verdict | None) -> Manifest:
-    """The engine's manifest."""
-    recipe, source = trip.recipe, trip.source
-    hashes = {"weights": source.reference.manifest.hashes["weights"], "onnx": sha256_bytes(serialise(graph))}
-    if trip.ranges is not None and recipe.precision.int8:
-        hashes |= {"calibration": trip.ranges.origin.images, "ranges": sha256_bytes(trip.ranges.encode())}
-    return Manifest(
-        name=recipe.name,
-        target=str(target),
-        file=compiled.file,
-        precision=precision_of(trip),
-        inputs=specs(graph.graph.inputs),
-        outputs=specs(graph.graph.outputs),
-        profiles=tuple(Profile(min=low, opt=best, max=high) for low, best, high in recipe.build.profiles),
-        preprocess=recipe.preprocess,
-        classes=source.reference.manifest.classes,
-        hashes=hashes | compiled.hashes,
-        versions={"toolkit": toolkit.__version__, **compiled.versions},
-        device=compiled.device,
-        settings=compiled.settings,
-        recipe=recipe.to_dict(),
-        notes=compiled.notes if verdict is None else (*compiled.notes, verdict.text),
-    )
-
-
-def precision_of(trip: Trip) -> str:
-    """In the manifest's words: fp32, fp16, int8 or int8+fp16."""
-    compute = trip.recipe.precision.compute
-    if not trip.recipe.precision.int8:
-        return compute
-    return "int8+fp16" if compute == "fp16" else "int8"
-
-
-def specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:
-    """Inputs or outputs of a graph as the manifest holds them; every precision has float32 ends."""
-    return tuple(
-        TensorSpec(name=v.name or "", dtype="float32", shape=tuple(d if isinstance(d, int) else "N" for d in v.shape))
-        for v in values
-        if v.shape is not None
-    )
-
-
-def scheme_of(target: Target) -> Scheme:
-    """Which Q/DQ placement the target's library fuses."""
-    return "tensorrt" if target.is_nvidia else "cpu"
 
 
 def same_start(one: Recipe, other: Recipe) -> bool:

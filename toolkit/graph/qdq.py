@@ -28,7 +28,7 @@ from toolkit.graph.scheme_cpu import Edge, cpu_edges, fused_relu, origin
 from toolkit.graph.scheme_tensorrt import tensorrt_edges
 from toolkit.graph.weights import Room, quantise_weight
 from toolkit.recipe import Calibration, Method, Precision
-from toolkit.types import Array
+from toolkit.types import Array, Target
 
 Scheme = Literal["cpu", "tensorrt"]
 
@@ -164,3 +164,8 @@ def quantised_layers(model: ir.Model) -> tuple[str, ...]:
         node.inputs[0].producer() for node in model.graph if node.op_type == "QuantizeLinear" and node.inputs[0] is not None
     ]
     return tuple(dict.fromkeys(node.name for node in (*readers, *written) if node is not None and node.name))
+
+
+def scheme_of(target: Target) -> Scheme:
+    """Which Q/DQ placement the target's library fuses."""
+    return "tensorrt" if target.is_nvidia else "cpu"

@@ -32,12 +32,13 @@ from torch.nn import functional
 from toolkit.calibration import Ranges, TensorRange, collect, origin_of
 from toolkit.errors import RecipeError, ToolkitError
 from toolkit.graph.edit import weight_of
+from toolkit.graph.qdq import scheme_of
 from toolkit.graph.scheme_cpu import cpu_edges, origin, watched
 from toolkit.graph.scheme_tensorrt import tensorrt_edges
 from toolkit.graph.source import open_source
 from toolkit.images import open_data
 from toolkit.manifest import write_atomically
-from toolkit.pipeline import prepare, scheme_of
+from toolkit.pipeline import prepare
 from toolkit.progress import stages
 from toolkit.recipe import Recipe
 from toolkit.reference.fakequant import FakeQuant, Point
