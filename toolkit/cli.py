@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.markup import escape
 
 from toolkit.bench.measurement import Scenario
 from toolkit.errors import BudgetError, ToolkitError
@@ -90,12 +91,12 @@ def build(
     except MissingExtra as error:
         if not if_available:
             raise
-        out.print(f"left out: {error}")
+        out.print(f"left out: {error}", markup=False)
         return
     for folder, manifest in built:
         out.print(f"[bold]{folder}[/]: {manifest.precision} for {manifest.device}")
         for note in manifest.notes:
-            out.print(f"  {note}", highlight=False)
+            out.print(f"  {note}", highlight=False, markup=False)
 
 
 @app.command()
@@ -272,5 +273,6 @@ def _fail(error: BaseException, code: int, debug: bool) -> NoReturn:
     if debug:
         raise error
     text = "stopped; nothing was replaced" if isinstance(error, KeyboardInterrupt) else str(error)
-    err.print(f"[bold red]error:[/] {' '.join(text.split())}", highlight=False, soft_wrap=True)
+    # A remedy such as pip install 'resnet-deploy[gpu]' is no markup.
+    err.print(f"[bold red]error:[/] {escape(' '.join(text.split()))}", highlight=False, soft_wrap=True)
     sys.exit(code)
