@@ -77,6 +77,12 @@ def test_an_unknown_key_is_exit_2(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["bad.toml"]
 
 
+def test_brackets_in_a_failure_are_printed(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(RECIPE.read_text().replace("[build]", "[build]\nfast = true"))
+    one_line(toolkit("build", path, "-o", tmp_path), 2, "`fast`", "[build]")
+
+
 def test_no_engine_is_exit_2(tmp_path: Path) -> None:
     one_line(toolkit("run", tmp_path, "x.png"), 2, "is not an engine", "toolkit build")
 
