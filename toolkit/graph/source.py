@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import onnx_ir as ir
 
+import toolkit.reference  # first of all, since it tells OpenMP how to wait, and torch reads that only once
 from toolkit.backends import onnxruntime
 from toolkit.errors import GraphError
 from toolkit.images import class_names
