@@ -75,7 +75,9 @@ def graphs(folder: Path, quick: bool) -> dict[str, Path]:
 def build(path: Path, sm: int, folder: Path) -> dict[str, object]:
     """One build in a process of its own."""
     command = [sys.executable, "-c", CHILD, str(path), str(sm), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    with tempfile.TemporaryDirectory(dir=folder) as empty:  # no plan is taken from an earlier build
+        environment = {**os.environ, "XDG_CACHE_HOME": empty}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
     if done.returncode:
         sys.exit(f"{path.name} for sm{sm}: {done.stderr.strip().splitlines()[-1]}")
     result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])

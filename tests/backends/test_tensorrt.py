@@ -64,6 +64,11 @@ def resnet50():
     return export(ResNet("resnet50"), Preprocess())
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_kept(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 def compiled(graph, folder, sm=89, build=SMALL):
     folder.mkdir(exist_ok=True)
     found = tensorrt.compile(graph, build, Target("rtx", sm), folder)
@@ -217,6 +222,18 @@ def test_an_option_that_the_library_lacks_is_an_error(key, value, why, tmp_path)
     with pytest.raises(BackendError, match=rf"build\.{key}.*{why}"):
         compiled(one_node("Relu"), tmp_path, build=build)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_repeated_build_takes_the_plan_that_was_kept(tmp_path):
+    graph = trip("fashion-resnet18").graph
+    _, first, _ = compiled(graph, tmp_path / "first")
+    (kept,) = (Path(os.environ["XDG_CACHE_HOME"]) / "resnet-deploy" / "plans").iterdir()
+    before = kept.stat().st_mtime_ns
+    found, second, layers = compiled(graph, tmp_path / "second")
+    assert second == first and layers and kept.stat().st_mtime_ns == before
+    compiled(graph, tmp_path / "third", build=Build(batch=(1, 2, 5)))  # another request
+    compiled(graph, tmp_path / "fourth", sm=86)
+    assert len(list(kept.parent.iterdir())) == 3 and found.settings == {"sm": 89}
 
 
 def test_a_child_that_dies_is_an_error(tmp_path, monkeypatch):

@@ -12,9 +12,11 @@ import msgspec
 
 import toolkit
 from toolkit import errors
+from toolkit.backends import tensorrt_plans
 from toolkit.backends.tensorrt_build import Built
 from toolkit.backends.tensorrt_library import Library
 from toolkit.errors import BackendError
+from toolkit.manifest import sha256_bytes
 from toolkit.recipe import Build
 from toolkit.types import Frozen, Target
 
@@ -55,10 +57,24 @@ class Answer(Frozen, frozen=True):
 
 
 def build_apart(library: Library, data: bytes, build: Build, target: Target) -> Built:
-    """As `build_plan`, in a child process. Raises what it raises, and BackendError where the child dies."""
+    """As `build_plan`, in a child process, or what an earlier build of the very same request gave (`tensorrt_plans.py`).
+
+    Raises what `build_plan` raises, and BackendError where the child dies.
+    """
+    request = msgspec.msgpack.encode(Request(data=data, build=build, target=target))
+    key = sha256_bytes(f"{library.package} {library.version}\n".encode(), request)
+    kept = tensorrt_plans.find(key)
+    if kept is not None:
+        return msgspec.msgpack.decode(kept, type=Built)
+    built = _build_in_child(library, request, target)
+    tensorrt_plans.keep(key, msgspec.msgpack.encode(built))
+    return built
+
+
+def _build_in_child(library: Library, request: bytes, target: Target) -> Built:
     with tempfile.TemporaryDirectory(prefix="resnet-deploy-") as folder:
         question, reply = Path(folder, "request"), Path(folder, "answer")
-        question.write_bytes(msgspec.msgpack.encode(Request(data=data, build=build, target=target)))
+        question.write_bytes(request)
         command = [sys.executable, "-m", CHILD, str(question), str(reply)]
         done = subprocess.run(command, env=_environment(), capture_output=True, check=False)
         if not reply.is_file():
