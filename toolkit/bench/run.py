@@ -41,12 +41,19 @@ def plan_of(quick: bool = False, seconds: float | None = None, warmup: float | N
 
 
 def run_bench(
-    runners: Mapping[str, Runner], scenario: Scenario = "single-stream", *,
-    batches: Sequence[int] = (), plan: Plan = Plan(),  # noqa: B008  frozen
-    images: LabelledImages | None = None, pictures: Sequence[Any] | None = None,
-    reference: str | None = None, accept: Accept = Accept(),  # noqa: B008  frozen
-    bound: float | None = None, loadgen: bool = True,
-    save: Callable[[Results], None] | None = None, stage: Stage = lambda name: lambda done, total: None,
+    runners: Mapping[str, Runner],
+    scenario: Scenario = "single-stream",
+    *,
+    batches: Sequence[int] = (),
+    plan: Plan = Plan(),  # noqa: B008  frozen
+    images: LabelledImages | None = None,
+    pictures: Sequence[Any] | None = None,
+    reference: str | None = None,
+    accept: Accept = Accept(),  # noqa: B008  frozen
+    bound: float | None = None,
+    loadgen: bool = True,
+    save: Callable[[Results], None] | None = None,
+    stage: Stage = lambda name: lambda done, total: None,
 ) -> Results:
     """Bench `runners` by name; `reference` names the one that the others' answers are held against.
 
@@ -60,7 +67,25 @@ def run_bench(
     results = Results(environment=read_environment(), manifests=manifests, yardstick=yardstick.card if yardstick else None)
     if images is not None:
         results = _with_accuracy(results, runners, images, reference, accept, stage)
-    watch = Watch(gpu)
+    watch, batches = Watch(gpu), batches or BATCHES[scenario]
+    keep = _keeper(results, watch, save)
+    if scenario == "single-stream":
+        entries = entries_of(runners, batches, images, pictures)
+        progress = stage(f"latency of {len(runners)} engines in shuffled rounds")
+        return keep(measure_latency(entries, plan, watch=watch, yardstick=yardstick, checkpoint=keep, progress=progress))
+    limit = bound or (accept.max_p99_ms or 15.0) / 1000
+    measured: list[Measurement] = []
+    for name, runner in runners.items():
+        load = Load(name, runner, _inputs(runner, max(64, *batches), images), batches, plan, limit, loadgen, gpu, watch)
+        measured += (run_offline if scenario == "offline" else run_server)(load, stage(f"{scenario}: {name}"))
+        keep(measured)
+    return keep(measured)
+
+
+def _keeper(
+    results: Results, watch: Watch, save: Callable[[Results], None] | None
+) -> Callable[[Sequence[Measurement]], Results]:
+    """A function that gives `results` with the measurements so far, and saves them on the way."""
 
     def keep(measurements: Sequence[Measurement]) -> Results:
         failed = {m.engine: m.failure for m in measurements if m.failure} | results.failures
@@ -70,16 +95,7 @@ def run_bench(
             save(done)
         return done
 
-    if scenario == "single-stream":
-        entries = entries_of(runners, batches, images, pictures)
-        progress = stage(f"latency of {len(runners)} engines in shuffled rounds")
-        return keep(measure_latency(entries, plan, watch=watch, yardstick=yardstick, checkpoint=keep, progress=progress))
-    limit, measured = bound or (accept.max_p99_ms or 15.0) / 1000, list[Measurement]()
-    for name, runner in runners.items():
-        load = Load(name, runner, _inputs(runner, max(64, *batches), images), batches, plan, limit, loadgen, gpu, watch)
-        measured += (run_offline if scenario == "offline" else run_server)(load, stage(f"{scenario}: {name}"))
-        keep(measured)
-    return keep(measured)
+    return keep
 
 
 def entries_of(

@@ -1,0 +1,52 @@
+"""A bench of real engines with nothing but defaults: what `make demo` and `toolkit bench` do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from toolkit import pipeline
+from toolkit.bench.latency import Plan
+from toolkit.bench.results import Results
+from toolkit.measure import REFERENCE, bench, judge
+from toolkit.recipe import Recipe
+
+ENGINES = Path(__file__).parent.parent / "engines"
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    out = tmp_path_factory.mktemp("engines")
+    recipes = [Recipe.load(ENGINES / f"fashion-resnet18-{kind}.toml") for kind in ("fp32", "int8")]
+    return [folder for folder, _ in pipeline.build_all(recipes, None, out, proof=False)]
+
+
+def test_defaults_time_every_engine_beside_its_reference(engines: list[Path], tmp_path: Path) -> None:
+    found = bench(engines, plan=Plan(seconds=2, warmup=0.5, least_blocks=3), save=lambda results: results.write(tmp_path / "r.json"))
+    names = {REFERENCE, "fashion-resnet18-fp32", "fashion-resnet18-int8"}
+    assert set(found.engines) == names
+    for name in names:
+        timed = found.of(name)
+        assert {(m.batch, m.clock) for m in timed} == {(1, "with-transfers"), (8, "with-transfers"), (1, "end-to-end")}
+        assert all(len(m.seconds) for m in timed)
+    assert {verdict.engine: verdict.word for verdict in found.verdicts} == dict.fromkeys(names - {REFERENCE}, "same")
+    assert found.peaks is not None
+    assert {layers.engine for layers in found.layers} == names - {REFERENCE}
+    assert Results.read(tmp_path / "r.json") == found
+
+
+def test_one_engine_is_judged_against_another(engines: list[Path]) -> None:
+    verdict, how = judge(engines[1], engines[0])
+    assert how == "measured"
+    assert (verdict.engine, verdict.reference) == ("fashion-resnet18-int8", "fashion-resnet18-fp32")
+    assert verdict.word == "same"
+
+
+def test_an_engine_that_cannot_run_here_is_predicted(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    recipe = Recipe.load(ENGINES / "fashion-resnet18-int8.toml")
+    [(folder, _)] = pipeline.build_all([recipe], "rtx:sm89", tmp_path, proof=False)
+    verdict, how = judge(folder)
+    assert verdict.accepted
+    assert how.startswith(("predicted: ", "measured"))
