@@ -23,7 +23,8 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_defaults_time_every_engine_beside_its_reference(engines: list[Path], tmp_path: Path) -> None:
-    found = bench(engines, plan=Plan(seconds=2, warmup=0.5, least_blocks=3), save=lambda results: results.write(tmp_path / "r.json"))
+    short = Plan(seconds=2, warmup=0.5, least_blocks=3)
+    found = bench(engines, plan=short, save=lambda results: results.write(tmp_path / "r.json"))
     names = {REFERENCE, "fashion-resnet18-fp32", "fashion-resnet18-int8"}
     assert set(found.engines) == names
     for name in names:

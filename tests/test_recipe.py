@@ -38,6 +38,7 @@ def test_every_recipe_in_engines_is_read(path: Path) -> None:
         ('[precision]\nint8 = "yes"', ["precision.int8", "yes", "bool"]),
         ('[precision]\nkeep = ["fc"]', ["keep", "int8 = true"]),
         ("[accept]\nmin_agreement = 98.0", ["min_agreement", "0 to 1"]),
+        ('[preprocess]\nlayout = "NHWC"', ["PyTorch ResNet", "NCHW"]),
         ("[oops]\n", ["oops", "top level", "calibration"]),
         ("not toml", ["not valid TOML"]),
     ],

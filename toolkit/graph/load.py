@@ -42,7 +42,7 @@ def load(path: Path, preprocess: Preprocess, output: str | None = None) -> ir.Mo
     RemoveInitializersFromInputsPass()(model)
     _select_output(model, output, path)
     batch = _check_input(model, preprocess, path)
-    _set_batch(model, batch)
+    _set_shape(model, preprocess, batch)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     NameFixPass()(model)
     for index, node in enumerate(model.graph):
@@ -115,12 +115,11 @@ def _check_input(model: ir.Model, preprocess: Preprocess, path: Path) -> int | N
     return batch if isinstance(batch, int) else None
 
 
-def _set_batch(model: ir.Model, batch: int | None) -> None:
-    """Rule 3."""
+def _set_shape(model: ir.Model, preprocess: Preprocess, batch: int | None) -> None:
+    """Rule 3; a height or width that the file leaves open is the recipe's."""
     graph = model.graph
     value = graph.inputs[0]
-    assert value.shape is not None
-    value.shape = ir.Shape(["N", *list(value.shape)[1:]])
+    value.shape = ir.Shape(["N", *preprocess.input_shape])
     for node in graph:
         for output in node.outputs:
             output.shape = None

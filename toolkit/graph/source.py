@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import onnx_ir as ir
 
-import toolkit.reference  # first of all, since it tells OpenMP how to wait, and torch reads that only once
+import toolkit.reference  # noqa: F401  it tells OpenMP how to wait, which torch asks once, when it is first imported
 from toolkit.backends import onnxruntime
 from toolkit.errors import GraphError
 from toolkit.images import class_names

@@ -20,16 +20,15 @@ class TorchExecutor:
 
     max_batch: int | None = None
 
-    def __init__(self, model: nn.Module, *, channels_last_input: bool = False) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.model: nn.Module | None = model
-        self._nhwc = channels_last_input
 
     def run(self, batch: Array) -> Float:
         assert self.model is not None
         # torch warns of arrays that cannot be written, such as a memory-mapped file's
         images = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
         with torch.inference_mode():
-            logits: Float = self.model(images.permute(0, 3, 1, 2) if self._nhwc else images).numpy()
+            logits: Float = self.model(images).numpy()
         return logits
 
     def close(self) -> None:
@@ -68,4 +67,4 @@ def reference_runner(model: ResNet, recipe: Recipe) -> Runner:
         settings={"threads": torch.get_num_threads()},
         recipe=recipe.to_dict(),
     )
-    return Runner(manifest, TorchExecutor(model, channels_last_input=how.layout == "NHWC"))
+    return Runner(manifest, TorchExecutor(model))
