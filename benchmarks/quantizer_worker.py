@@ -1,0 +1,72 @@
+"""One quantiser, in its own process and environment: python quantizer_worker.py TOOL IN.onnx CALIBRATION.npy OUT.onnx
+
+Prints one JSON line: seconds of the tool's work (imports not counted) and the process's peak memory in MiB. TOOL is
+onnxruntime, modelopt or nncf; each is used as its own documentation shows, INT8, with its own default method but as below.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import resource
+import sys
+import time
+
+import numpy as np
+
+
+def by_onnxruntime(source: str, images: np.ndarray, target: str) -> None:
+    """Static quantisation, U8S8 per channel, min-max: what its guide recommends for a CPU."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = iter(np.array_split(images, len(images) // 8))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"input": batch}
+
+    quantize_static(source, target, Reader(), per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+
+
+def by_modelopt(source: str, images: np.ndarray, target: str) -> None:
+    """NVIDIA's Model Optimizer, entropy, on the CPU."""
+    from modelopt.onnx.quantization import quantize
+
+    quantize(
+        source,
+        quantize_mode="int8",
+        calibration_data={"input": images},
+        calibration_method="entropy",
+        calibration_eps=["cpu"],
+        output_path=target,
+    )
+
+
+def by_nncf(source: str, images: np.ndarray, target: str) -> None:
+    """NNCF's post-training quantisation of an ONNX model."""
+    import nncf
+    import onnx
+
+    data = nncf.Dataset([image[None] for image in images], lambda image: {"input": image})
+    onnx.save(nncf.quantize(onnx.load(source), data, subset_size=len(images)), target)
+
+
+def main() -> None:
+    tool, source, images, target = sys.argv[1:]
+    work, module = {
+        "onnxruntime": (by_onnxruntime, "onnxruntime.quantization"),
+        "modelopt": (by_modelopt, "modelopt.onnx.quantization"),
+        "nncf": (by_nncf, "nncf"),
+    }[tool]
+    importlib.import_module(module)
+    data = np.load(images)
+    start = time.perf_counter()
+    work(source, data, target)
+    seconds = time.perf_counter() - start
+    print(json.dumps({"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+
+
+if __name__ == "__main__":
+    main()
