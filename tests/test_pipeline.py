@@ -192,8 +192,7 @@ def test_fp16_overflow_is_foreseen(trip: Trip) -> None:
         assert value is not None
         conv.replace_input_with(index, initializer(graph.graph, f"huge{index}", value * np.float32(3e4)))
     fp16 = recipe("fashion-resnet18-fp16")
-    images = pipeline.peaks(fp16, graph)
-    loud = trip._replace(recipe=fp16, graph=graph, ranges=images)
+    loud = trip._replace(recipe=fp16, graph=graph, ranges=pipeline.peaks(graph, pipeline.calibration_images(fp16)))
     found = pipeline.foreseen(loud)
     assert "layer3.0.relu" in {overflow.tensor for overflow in found}
     typed = pipeline.typed(loud, CPU)

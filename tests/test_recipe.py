@@ -39,6 +39,7 @@ def test_every_recipe_in_engines_is_read(path: Path) -> None:
         ('[precision]\nkeep = ["fc"]', ["keep", "int8 = true"]),
         ("[accept]\nmin_agreement = 98.0", ["min_agreement", "0 to 1"]),
         ('[preprocess]\nlayout = "NHWC"', ["PyTorch ResNet", "NCHW"]),
+        ("[precision]\nint8 = true", ["int8 = true", "calibration.data"]),
         ("[oops]\n", ["oops", "top level", "calibration"]),
         ("not toml", ["not valid TOML"]),
     ],
@@ -83,6 +84,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_read_again() -> None:
-    recipe = Recipe.parse(BASE + '[precision]\nint8 = true\nkeep = ["fc"]\n[build]\nbatch = [[1, 1, 1], [2, 8, 32]]\n')
+    recipe = Recipe.parse(BASE + '[precision]\nint8 = true\nkeep = ["fc"]\n[calibration]\ndata = "packaged:fashion-train"\n[build]\nbatch = [[1, 1, 1], [2, 8, 32]]\n')
     assert msgspec.convert(recipe.to_dict(), Recipe) == recipe
     assert recipe.build.profiles == ((1, 1, 1), (2, 8, 32))

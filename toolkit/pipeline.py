@@ -15,7 +15,7 @@ from toolkit.backends.onnxruntime import has_vnni
 from toolkit.bench.accuracy import accuracy, compare_accuracy
 from toolkit.bench.verdict import Verdict
 from toolkit.calibration import Ranges, origin_of
-from toolkit.errors import BudgetError
+from toolkit.errors import BudgetError, RecipeError
 from toolkit.graph.bias import correct_bias
 from toolkit.graph.check import Agreement, check
 from toolkit.graph.edit import require_matches
@@ -103,12 +103,14 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
         images = proof_images(recipe)
         agreement = check(source, images or calibration_images(recipe))
         truth = accuracy(source.reference, images, progress=stage("reference answers")) if images and proof else None
+    graph, ranges = source.graph, None
     if recipe.precision.int8:
-        images = calibration_images(recipe)
-        graph = equalize(source.graph, recipe.precision.equalize, images.batches(8))
-        return Trip(recipe, source, agreement, truth, graph, calibrate(recipe, graph, images, stage))
-    ranges = peaks(recipe, source.graph) if recipe.precision.compute == "fp16" else None
-    return Trip(recipe, source, agreement, truth, source.graph, ranges)
+        graph = equalize(graph, recipe.precision.equalize, calibration_images(recipe).batches(8))
+        ranges = calibrate(recipe, graph, calibration_images(recipe), stage)
+    elif recipe.precision.compute == "fp16" and recipe.calibration_data is not None:
+        graph = equalize(graph, recipe.precision.equalize, calibration_images(recipe).batches(8))
+        ranges = peaks(graph, calibration_images(recipe))
+    return Trip(recipe, source, agreement, truth, graph, ranges)
 
 
 def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Stage = quiet) -> Ranges:
@@ -127,10 +129,9 @@ def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Stage = qu
     )
 
 
-def peaks(recipe: Recipe, graph: ir.Model) -> Ranges | None:
-    """The ranges of a few images, to foresee what overflows FP16; None where the recipe names no images of its own."""
-    images = proof_images(recipe)
-    return None if images is None else calibration.collect(graph, islice(images.batches(1), PEAK_IMAGES), watched(graph))
+def peaks(graph: ir.Model, images: Images) -> Ranges:
+    """The ranges of a few images, to foresee what overflows FP16."""
+    return calibration.collect(graph, islice(images.batches(1), PEAK_IMAGES), watched(graph))
 
 
 def typed(trip: Trip, target: Target) -> ir.Model:
@@ -218,6 +219,9 @@ def proof_images(recipe: Recipe) -> Images | None:
     return None if accept.data is None else open_data(accept.data, recipe.preprocess, accept.images, classes=classes)
 
 
-def calibration_images(recipe: Recipe) -> Images:
-    """The images of `[calibration]`. Raises DataError."""
-    return open_data(recipe.calibration.data, recipe.preprocess, recipe.calibration.images)
+def calibration_images(recipe: Recipe, limit: int | None = None) -> Images:
+    """The images of `[calibration]`. Raises RecipeError where it names none, DataError."""
+    data = recipe.calibration_data
+    if data is None:
+        raise RecipeError(f"{recipe.name} names no images to calibrate on", remedy="Set `calibration.data`")
+    return open_data(data, recipe.preprocess, limit or recipe.calibration.images)

@@ -94,7 +94,7 @@ class Precision(Frozen, frozen=True):
 class Calibration(Frozen, frozen=True):
     """The images that set the activation ranges, and the method that reads the range off each histogram."""
 
-    data: str = "packaged:fashion-train"
+    data: str | None = None  # needed for INT8; the packaged models have their own
     images: int = 512
     method: Method = "entropy"
     percentile: float = 99.99  # 99.9 | 99.99 | 99.999
@@ -175,6 +175,14 @@ class Recipe(Frozen, frozen=True):
             raise ValueError("`name` becomes a folder: letters, digits, dot, dash and underscore only")
         if self.reference.arch is not None and self.preprocess.layout != "NCHW":
             raise ValueError("a PyTorch ResNet takes `layout` NCHW; NHWC is for an `onnx` reference that does")
+        if self.precision.int8 and self.calibration.ranges is None and self.calibration_data is None:
+            raise ValueError("`int8 = true` needs images: set `calibration.data`, or `calibration.ranges`")
+
+    @property
+    def calibration_data(self) -> str | None:
+        """What `calibration.data` says; for a packaged model that says nothing, the training images that come with it."""
+        packaged = (self.reference.weights or "").startswith("packaged:")
+        return self.calibration.data or ("packaged:fashion-train" if packaged else None)
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:

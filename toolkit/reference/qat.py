@@ -38,7 +38,7 @@ from toolkit.graph.scheme_tensorrt import tensorrt_edges
 from toolkit.graph.source import open_source
 from toolkit.images import open_data
 from toolkit.manifest import write_atomically
-from toolkit.pipeline import prepare
+from toolkit.pipeline import calibration_images, prepare
 from toolkit.progress import stages
 from toolkit.recipe import Recipe
 from toolkit.reference.fakequant import FakeQuant, Point
@@ -161,7 +161,7 @@ def run(
     trip = prepare(recipe, stage, proof=False)
     assert trip.ranges is not None
     model = fake_quantised(trip.graph, trip.ranges, recipe, weight_bits)
-    images = np.concatenate(list(open_data(recipe.calibration.data, recipe.preprocess, limit).batches(BATCH)))
+    images = np.concatenate(list(calibration_images(recipe, limit).batches(BATCH)))
     fine_tune(model, images, steps=steps, seed=seed, progress=stage(f"fine-tune for {steps} steps"))
     out.mkdir(parents=True, exist_ok=True)
     name = f"{recipe.name}-qat"
