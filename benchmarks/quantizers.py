@@ -90,11 +90,13 @@ def by_peer(tool: str, source: Path, images: Path, folder: Path) -> File:
 def by_toolkit(recipe: Recipe, folder: Path) -> tuple[list[File], Trip]:
     """A file for each target, in processes of their own so that their memory is told apart from this one's."""
     code = (
-        "import sys, time, json, resource, msgspec; from pathlib import Path; from toolkit.recipe import Recipe;"
+        "import sys, time, json, msgspec; from pathlib import Path; from toolkit.recipe import Recipe;"
         "from toolkit.types import Target; from toolkit.pipeline import prepare, typed; from toolkit.onnxfile import serialise;"
         "r = msgspec.json.decode(sys.argv[1], type=Recipe); start = time.perf_counter(); t = prepare(r, proof=False);"
         "Path(sys.argv[3]).write_bytes(serialise(typed(t, Target.parse(sys.argv[2]))));"
-        "print(json.dumps([time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))"
+        "status = Path('/proc/self/status').read_text().splitlines();"
+        "peak = next(int(line.split()[1]) for line in status if line.startswith('VmHWM'));"
+        "print(json.dumps([time.perf_counter() - start, peak / 1024]))"
     )
     files = []
     for target in ("cpu", "rtx:sm89"):
@@ -138,7 +140,8 @@ def row(file: File, images: Array, labels: Array, truth: Float, p50: dict[str, f
     answers = np.concatenate([run(images[i : i + 32]) for i in range(0, len(images), 32)]).astype(np.float32)
     verdict = compare_accuracy(truth, answers, labels, name=file.tool)
     assert verdict.top1 is not None
-    snr = 10 * np.log10(float((truth.astype(np.float64) ** 2).sum() / ((truth.astype(np.float64) - answers) ** 2).sum()))
+    noise = float(((truth.astype(np.float64) - answers) ** 2).sum())
+    snr = 10 * float(np.log10((truth.astype(np.float64) ** 2).sum() / noise)) if noise else None
     found = {"top-1": 100 * verdict.top1[1], "agrees": 100 * verdict.agreement, "SNR dB": snr, "batch 1 ms": 1e3 * p50[file.tool]}
     return empty | found | {"TensorRT-RTX": taken_by_rtx(file.path, folder), "verdict": verdict.text}
 

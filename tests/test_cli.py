@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,20 @@ def test_an_output_that_is_a_file_is_exit_2(tmp_path: Path) -> None:
     done = toolkit("build", RECIPE, "-o", tmp_path / "out", "--no-proof")
     one_line(done, 2, "out")
     assert (tmp_path / "out").read_text() == "a file"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are another matter there")
+def test_ctrl_c_is_one_line_and_nothing_is_replaced(engine: Path) -> None:
+    before = (engine / "manifest.json").read_bytes()
+    command = [sys.executable, "-m", "toolkit", "build", str(RECIPE), "-o", str(engine.parent)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as running:
+        time.sleep(4)  # imports and export alone take longer
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=120)
+    assert running.returncode == 2
+    assert said.strip().splitlines()[-1] == "error: stopped; nothing was replaced"
+    assert (engine / "manifest.json").read_bytes() == before
+    assert [p.name for p in engine.parent.iterdir()] == [engine.name]
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

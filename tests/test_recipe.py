@@ -84,6 +84,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_read_again() -> None:
-    recipe = Recipe.parse(BASE + '[precision]\nint8 = true\nkeep = ["fc"]\n[calibration]\ndata = "packaged:fashion-train"\n[build]\nbatch = [[1, 1, 1], [2, 8, 32]]\n')
+    precision = '[precision]\nint8 = true\nkeep = ["fc"]\n[calibration]\ndata = "packaged:fashion-train"\n'
+    recipe = Recipe.parse(BASE + precision + '[build]\nbatch = [[1, 1, 1], [2, 8, 32]]\n')
     assert msgspec.convert(recipe.to_dict(), Recipe) == recipe
     assert recipe.build.profiles == ((1, 1, 1), (2, 8, 32))

@@ -22,6 +22,8 @@ app = typer.Typer(
     help="Takes a ResNet, or any ONNX image classifier, to measured engines.",
 )
 out, err = Console(), Console(stderr=True)
+INTERRUPTED = 130  # how typer reports Ctrl-C
+UsageError: Any = typer.BadParameter.__base__  # of the click that this typer brings
 
 RecipePath = Annotated[Path, typer.Argument(help="a recipe, such as engines/fashion-resnet18-int8.toml")]
 EnginePath = Annotated[Path, typer.Argument(help="an engine's folder, such as engines/built/fashion-resnet18-int8")]
@@ -259,14 +261,21 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv[1:]
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
-        app()
+        code = app(standalone_mode=False)  # else Ctrl-C would be answered with "Aborted." and nothing more
+    except UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
     except BudgetError as error:
         _fail(error, 1, debug)
     except (ToolkitError, OSError) as error:
         _fail(error, 2, debug)
-    except KeyboardInterrupt as error:
-        _fail(error, 2, debug)
-    sys.exit(0)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail(KeyboardInterrupt(), 2, debug)
+    if code == INTERRUPTED:
+        _fail(KeyboardInterrupt(), 2, debug)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(error: BaseException, code: int, debug: bool) -> NoReturn:

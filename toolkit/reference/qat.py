@@ -36,7 +36,6 @@ from toolkit.graph.qdq import scheme_of
 from toolkit.graph.scheme_cpu import cpu_edges, origin, watched
 from toolkit.graph.scheme_tensorrt import tensorrt_edges
 from toolkit.graph.source import open_source
-from toolkit.images import open_data
 from toolkit.manifest import write_atomically
 from toolkit.pipeline import calibration_images, prepare
 from toolkit.progress import stages
