@@ -36,6 +36,7 @@ color = "L"
 [precision]
 int8 = true
 [calibration]
+data = "packaged:fashion-train"
 images = 64
 [build]
 threads = 1
