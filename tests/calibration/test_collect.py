@@ -13,8 +13,8 @@ from onnx.reference import ReferenceEvaluator
 from tests_calibration_network import TENSORS, network
 
 from toolkit.calibration import collect
-from toolkit.calibration.collect import Watch
 from toolkit.calibration.histogram import SIZE
+from toolkit.calibration.watch import Watch
 from toolkit.errors import CalibrationError
 from toolkit.types import Float
 

@@ -120,6 +120,13 @@ def session(model: bytes | str, target: Target, settings: dict[str, Any], output
     options.enable_mem_pattern = bool(settings.get("memory_pattern", True))
     if "profile" in settings:  # where to write a profile: never part of a manifest
         options.enable_profiling, options.profile_file_prefix = True, settings["profile"]
+    if "optimised" in settings:  # where to write the graph as it will run, its weights beside it
+        options.optimized_model_filepath = settings["optimised"]
+        weights = f"{Path(settings['optimised']).stem}.weights"
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    if settings.get("as_is"):  # such a graph, read again
+        options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         live = library.InferenceSession(model, options, providers=[provider])
     except Exception as error:  # ONNX Runtime's own classes, made while it loads

@@ -38,8 +38,15 @@ def collect_into(
         return _read(path, origin, count)
     partial = path.with_name(f"{path.name}.partial")
     ranges = collect(
-        graph, images, tensors, origin=origin, count=count, checkpoint=partial,
-        threads=threads, name_of=name_of, progress=progress,
+        graph,
+        images,
+        tensors,
+        origin=origin,
+        count=count,
+        checkpoint=partial,
+        threads=threads,
+        name_of=name_of,
+        progress=progress,
     )
     ranges.write(path)
     partial.unlink(missing_ok=True)

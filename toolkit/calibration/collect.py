@@ -7,10 +7,7 @@ ranges. Memory: the activations of one image and 320 KiB a tensor, for any numbe
 
 from __future__ import annotations
 
-import ctypes
 import io
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,10 +21,10 @@ from toolkit.backends import onnxruntime
 from toolkit.calibration.fingerprint import Fingerprint
 from toolkit.calibration.histogram import Histogram
 from toolkit.calibration.ranges import Origin, Ranges, TensorRange
+from toolkit.calibration.watch import Watch
 from toolkit.errors import CalibrationError
 from toolkit.manifest import sha256_bytes, write_atomically
-from toolkit.onnxfile import serialise
-from toolkit.types import Array, Float, Progress, Target
+from toolkit.types import Array, Float, Progress
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -100,37 +97,6 @@ def _fill(keeper: Keeper, watch: Watch, images: Iterable[Float], name_of: Callab
         yield index
 
 
-class Watch:
-    """The graph with the watched tensors as further outputs, live in ONNX Runtime."""
-
-    def __init__(self, graph: ir.Model, tensors: Sequence[str], threads: int) -> None:
-        known = {value.name for value in (*graph.graph.inputs, *(v for node in graph.graph for v in node.outputs))}
-        missing = [name for name in tensors if name not in known]
-        if missing:
-            remedy = "Watch the tensors that toolkit.graph.qdq.watched names"
-            raise CalibrationError(f"the graph has no tensor '{missing[0]}' to watch", remedy=remedy)
-        self.threads = threads
-        self._input = graph.graph.inputs[0].name
-        self._tensors = tuple(dict.fromkeys(tensors))
-        self._outputs = [name for name in self._tensors if name != self._input]  # an input needs no way out
-        self._shape = tuple(graph.graph.inputs[0].shape or ())[1:]
-        settings = {"threads": threads, "spin": False, "memory_pattern": False}
-        with tempfile.TemporaryDirectory() as folder:  # from a file ONNX Runtime loads with one copy of the weights less
-            path = Path(folder, "watched.onnx")
-            path.write_bytes(serialise(graph, self._outputs))
-            self._session = onnxruntime.session(str(path), Target("cpu"), settings)
-        _return_freed_memory()
-
-    def run(self, image: Float) -> dict[str, Array]:
-        """[1, *input shape] -> each watched tensor's values. Raises CalibrationError for an image of another shape."""
-        shape = image.shape[1:]
-        if len(shape) != len(self._shape) or any(a != b for a, b in zip(shape, self._shape, strict=True) if isinstance(b, int)):
-            raise CalibrationError(f"the graph takes images of {list(self._shape)}, not {list(shape)}")
-        values = self._session.run(self._outputs, {self._input: image}) if self._outputs else []
-        found = dict(zip(self._outputs, values, strict=True))
-        return {name: found.get(name, image) for name in self._tensors}
-
-
 class Keeper:
     """The histograms, filled an image at a time by threads of their own, so that an interrupt never leaves half an image."""
 
@@ -191,10 +157,3 @@ class Keeper:
             raise CalibrationError(f"the calibration kept in {path} is stale: {difference}", remedy=remedy)
         self.histograms = {name: Histogram.restore(c, s) for name, c, s in zip(names, counts, states, strict=True)}
         self.images = images
-
-
-def _return_freed_memory() -> None:
-    """Loading a ResNet-50 frees 170 MB that glibc would keep for later; on other systems there is nothing to do."""
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
-        library.malloc_trim(0)
-

@@ -1,0 +1,25 @@
+"""What the watched graph puts out, in whatever layout, are the values of the plain graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+from tests_calibration_network import TENSORS, network
+
+from toolkit.calibration.watch import Watch
+from toolkit.onnxfile import serialise
+from toolkit.types import Float
+
+
+@pytest.mark.parametrize("channels", [8, 16, 24, 48])  # less than a block, one block, one and a half, three
+def test_every_value_is_there_once(images: Float, channels: int) -> None:
+    graph, outputs = network(channels=channels), [name for name in TENSORS if name != "input"]
+    plain = graph.clone()
+    plain.graph.outputs[:] = [value for node in plain.graph for value in node.outputs if value.name in outputs]
+    session = onnxruntime.InferenceSession(serialise(plain), providers=["CPUExecutionProvider"])
+    expected = dict(zip(outputs, session.run(outputs, {"input": images[:1]}), strict=True))
+    found = Watch(graph, TENSORS, 1).run(images[:1])
+    assert np.array_equal(found["input"], images[:1])
+    for name in outputs:
+        assert np.array_equal(np.sort(found[name], axis=None), np.sort(expected[name], axis=None))
