@@ -30,8 +30,10 @@ from toolkit.bench.results import Results
 from toolkit.bench.run import entries_of
 from toolkit.bench.yardstick import Yardstick
 from toolkit.manifest import write_atomically
+from toolkit.measure import handoff
 
 ENGINES = ("fashion-resnet18-fp32", "fashion-resnet50-fp32")
+BLOCKS, ANY = 40, 1.0  # a run ends with so many blocks, whatever the interval
 
 
 def slowed(call: Any, share: float) -> Any:
@@ -49,34 +51,49 @@ def slowed(call: Any, share: float) -> Any:
     return run
 
 
-def one_run(built: Path, out: Path, seconds: float, slow: float, seed: int) -> None:
+def one_run(built: Path, out: Path, seconds: float, threads: int | None, slow: float, seed: int) -> None:
     """Measure the engines for `seconds`; the first is slowed by `slow`."""
-    runners = {name: engine.load(built / name) for name in ENGINES}
+    runners = {name: engine.load(built / name, threads=threads) for name in ENGINES}
+    manifests = {name: runner.manifest for name, runner in runners.items()}
     entries = entries_of(runners, (1,))
     if slow:
         entries[0] = entries[0]._replace(call=slowed(entries[0].call, slow))
-    plan = Plan(seconds=seconds, warmup=1, precision=0.0, turn=0.01, least_blocks=16, seed=seed)
+    plan = Plan(seconds=seconds, warmup=1, precision=ANY, turn=0.01, least_blocks=BLOCKS, seed=seed)
     watch = Watch()
-    yardstick = Yardstick()
+    yardstick = Yardstick(handoff(list(manifests.values())))
     measured = tuple(measure_latency(entries, plan, watch=watch, yardstick=yardstick))
     moments = tuple(watch.moments)
-    results = Results(environment=read_environment(), measurements=measured, moments=moments, yardstick=yardstick.card)
+    results = Results(
+        environment=read_environment(),
+        measurements=measured,
+        moments=moments,
+        yardstick=yardstick.card,
+        manifests={name: msgspec.to_builtins(manifest) for name, manifest in manifests.items()},
+    )
     results.write(out)
 
 
 def spawn(arguments: argparse.Namespace, out: Path, slow: float, seed: int) -> Results:
     """One run in a process of its own."""
     command = [sys.executable, __file__, "--built", str(arguments.built), "--seconds", str(arguments.seconds)]
+    command += ["--threads", str(arguments.threads)] if arguments.threads else []
     subprocess.run([*command, "--one", str(out), "--slow", str(slow), "--seed", str(seed)], check=True)
     return Results.read(out)
 
 
 def blocks(results: Results) -> dict[str, list[list[int]]]:
-    """Per engine and block: the 10th percentile and the median of its samples, and the fastest yardstick, in nanoseconds."""
+    """Per engine and block: 10th percentile and median of its samples, fastest yardstick (ns), hand-off (1/1000), launch."""
     return {
-        m.engine: [[*map(int, np.quantile(b.samples_ns, [0.1, 0.5])), min(b.yardstick_ns)] for b in m.blocks]
+        m.engine: [
+            [*np.quantile(b.samples_ns, [0.1, 0.5]).astype(int).tolist(), min(b.yardstick_ns), permille(b.handoff), b.launch]
+            for b in m.blocks
+        ]
         for m in results.measurements
     }
+
+
+def permille(handoff: tuple[float, ...]) -> int:
+    return round(1000 * max(handoff, default=0))
 
 
 def row(comparison: Comparison) -> list[list[Any]]:
@@ -86,7 +103,8 @@ def row(comparison: Comparison) -> list[list[Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=1.2)
+    parser.add_argument("--seconds", type=float, default=20.0, help="a run may take at most so long")
+    parser.add_argument("--threads", type=int, help="absent: as the engines were built")
     parser.add_argument("--built", type=Path, default=Path("engines/built"))
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/aa.json"))
     parser.add_argument("--one", type=Path)
@@ -94,7 +112,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.one:
-        one_run(arguments.built, arguments.one, arguments.seconds, arguments.slow, arguments.seed)
+        one_run(arguments.built, arguments.one, arguments.seconds, arguments.threads, arguments.slow, arguments.seed)
         return
     need(arguments.built, ENGINES)
     rows: list[dict[str, Any]] = []
@@ -108,7 +126,8 @@ def main() -> None:
             print(f"\r{repeat + 1}/{arguments.repeats}: {summary(rows)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     record = {
-        "what": "A/A and injected 10 % slowdown of the first engine, blocks in ns: [10th percentile, median, fastest yardstick]",
+        "what": "A/A and injected 10 % slowdown of the first engine",
+        "block": ["10th percentile, ns", "median, ns", "fastest yardstick, ns", "hand-off, thousandths", "launch"],
         "environment": msgspec.to_builtins(old.environment),
         "tolerance": TOLERANCE,
         "level": LEVEL,

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit import engine
+from toolkit.backends.onnxruntime import cores
 from toolkit.bench.environment import read_environment
 from toolkit.bench.lane import Entry
 from toolkit.bench.latency import Plan, cost_of_timing, measure_latency
@@ -93,7 +94,7 @@ def rounds(built: Path, seconds: float, repeats: int = 5) -> tuple[list[tuple[st
     runners = {name: engine.load(built / name) for name in ENGINES}
     manifest = runners[ENGINES[0]].manifest
     recipe = msgspec.convert(manifest.recipe, Recipe)
-    runners["PyTorch"] = open_reference(recipe, int(manifest.settings["threads"]))  # a neighbour with threads of its own
+    runners["PyTorch"] = open_reference(recipe, cores())  # a neighbour with threads of its own
     entries = entries_of(runners, (1,))
     raw: dict[str, dict[str, list[float]]] = {name: {"alone": [], "in rounds": []} for name in runners}
     plan = Plan(seconds=seconds, precision=NEVER, warmup=1, most_blocks=10_000)

@@ -147,7 +147,7 @@ def prepare(weights: str, threads: int, images: int) -> dict[str, tuple[str, str
             preprocess=HOW,
             precision=precision,
             calibration=Calibration(data=str(SCRATCH / "calibration.npy"), images=CALIBRATION),
-            build=Build(threads=threads, target=target, spin="measure" if target == "cpu" else None),
+            build=Build(threads=threads, target=target),
         )
         for name, (precision, target) in kinds.items()
     ]

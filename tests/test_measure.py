@@ -9,6 +9,7 @@ import pytest
 from toolkit import pipeline
 from toolkit.bench.latency import Plan
 from toolkit.bench.results import Results
+from toolkit.errors import MeasurementError
 from toolkit.measure import REFERENCE, bench, judge
 from toolkit.recipe import Recipe
 
@@ -35,6 +36,26 @@ def test_defaults_time_every_engine_beside_its_reference(engines: list[Path], tm
     assert found.peaks is not None
     assert {layers.engine for layers in found.layers} == names - {REFERENCE}
     assert Results.read(tmp_path / "r.json") == found
+
+
+def test_threads_overrule_what_the_engines_were_built_with(engines: list[Path]) -> None:
+    short = Plan(seconds=1, warmup=0.2, least_blocks=3)
+    alone = bench(engines, plan=short, threads=1)
+    assert {m["settings"]["threads"] for m in alone.manifests.values()} == {1}
+    assert not any(block.handoff for m in alone.measurements for block in m.blocks)
+    both = bench(engines, plan=short, threads=2)
+    assert {m["settings"]["threads"] for m in both.manifests.values()} == {2}
+    assert all(len(block.handoff) == 2 for m in both.measurements for block in m.blocks)
+    assert both.yardstick is not None
+    assert both.yardstick.handoff is not None
+
+
+def test_threads_are_refused_where_no_cpu_computes(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    recipe = Recipe.load(ENGINES / "fashion-resnet18-fp32.toml")
+    [(folder, _)] = pipeline.build_all([recipe], "rtx:sm89", tmp_path, proof=False)
+    with pytest.raises(MeasurementError, match="--threads is for engines on the CPU"):
+        bench([folder], threads=1)
 
 
 def test_one_engine_is_judged_against_another(engines: list[Path]) -> None:

@@ -167,6 +167,7 @@ def bench(
         float | None, typer.Option(help="server: p99 is held under this; absent: the recipe's max_p99_ms")
     ] = None,
     loadgen: Annotated[bool, typer.Option(help="offline and server: MLPerf LoadGen issues the queries")] = True,
+    threads: Annotated[int | None, typer.Option(min=1, help="of engines on the CPU; absent: as they were built")] = None,
 ) -> None:
     """Measure engines and their reference in shuffled rounds; what was measured is kept even when it is cut short."""
     from toolkit.bench.run import plan_of
@@ -182,6 +183,7 @@ def bench(
             plan=plan_of(quick, seconds, warmup),
             bound=None if bound_ms is None else bound_ms / 1000,
             loadgen=loadgen,
+            threads=threads,
             save=lambda results: results.write(output),
             stage=stage,
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from toolkit.manifest import Manifest
 from toolkit.runtime.runner import Runner
@@ -16,13 +19,16 @@ BACKENDS = {"cpu": "onnxruntime", "openvino": "openvino", "cuda": "onnxruntime",
 def load(path: str | Path, **options: Any) -> Runner:
     """A live Runner of the engine folder at `path`. `options` go to the backend: `threads` for ONNX Runtime on the CPU.
 
-    Everything that the manifest can tell is checked before a library touches the compiled file. Raises EngineError (no
-    engine, damaged, foreign), BackendError (a library or provider is not there), DeviceError (no fitting GPU).
+    The runner's own manifest says what it runs with. Everything that the manifest can tell is checked before a library touches
+    the compiled file. Raises EngineError (no engine, damaged, foreign), BackendError (a library or provider is not there),
+    DeviceError (no fitting GPU).
     """
     folder = Path(path)
     manifest = Manifest.read(folder)
-    executor = backend(manifest.to_target()).open(folder, manifest, **options)
-    return Runner(manifest, executor)
+    open_again = partial(backend(manifest.to_target()).open, folder, manifest, **options)
+    if options.get("threads"):
+        manifest = msgspec.structs.replace(manifest, settings={**manifest.settings, "threads": options["threads"]})
+    return Runner(manifest, open_again(), open_again)
 
 
 def backend(target: Target) -> Any:

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import msgspec
 
-from toolkit.backends import onnxruntime
+from toolkit.backends import onnxruntime, onnxruntime_profile
 from toolkit.bench.accuracy import accuracy, compare_accuracy
 from toolkit.bench.latency import Plan
 from toolkit.bench.measurement import Scenario
 from toolkit.bench.results import Results
 from toolkit.bench.run import run_bench
 from toolkit.bench.verdict import Verdict
+from toolkit.bench.yardstick import Handoff
 from toolkit.engine import load
-from toolkit.errors import BackendError, DataError, DeviceError, EngineError
+from toolkit.errors import BackendError, DataError, DeviceError, EngineError, MeasurementError
+from toolkit.graph.product import LAYERS, chain
 from toolkit.graph.run import graph_runner, load_graph
 from toolkit.graph.source import open_reference
 from toolkit.insight import explain
@@ -27,6 +29,7 @@ from toolkit.runtime.runner import Runner
 from toolkit.types import Classifier
 
 REFERENCE = "reference"
+ON_CPU = ("cpu", "openvino")
 
 
 def recipe_of(manifest: Manifest) -> Recipe:
@@ -93,37 +96,51 @@ def bench(
     plan: Plan = Plan(),  # noqa: B008  frozen
     bound: float | None = None,
     loadgen: bool = True,
+    threads: int | None = None,
     save: Callable[[Results], None] | None = None,
     stage: Stage = quiet,
 ) -> Results:
-    """Bench the engines in the same shuffled rounds as the reference of the first, with accuracy where it names images."""
+    """Bench the engines in the same shuffled rounds as the reference of the first, with accuracy where it names images.
+
+    `threads` overrules what engines on the CPU were built with. Raises MeasurementError where another engine is among them.
+    """
     manifests = [Manifest.read(path) for path in engines]
     recipe = recipe_of(manifests[0])
     images = proof_images(recipe)
-    threads = int(manifests[0].settings.get("threads", onnxruntime.cores()))
+    options = _options(manifests, threads)
+    cores = threads or recipe.build.threads or onnxruntime.cores()
+    folders = dict(zip(_names(manifests), engines, strict=True))
     with ExitStack() as stack:
-        runners: dict[str, Runner] = {REFERENCE: stack.enter_context(open_reference(recipe, threads))}
-        folders = dict(zip(_names(manifests), engines, strict=True))
-        runners |= {name: stack.enter_context(load(path)) for name, path in folders.items()}
+        runners: dict[str, Runner] = {REFERENCE: stack.enter_context(open_reference(recipe, cores))}
+        runners |= {name: stack.enter_context(load(path, **options)) for name, path in folders.items()}
         pictures = [images.picture(i) for i in range(min(8, images.count))] if images is not None else None
+        costs = handoff([runners[name].manifest for name in folders])
         results = run_bench(
-            runners,
-            scenario,
-            batches=batches,
-            plan=plan,
-            bound=bound,
-            loadgen=loadgen,
-            images=images,
-            pictures=pictures,
-            reference=REFERENCE,
-            accept=recipe.accept,
-            save=save,
-            stage=stage,
+            runners, scenario, batches=batches, plan=plan, bound=bound, loadgen=loadgen, images=images, pictures=pictures,
+            reference=REFERENCE, accept=recipe.accept, handoff=costs, save=save, stage=stage,
         )
     results = explain(results, folders, progress=stage("peaks of this machine, time by layer"))
     if save is not None:
         save(results)
     return results
+
+
+def _options(manifests: Sequence[Manifest], threads: int | None) -> dict[str, int]:
+    if threads is None:
+        return {}
+    for manifest in manifests:
+        if manifest.target not in ON_CPU:
+            what = f"--threads is for engines on the CPU, {manifest.name} is for {manifest.target}"
+            raise MeasurementError(what, remedy="Leave it away, or bench that engine on its own")
+    return {"threads": threads}
+
+
+def handoff(manifests: Sequence[Manifest]) -> Handoff | None:
+    """The yardstick of what engines on the CPU pay for several threads; None where none has several."""
+    if not any(m.target in ON_CPU and int(m.settings.get("threads", 1)) > 1 for m in manifests):
+        return None
+    one, two = (onnxruntime_profile.small_layers(chain(), threads) for threads in (1, 2))
+    return Handoff(f"{LAYERS} small layers on two threads, over one", one, two)
 
 
 def _names(manifests: Sequence[Manifest]) -> list[str]:

@@ -112,8 +112,8 @@ class Build(Frozen, frozen=True):
 
     target: str = "cpu"
     batch: tuple[int | tuple[int, int, int], ...] = (1, 8, 32)  # min, opt, max; or several such profiles
-    threads: int | None = None  # cpu; absent: all cores that the process may use
-    spin: bool | Literal["measure"] | None = None  # cpu: whether waiting threads spin; measure: whichever is faster; absent: no
+    threads: int | None = None  # cpu; absent: one, or all cores that the process may use, whichever the build finds faster
+    spin: bool | None = None  # cpu: whether threads spin while they wait for each other within a call; absent: if faster
     workspace_mib: int | None = None
     optimization_level: int | None = None  # 0 to 5
     timing_cache: bool = False

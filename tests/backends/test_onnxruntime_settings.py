@@ -1,65 +1,68 @@
-"""Spinning is chosen where it is faster, and only there."""
+"""Threads and spinning are chosen by measurement, and the more modest wins unless the other brings something."""
 
 from __future__ import annotations
 
 import time
 from types import SimpleNamespace
 
-import msgspec
 import pytest
 
 from toolkit.backends import onnxruntime
-from toolkit.backends.onnxruntime_settings import choose_spin
-from toolkit.errors import BackendError
+from toolkit.backends.onnxruntime_settings import candidates, choose
 from toolkit.graph.export import export
-from toolkit.recipe import Build, Preprocess, Recipe
+from toolkit.recipe import Build, Preprocess
 from toolkit.reference.resnet import ResNet
 from toolkit.types import Target
+
+ONE, WAIT, SPIN = {"threads": 1, "spin": False}, {"threads": 4, "spin": False}, {"threads": 4, "spin": True}
 
 
 class Session:
     """A model of known speed."""
 
-    def __init__(self, milliseconds: float) -> None:
-        self.seconds = milliseconds / 1000
+    def __init__(self, milliseconds: float, batch: object = "N") -> None:
+        self.seconds, self.batch = milliseconds / 1000, batch
 
     def get_inputs(self):
-        return [SimpleNamespace(name="input", shape=["N", 1, 2, 2])]
+        return [SimpleNamespace(name="input", shape=[self.batch, 1, 2, 2])]
 
     def run(self, outputs, inputs):
-        assert inputs["input"].shape == (1, 1, 2, 2)
+        assert inputs["input"].shape == (8, 1, 2, 2)
         time.sleep(self.seconds)
 
 
-@pytest.mark.parametrize(("spun", "wait", "chosen"), [(2, 20, True), (20, 2, False)])
-def test_the_faster_is_chosen(spun, wait, chosen):
+def test_what_a_recipe_leaves_open_is_tried():
+    assert candidates(Build(), 4) == [ONE, WAIT, SPIN]
+    assert candidates(Build(), 1) == [ONE]
+    assert candidates(Build(threads=4), 4) == [WAIT, SPIN]
+    assert candidates(Build(threads=2, spin=True), 4) == [{"threads": 2, "spin": True}]
+    assert candidates(Build(spin=False), 4) == [ONE, WAIT]
+
+
+@pytest.mark.parametrize(
+    ("times", "chosen"),
+    [((20, 10, 2), SPIN), ((20, 2, 10), WAIT), ((2, 10, 20), ONE), ((10, 9.9, 9.8), ONE)],
+)
+def test_the_fastest_is_chosen_and_of_equals_the_more_modest(times, chosen):
     asked = []
 
     def opened(settings):
-        asked.append(settings["spin"])
-        return Session(spun if settings["spin"] else wait)
+        asked.append(str(settings))
+        return Session(times[[ONE, WAIT, SPIN].index(settings)], batch=8)
 
-    settings, note = choose_spin(opened, {"threads": 2, "spin": False})
-    assert settings == {"threads": 2, "spin": chosen}
-    assert ("threads spin" if settings["spin"] else "threads wait") in note
-    assert asked.count(True) == asked.count(False)
+    settings, notes = choose(opened, [ONE, WAIT, SPIN], batch=8)
+    assert settings == chosen
+    assert len({asked.count(key) for key in asked}) == 1, "each is opened as often as the others"
+    assert all(words in notes[0] for words in ("batch 8", "1 thread ", "4 threads ", "4 threads spinning "))
 
 
-def test_a_build_measures_when_asked_and_notes_the_figures(tmp_path):
-    how = Preprocess(size=(32, 32))
-    graph = export(ResNet("resnet18", width=0.25, classes=10), how)
-    compiled = onnxruntime.compile(graph, Build(threads=1, spin="measure"), Target("cpu"), tmp_path)
-    assert isinstance(compiled.settings["spin"], bool)
-    assert "ms a call with spinning threads" in compiled.notes[0]
+def test_nothing_is_run_where_there_is_nothing_to_choose():
+    assert choose(lambda settings: pytest.fail("opened"), [ONE]) == (ONE, ())
+
+
+def test_a_build_measures_and_notes_the_figures(tmp_path):
+    graph = export(ResNet("resnet18", width=0.25, classes=10), Preprocess(size=(32, 32)))
+    compiled = onnxruntime.compile(graph, Build(threads=2), Target("cpu"), tmp_path)
+    assert compiled.settings["threads"] == 2
+    assert "2 threads spinning" in compiled.notes[0]
     assert onnxruntime.compile(graph, Build(threads=1), Target("cpu"), tmp_path).notes == ()
-    with pytest.raises(BackendError, match="measure"):
-        onnxruntime.compile(graph, Build(spin="measure"), Target("cuda"), tmp_path)
-
-
-def test_the_recipe_takes_the_word_and_no_other():
-    text = 'name = "a"\n[reference]\nonnx = "m.onnx"\n[build]\nspin = {}\n'
-    assert Recipe.parse(text.format('"measure"')).build.spin == "measure"
-    assert Recipe.parse(text.format("true")).build.spin is True
-    with pytest.raises(ValueError, match="spin"):
-        Recipe.parse(text.format('"maybe"'))
-    assert msgspec.to_builtins(Build(spin="measure"))["spin"] == "measure"

@@ -56,6 +56,32 @@ def test_a_slower_machine_is_not_a_slower_engine_unless_nothing_tells_them_apart
     assert any("raw times" in note for note in blind.notes)
 
 
+def apart(measured: Measurement, far: int) -> Measurement:
+    """The first `far` blocks taken while the cores lay apart, and slower for it."""
+    blocks = [
+        msgspec.structs.replace(b, handoff=(1.6, 1.7), samples_ns=tuple(2 * s for s in b.samples_ns))
+        if i < far
+        else msgspec.structs.replace(b, handoff=(0.9, 0.95))
+        for i, b in enumerate(measured.blocks)
+    ]
+    return msgspec.structs.replace(measured, blocks=tuple(blocks))
+
+
+def test_cores_that_lay_apart_are_no_slower_engine_and_a_slower_engine_is_still_found() -> None:
+    old = results(apart(measurement(0), 3))
+    assert not compare(old, results(apart(measurement(1), 12))).regressed
+    assert compare(old, results(apart(measurement(2, slower=1.1), 12))).regressed
+    [found] = compare(old, results(apart(measurement(3, slower=1.1), 16))).differences
+    assert found.word == "cannot tell"
+    assert "17 of 20 blocks in OLD and 4 of 20 in NEW" in found.note
+    assert "--threads 1" in found.note
+
+
+def test_another_number_of_threads_is_said() -> None:
+    files = [results(measurement(i), manifests={"e": {"settings": {"threads": n}}}) for i, n in enumerate((1, 2))]
+    assert "e: 1 threads in OLD, 2 in NEW." in compare(*files).notes
+
+
 def test_false_alarms_and_finds_over_many_runs() -> None:
     runs = [results(measurement(i, engine="a"), measurement(1000 + i, engine="b")) for i in range(61)]
     slow = [results(measurement(2000 + i, engine="a", slower=1.1), measurement(3000 + i, engine="b")) for i in range(60)]

@@ -12,6 +12,7 @@ from toolkit.bench.lane import Entry, steady
 from toolkit.bench.latency import Plan, measure_latency
 from toolkit.bench.measurement import Measurement
 from toolkit.bench.statistics import quantile
+from toolkit.bench.yardstick import Reading, Yardstick
 
 NEVER = -1.0  # a precision that no engine reaches
 GOOD = np.zeros((1, 10), np.float32)
@@ -170,3 +171,81 @@ def test_the_device_clock_is_the_devices_own() -> None:
     [found] = measure_latency([entry], PLAN, ticks=time)
     assert found.clock == "device"
     assert set(found.seconds.round(9)) == {0.00025}
+
+
+class Engine:
+    """An engine whose speed is drawn anew each time it is opened."""
+
+    def __init__(self, time: Time, seed: int, spread: float, opening: float = 0.0, broken_after: int = 10**9) -> None:
+        self.time, self.opened, self.opening, self.broken_after = time, 0, opening, broken_after
+        self.draw = np.random.default_rng(seed).lognormal(0, spread, 10_000)
+
+    def reopen(self) -> None:
+        self.time.now += round(self.opening * 1e9)
+        self.opened += 1
+        if self.opened > self.broken_after:
+            raise RuntimeError("the driver is gone")
+
+    def entry(self, name: str, **more: Any) -> Entry:
+        call = self.time.work(lambda: 0.01 * float(self.draw[self.opened]))
+        return Entry(name, 1, call, reopen=self.reopen, **more)
+
+
+def test_engines_are_opened_anew_and_the_interval_holds_what_that_changes() -> None:
+    time = Time()
+    moody, steady_ = Engine(time, 0, 0.1), Engine(time, 1, 0.0)
+    plan = Plan(seconds=30, yardstick=False, precision=0.01, most_blocks=200, warmup=1, turn=0.1)
+    first, second = measure_latency([moody.entry("moody"), steady_.entry("steady")], plan, ticks=time)
+    assert [block.launch for block in first.blocks] == sorted(block.launch for block in first.blocks)
+    assert first.blocks[-1].launch == moody.opened >= 4
+    assert len(second.blocks) == plan.least_blocks, "an engine that is always the same has settled"
+    assert second.blocks[-1].launch >= 3
+    within = quantile(first.seconds, 0.5, first.groups)
+    over = quantile(first.seconds, 0.5, first.clusters)
+    assert over.width > 1.3 * within.width  # two blocks a launch that are alike: the square root of 2
+
+
+def test_opening_takes_a_small_part_of_the_time() -> None:
+    time = Time()
+    slow = Engine(time, 0, 0.0, opening=1.0)
+    plan = Plan(seconds=60, yardstick=False, precision=NEVER, most_blocks=10_000, warmup=1, turn=0.1)
+    measure_latency([slow.entry("slow to open")], plan, ticks=time)
+    assert 3 <= slow.opened <= 60 / 8 + 1
+
+
+def test_entries_of_one_engine_open_it_once() -> None:
+    time = Time()
+    engine = Engine(time, 0, 0.0)
+    entries = [engine.entry("e", clock="with-transfers"), engine.entry("e", clock="end-to-end")]
+    found = measure_latency(entries, PLAN, ticks=time)
+    assert [m.blocks[-1].launch for m in found] == [engine.opened, engine.opened]
+
+
+def test_an_engine_that_cannot_be_opened_again_is_out_and_the_others_go_on() -> None:
+    time = Time()
+    dies, lives = Engine(time, 0, 0.0, broken_after=2), Engine(time, 1, 0.0)
+    gone, there = measure_latency([dies.entry("dies"), lives.entry("lives")], PLAN, ticks=time)
+    assert gone.failure is not None
+    assert "the driver is gone" in gone.failure
+    assert there.failure is None
+    assert 0 < len(gone.blocks) < len(there.blocks)
+
+
+def test_an_engine_on_several_threads_waits_until_the_cores_are_near() -> None:
+    time = Time()
+    ratios = iter([3.0] * 40 + [0.8] * 10_000)
+    now = [0.0]
+
+    class Far(Yardstick):
+        def read(self) -> Reading:
+            now[0] = next(ratios)
+            return Reading((1,), (now[0],))
+
+    two = Entry("two", 1, time.work(lambda: 0.01 * max(1.0, now[0])), threads=2)
+    one = Entry("one", 1, time.work(lambda: 0.01))
+    plan = Plan(seconds=1e4, precision=10.0, most_blocks=1000, warmup=1)
+    many, single = measure_latency([two, one], plan, yardstick=Far(), ticks=time)
+    assert len(single.blocks) == plan.least_blocks
+    assert not single.blocks[0].handoff
+    assert len(many.blocks) - many.apart == plan.least_blocks < many.apart
+    assert "far-cores" in {flag.trouble for flag in many.flags}

@@ -7,7 +7,7 @@ from playing import answer, stage
 
 import toolkit
 from toolkit.backends import tensorrt_library as libraries
-from toolkit.errors import DeviceError, EngineError, InputError
+from toolkit.errors import ClosedError, DeviceError, EngineError, InputError
 from toolkit.manifest import sha256
 from toolkit.runtime.host import HostDevice
 
@@ -70,3 +70,22 @@ def test_a_gpu_too_small(engine):
     with pytest.raises(DeviceError, match="out of memory"):
         toolkit.load(folder, device=device)
     assert device.held() == {}
+
+
+def test_it_can_be_opened_again_and_not_once_closed(tmp_path):
+    pytest.importorskip("onnxruntime")
+    from toolkit import pipeline
+    from toolkit.recipe import Recipe
+
+    recipe = Recipe.load("engines/fashion-resnet18-fp32.toml")
+    [(folder, _)] = pipeline.build_all([recipe], None, tmp_path, proof=False)
+    runner = toolkit.load(folder, threads=1)
+    assert runner.manifest.settings["threads"] == 1
+    batch = np.zeros((2, 1, 28, 28), np.float32)
+    before, session = runner(batch), runner.executor
+    runner.reopen()
+    assert runner.executor is not session
+    np.testing.assert_array_equal(runner(batch), before)
+    runner.close()
+    with pytest.raises(ClosedError, match="cannot be opened again"):
+        runner.reopen()

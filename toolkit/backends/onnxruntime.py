@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.backends.onnxruntime_bound import BoundExecutor, wait_on
-from toolkit.backends.onnxruntime_settings import choose_spin
+from toolkit.backends.onnxruntime_settings import candidates, choose
 from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
 from toolkit.manifest import Manifest, sha256_bytes, write_atomically
 from toolkit.recipe import Build
@@ -32,13 +32,12 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     refuse_foreign_options(build, target)
     library = _library()
     data = serialise(graph)
-    settings: dict[str, Any] = {"threads": build.threads or cores(), "spin": build.spin is True}
+    settings: dict[str, Any] = {"threads": build.threads or cores(), "spin": bool(build.spin)}
     notes: tuple[str, ...] = ()
     if target.kind == "cpu":
         session(data, target, settings)
-        if build.spin == "measure":
-            settings, note = choose_spin(lambda tried: session(data, target, tried), settings)
-            notes = (note,)
+        _, batch, _ = build.profiles[0]  # the one to be fast at
+        settings, notes = choose(lambda tried: session(data, target, tried), candidates(build, cores()), batch)
     write_atomically(folder / FILE, data)
     return Compiled(
         file=FILE,
@@ -117,6 +116,7 @@ def session(model: bytes | str, target: Target, settings: dict[str, Any], output
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.get("spin") else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # between calls cores are free for others
     options.enable_mem_pattern = bool(settings.get("memory_pattern", True))
     if "profile" in settings:  # where to write a profile: never part of a manifest
         options.enable_profiling, options.profile_file_prefix = True, settings["profile"]
@@ -170,10 +170,6 @@ def _library() -> ModuleType:
 def refuse_foreign_options(build: Build, target: Target) -> None:
     """Options of TensorRT must not pass in silence where ONNX Runtime compiles."""
     default = Build()
-    if build.spin == "measure" and target.kind != "cpu":
-        raise BackendError(
-            f"`build.spin` = 'measure' needs target cpu, not {target}", remedy="Set it to true or false, or remove it"
-        )
     for key in (
         "workspace_mib",
         "optimization_level",

@@ -47,6 +47,14 @@ def _layers(events: list[dict[str, Any]], runs: int) -> tuple[Layer, ...]:
     return tuple(Layer(name=name, kind=kinds[name], milliseconds=float(np.median(all_[-runs:]))) for name, all_ in times.items())
 
 
+def small_layers(chain: bytes, threads: int) -> Callable[[], object]:
+    """Runs a chain of small layers, as `graph.product` makes it, on so many threads: they spin within a call, as engines do."""
+    live = session(chain, Target("cpu"), {"threads": threads, "spin": True})
+    spec = live.get_inputs()[0]
+    image = np.ones(spec.shape, np.float32)
+    return lambda: live.run(None, {spec.name: image})
+
+
 def gemms(products: dict[str, bytes], threads: int) -> dict[str, Callable[[], int]]:
     """`products`: type -> a graph of one square matrix product, as `graph.product` makes them.
 

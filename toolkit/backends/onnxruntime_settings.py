@@ -3,47 +3,72 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from toolkit.recipe import Build
 from toolkit.types import Array
 
-ROUNDS, SECONDS = 5, 0.25  # of each candidate
-GAIN = 0.02  # spinning burns idle cores: it has to bring at least so much
+ROUNDS, SECONDS = 5, 0.08  # of each candidate
+ENOUGH = 3.0  # seconds in all, after which no further round begins
+GAIN = 0.05  # more threads, and threads that spin, use up cores that others may want: they have to bring at least so much
+Settings = dict[str, Any]
 
 
-def choose_spin(
-    open_session: Callable[[dict[str, Any]], Any], settings: dict[str, Any], seed: int = 0
-) -> tuple[dict[str, Any], str]:
-    """`settings` with `spin` as it is faster at batch 1, and a note with both figures.
+def candidates(build: Build, cores: int) -> list[Settings]:
+    """What a recipe leaves open, the most modest first: one thread or all cores; threads that sleep within a call, or spin."""
+    found = []
+    for threads in (build.threads,) if build.threads else (1, cores):
+        for spin in (False, True) if build.spin is None else (build.spin,):
+            settings = {"threads": threads, "spin": spin and threads > 1}
+            if settings not in found:
+                found.append(settings)
+    return found
 
-    `open_session` makes a session of the engine from settings. Threads that spin between calls answer the next one sooner, and
-    slow whatever else runs in the meantime; so the candidates take turns, each alone and freshly opened. The lower quartile
-    counts, as other load only ever adds time.
+
+def choose(
+    open_session: Callable[[Settings], Any], tried: list[Settings], batch: int = 1, seed: int = 0
+) -> tuple[Settings, tuple[str, ...]]:
+    """The first of `tried` that none of the others beats by more than 5 % at `batch` images, and a note with every figure.
+
+    `open_session` makes a session of the engine from settings. A small network is often faster on one thread: waking a second
+    one for each layer costs more than it computes. The candidates take turns, each alone and freshly opened. The lower quartile
+    counts, as other load only ever adds time. Where there is nothing to choose, nothing is run.
     """
+    if len(tried) < 2:
+        return tried[0], ()
     random = np.random.default_rng(seed)
-    times: dict[bool, list[float]] = {False: [], True: []}
-    for _ in range(ROUNDS):
-        for spin in random.permutation([False, True]).tolist():
-            times[spin] += _time(open_session({**settings, "spin": spin}))
-    wait, spun = (1e3 * float(np.quantile(times[spin], 0.25)) for spin in (False, True))
-    better = spun < wait * (1 - GAIN)
-    figures = f"{spun:.3g} ms a call with spinning threads, {wait:.3g} ms with waiting ones, at batch 1 where it was built"
-    return {**settings, "spin": better}, f"threads {'spin' if better else 'wait'}: {figures}"
+    times: list[list[float]] = [[] for _ in tried]
+    end = time.perf_counter() + ENOUGH
+    for done in range(ROUNDS):
+        if done and time.perf_counter() > end:
+            break
+        for index in random.permutation(len(tried)):
+            times[index] += _time(open_session(tried[index]), batch)
+    quartiles = [1e3 * float(np.quantile(each, 0.25)) for each in times]
+    chosen = next(i for i, quartile in enumerate(quartiles) if quartile <= min(quartiles) * (1 + GAIN))
+    figures = (f"{_words(settings)} {quartile:.3g} ms" for settings, quartile in zip(tried, quartiles, strict=True))
+    return tried[chosen], (f"{_words(tried[chosen])}: at batch {batch}, where it was built, a call took {', '.join(figures)}",)
 
 
-def _time(live: Any) -> list[float]:
-    """Seconds of each call over a quarter of a second, after two that do not count."""
+def _words(settings: Settings) -> str:
+    threads = f"{settings['threads']} thread{'s' if settings['threads'] > 1 else ''}"
+    return threads + (" spinning" if settings["spin"] else "")
+
+
+def _time(live: Any, batch: int) -> Iterator[float]:
+    """Seconds of each call over `SECONDS`, one at least, after two that do not count."""
     spec = live.get_inputs()[0]
-    image: Array = np.zeros([size if isinstance(size, int) else 1 for size in spec.shape], np.float32)
+    shape = [size if isinstance(size, int) else 1 for size in spec.shape]
+    image: Array = np.zeros([shape[0] if isinstance(spec.shape[0], int) else batch, *shape[1:]], np.float32)
     for _ in range(2):
         live.run(None, {spec.name: image})
-    seconds: list[float] = []
     end = time.perf_counter() + SECONDS
-    while not seconds or time.perf_counter() < end:
+    now = start = time.perf_counter()
+    while now < end:
         start = time.perf_counter()
         live.run(None, {spec.name: image})
-        seconds.append(time.perf_counter() - start)
-    return seconds
+        now = time.perf_counter()
+        yield now - start

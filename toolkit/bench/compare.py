@@ -8,6 +8,8 @@ For each engine, batch, clock and scenario that both files hold:
    medians of two runs differed by 10 %, these values by 0.5 %.
 2. The blocks of the two runs are compared by Mann and Whitney's test, shifted by the tolerance: the null hypothesis is
    "NEW is at most `tolerance` slower". The size comes with Hodges and Lehmann's estimate and its interval.
+   Where an engine runs on several threads, only blocks count while the cores were near to each other: a host that moves a
+   virtual machine's cores apart doubles the time of a small network for seconds, in which one thread sees nothing.
 3. p-values are corrected for the number of comparisons (Holm), so that the chance of any false alarm in a file is bounded.
 
 It assumes that blocks are exchangeable within a run, and that two runs of the same code differ by less than the tolerance
@@ -140,16 +142,23 @@ def _values(measurement: Measurement, yardstick: bool) -> NDArray[np.float64]:
     return values
 
 
+def _threads(results: Results, engine: str) -> int:
+    return int(results.manifests.get(engine, {}).get("settings", {}).get("threads", 1))
+
+
 def _shift(old: Measurement, new: Measurement, yardstick: bool, tolerance: float) -> Difference:
     what = f"batch {old.batch}, {old.clock}, {old.scenario}"
     empty = {"change": math.nan, "low": math.nan, "high": math.nan, "p": 1.0}
-    failed = [f"{side}: {m.failure}" for side, m in (("OLD", old), ("NEW", new)) if m.failure]
-    few = min(len(_values(old, False)), len(_values(new, False)))
-    if failed or few < LEAST:
-        note = "; ".join(failed) or f"{few} blocks are too few, measure longer"
+    note = "; ".join(f"{side}: {m.failure}" for side, m in (("OLD", old), ("NEW", new)) if m.failure)
+    values = [_values(m, yardstick and old.scenario == "single-stream") for m in (old, new)]
+    kept = [v[[block.near for block in m.blocks]] if m.apart else v for m, v in zip((old, new), values, strict=True)]
+    if not note and min(map(len, kept)) < LEAST:
+        count = f"{len(kept[0])} of {len(values[0])} blocks in OLD and {len(kept[1])} of {len(values[1])} in NEW"
+        far = f"the cores lay near to each other in only {count}: measure longer, or with --threads 1"
+        note = far if min(map(len, values)) >= LEAST else f"{min(map(len, values))} blocks are too few, measure longer"
+    if note:
         return Difference(engine=old.engine, what=what, word="cannot tell", note=note, **empty)
-    both = yardstick and old.scenario == "single-stream"
-    found = shift(_values(old, both), _values(new, both), above=math.log1p(tolerance))
+    found = shift(*kept, above=math.log1p(tolerance))
     change, low, high = (math.expm1(x) for x in found[:3])
     return Difference(engine=old.engine, what=what, change=change, low=low, high=high, p=found.p, word="no change shown")
 
@@ -195,6 +204,9 @@ def _notes(old: Results, new: Results, yardstick: bool) -> list[str]:
         for name in sorted({*old.environment.versions, *new.environment.versions})
     }
     notes += [f"{name}: {a} in OLD, {b} in NEW." for name, (a, b) in changed.items() if a != b]
+    for name in sorted(old.manifests.keys() & new.manifests.keys()):
+        a, b = _threads(old, name), _threads(new, name)
+        notes += [f"{name}: {a} threads in OLD, {b} in NEW."] if a != b else []
     notes += [f"Only in {side}: {', '.join(sorted(names))}." for side, names in _lonely(old, new)]
     for side, results in (("OLD", old), ("NEW", new)):
         troubles = sorted({flag.trouble for m in results.measurements for flag in m.flags})

@@ -7,15 +7,19 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from toolkit.bench.answers import check_logits
 from toolkit.bench.environment import now
 from toolkit.bench.measurement import Block, Clock, Flag, Measurement
 from toolkit.bench.statistics import quantile
+from toolkit.bench.yardstick import Reading
 from toolkit.errors import ToolkitError
 
 Ticks = Callable[[], int]  # a monotonic clock, in nanoseconds
+LEAST_LAUNCHES = 4
+FIRST_CALLS = 3
 
 
 class Entry(NamedTuple):
@@ -29,6 +33,8 @@ class Entry(NamedTuple):
     clock: Clock = "with-transfers"
     device_ns: Callable[[int], list[int]] | None = None  # so many runs -> nanoseconds of each by the device's own clock
     logits: bool = True
+    threads: int = 1  # that the engine computes with, on a CPU
+    reopen: Callable[[], None] | None = None  # opens the engine anew; entries of one engine share it
 
     @property
     def label(self) -> str:
@@ -49,6 +55,7 @@ class Lane:
         self.settled = False
         self._each = 1  # samples a turn
         self._steps = 0
+        self._launch = 0
 
     def warm(self, seconds: float) -> None:
         """Run until the later half is no longer faster than the earlier one; at most `seconds`, then flag it. Once at least."""
@@ -73,18 +80,36 @@ class Lane:
         """How many samples fit a turn; 256 at most, 1 at least."""
         self._each = min(256, max(1, round(turn_ns / max(self.call_ns, 1))))
 
-    def turn(self, at_ns: int, before: tuple[int, ...]) -> None:
-        """Take one block. `before` are the yardstick's readings ahead of it; `close_block` adds those after it."""
+    def turn(self, at_ns: int, before: Reading) -> None:
+        """Take one block. `before` is the yardstick's reading ahead of it; `close_block` adds the one after it."""
         if self._each >= 4:
             self._take(1)  # the neighbour's leavings in the caches are the neighbour's cost
         samples = self._take(self._each)
         if samples:
-            self.blocks.append(Block(at_ns=at_ns, samples_ns=tuple(samples), yardstick_ns=before))
+            measured = Block(
+                at_ns=at_ns,
+                samples_ns=tuple(samples),
+                yardstick_ns=before.work,
+                handoff=before.handoff if self.entry.threads > 1 else (),
+                launch=self._launch,
+            )
+            self.blocks.append(measured)
 
-    def close_block(self, after: tuple[int, ...]) -> None:
+    def close_block(self, after: Reading) -> None:
         if self.blocks:
             last = self.blocks[-1]
-            self.blocks[-1] = Block(at_ns=last.at_ns, samples_ns=last.samples_ns, yardstick_ns=last.yardstick_ns + after)
+            handoff = last.handoff + after.handoff if last.handoff else ()
+            self.blocks[-1] = msgspec.structs.replace(last, yardstick_ns=last.yardstick_ns + after.work, handoff=handoff)
+
+    def launched(self) -> None:
+        """The engine was opened anew: its first calls do not count."""
+        self._launch += 1
+        self._take(FIRST_CALLS)
+
+    def fail(self, error: Exception) -> None:
+        """This engine is out, the others go on."""
+        known = isinstance(error, ToolkitError)
+        self.failure = str(error) if known else f"{self.entry.engine} failed: {type(error).__name__}: {error}"
 
     def _take(self, count: int) -> list[int]:
         """`count` samples, fewer where the engine fails or the clock steps back."""
@@ -101,23 +126,27 @@ class Lane:
                     samples.append(ticks() - begin)
             if answer is not None and self.entry.logits:
                 check_logits(np.asarray(answer), self.entry.batch, self.entry.engine)
-        except ToolkitError as error:
-            self.failure = str(error)
-        except Exception as error:  # whatever a backend raises: this engine is out, the others go on
-            self.failure = f"{self.entry.engine} failed: {type(error).__name__}: {error}"
+        except Exception as error:  # whatever a backend raises
+            self.fail(error)
         kept = [s for s in samples if s >= 0]
         self._steps += len(samples) - len(kept)
         return kept
 
     def settle(self, precision: float, least: int) -> None:
-        """Mark as settled once the median's 95 % interval is narrower than `precision`, with `least` blocks or more."""
-        if len(self.blocks) >= least:
+        """Mark as settled once the median's 95 % interval is narrower than `precision`, with `least` blocks or more.
+
+        Blocks count while the cores were near to each other. An engine that can be opened anew must have been, often enough for
+        the interval to hold what that changes.
+        """
+        if sum(block.near for block in self.blocks) >= least and (
+            self.entry.reopen is None or self._launch + 1 >= LEAST_LAUNCHES
+        ):
             self.settled = self.width() <= precision
 
     def width(self) -> float:
         """Width of the median's 95 % interval over the median; infinite without samples."""
         measured = self.measurement()
-        return quantile(measured.seconds, 0.5, measured.groups).width if len(measured.seconds) else math.inf
+        return quantile(measured.seconds, 0.5, measured.clusters).width if len(measured.seconds) else math.inf
 
     def finish(self, precision: float) -> None:
         """Add the flags that only the end can tell."""

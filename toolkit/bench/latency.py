@@ -1,8 +1,12 @@
 """Latency, single-stream: engines take short turns in shuffled rounds, so that what the machine does hits all of them alike.
 
 Engines measured one after the other differ by when they ran; in rounds they do not. Threads that spin after their work
-would make neighbours slow, so sessions must not spin: `benchmarks/harness.py` shows that a median taken in rounds agrees
-with one taken alone.
+would make neighbours slow, so sessions must not spin between calls: `benchmarks/harness.py` shows that a median taken in rounds
+agrees with one taken alone.
+
+Every so often all engines are opened anew. Where a session's threads and memory happen to lie moves its times by several per
+cent for as long as it lives; a single session would give narrow intervals around a number that the next process does not find
+again (Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013).
 """
 
 from __future__ import annotations
@@ -16,11 +20,11 @@ from toolkit.bench.conditions import Watch
 from toolkit.bench.lane import Entry, Lane, Ticks
 from toolkit.bench.measurement import Measurement
 from toolkit.bench.stability import flags_of
-from toolkit.bench.yardstick import Yardstick
+from toolkit.bench.yardstick import NOTHING, Yardstick
 from toolkit.types import Array, Frozen, Progress
 
-READINGS = 3  # of the yardstick between two turns
 WARM = 0.35
+LAUNCH_SHARE = 8  # opening the engines anew takes at most one in so many seconds
 
 
 class Plan(Frozen, frozen=True):
@@ -92,11 +96,13 @@ def _rounds(
     """Rounds until all have settled or time is up; the first is taken in any case, the last may stop halfway."""
     rng = np.random.default_rng(plan.seed)
     saved, end = ticks(), begin + round(plan.seconds * 1e9)
+    launches = Launches(ticks)
     watch.look()
     for done in range(plan.most_blocks):
         active = [lane for lane in lanes if lane.failure is None and not lane.settled]
         if not active or (ticks() >= end and done):
             break
+        launches.renew(active)
         _round([active[i] for i in rng.permutation(len(active))], yardstick, begin, end if done else None, ticks)
         watch.look()
         for lane in active:
@@ -111,18 +117,47 @@ def _rounds(
         progress(10 * len(lanes), 10 * len(lanes))
 
 
+class Launches:
+    """Opens the engines anew every `ROUNDS` rounds, or less often where that would take too much of the time."""
+
+    ROUNDS = 2
+
+    def __init__(self, ticks: Ticks) -> None:
+        self._ticks = ticks
+        self._rounds, self._cost, self._last = 0, 0, ticks()
+
+    def renew(self, lanes: Sequence[Lane]) -> None:
+        """Called before each round."""
+        now, enough = self._ticks(), self._rounds >= self.ROUNDS
+        self._rounds += 1
+        if not enough or now - self._last < LAUNCH_SHARE * self._cost:
+            return
+        for reopen in dict.fromkeys(lane.entry.reopen for lane in lanes):
+            same = [lane for lane in lanes if lane.entry.reopen == reopen]
+            if reopen is not None:
+                self._reopen(reopen, same)
+        self._rounds, self._last = 1, self._ticks()
+        self._cost = self._last - now
+
+    def _reopen(self, reopen: Callable[[], None], lanes: Sequence[Lane]) -> None:
+        try:
+            reopen()
+        except Exception as error:  # whatever a backend raises
+            for lane in lanes:
+                lane.fail(error)
+            return
+        for lane in lanes:
+            lane.launched()
+
+
 def _round(order: list[Lane], yardstick: Yardstick | None, begin: int, end: int | None, ticks: Ticks) -> None:
-    reading = _read(yardstick)
+    reading = yardstick.read() if yardstick else NOTHING
     for lane in order:
         if end is not None and ticks() >= end:
             break
         lane.turn(ticks() - begin, reading)
-        reading = _read(yardstick)
+        reading = yardstick.read() if yardstick else NOTHING
         lane.close_block(reading)
-
-
-def _read(yardstick: Yardstick | None) -> tuple[int, ...]:
-    return tuple(yardstick() for _ in range(READINGS)) if yardstick else ()
 
 
 def _measurements(lanes: list[Lane], plan: Plan, watch: Watch) -> list[Measurement]:
@@ -136,7 +171,7 @@ def cost_of_timing(samples: int = 20_000) -> float:
     lane = Lane(Entry("nothing", 1, _nothing, logits=False))
     lane._each = samples
     begin = time.perf_counter_ns()
-    lane.turn(0, ())
+    lane.turn(0, NOTHING)
     whole = time.perf_counter_ns() - begin
     return whole * 1e-9 / samples
 

@@ -24,7 +24,9 @@ Trouble = Literal[
     "unsettled",
     "clock-step",
     "overrun",
+    "far-cores",
 ]
+FAR = 1.1
 CLOCKS: dict[str, str] = {
     "device": "on the device only: input and output already there",
     "with-transfers": "arrays in host memory, in and out, copies included",
@@ -45,11 +47,20 @@ class Block(Frozen, frozen=True):
 
     `at_ns` is the start, counted from the start of the run. `yardstick_ns` times a fixed piece of arithmetic just before
     and after: how fast the machine was at that moment. In a server trial each sample counts from its scheduled arrival.
+    `handoff`, for an engine on several threads, is what handing work from core to core cost before and after: small layers on
+    two threads, over the same on one. `launch` counts how often the engine had been opened anew before.
     """
 
     at_ns: int
     samples_ns: tuple[int, ...]
     yardstick_ns: tuple[int, ...] = ()
+    handoff: tuple[float, ...] = ()
+    launch: int = 0
+
+    @property
+    def near(self) -> bool:
+        """Whether the cores were near enough to each other for small layers to gain, or at least not to lose, by two threads."""
+        return all(ratio <= FAR for ratio in self.handoff)
 
 
 class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
@@ -90,6 +101,19 @@ class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def groups(self) -> NDArray[np.int64]:
         """The block that each of `seconds` came from, int64 [samples]."""
         return np.repeat(np.arange(len(self.blocks)), [len(block.samples_ns) for block in self.blocks])
+
+    @cached_property
+    def clusters(self) -> NDArray[np.int64]:
+        """What is alike inside, int64 [samples]: the launch of each sample, where there are several; otherwise its block."""
+        launches = np.array([block.launch for block in self.blocks], np.int64)
+        if len(np.unique(launches)) < 2:
+            return self.groups
+        return np.repeat(launches, [len(block.samples_ns) for block in self.blocks])
+
+    @property
+    def apart(self) -> int:
+        """How many blocks were taken while the cores were too far apart."""
+        return sum(not block.near for block in self.blocks)
 
     @property
     def throughput(self) -> float | None:

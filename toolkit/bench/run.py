@@ -19,7 +19,7 @@ from toolkit.bench.measurement import Measurement, Scenario
 from toolkit.bench.results import Results
 from toolkit.bench.scenarios import Load, run_offline, run_server
 from toolkit.bench.verdict import Verdict
-from toolkit.bench.yardstick import Yardstick
+from toolkit.bench.yardstick import Handoff, Yardstick
 from toolkit.errors import MeasurementError, ToolkitError
 from toolkit.recipe import Accept
 from toolkit.runtime.runner import Runner
@@ -52,21 +52,21 @@ def run_bench(
     accept: Accept = Accept(),  # noqa: B008  frozen
     bound: float | None = None,
     loadgen: bool = True,
+    handoff: Handoff | None = None,
     save: Callable[[Results], None] | None = None,
     stage: Stage = lambda name: lambda done, total: None,
 ) -> Results:
     """Bench `runners` by name; `reference` names the one that the others' answers are held against.
 
     `images` adds accuracy and verdicts; `pictures` adds the end-to-end clock at the smallest batch. `bound` (seconds; absent:
-    the recipe's max_p99_ms) is for the server scenario. `save` gets the results so far, every few seconds and at the end:
-    also when interrupted. An engine that fails is in `failures`, the others' numbers stand.
+    the recipe's max_p99_ms) is for the server scenario. `handoff` adds the hand-offs between cores to the yardstick. `save` gets
+    the results so far, also when interrupted. An engine that fails is in `failures`, the others' numbers stand.
     """
     gpu = any(runner.manifest.target not in ("cpu", "openvino") for runner in runners.values())
     manifests = {name: msgspec.json.decode(msgspec.json.encode(runner.manifest)) for name, runner in runners.items()}
-    yardstick = Yardstick() if plan.yardstick and scenario == "single-stream" else None
+    yardstick = Yardstick(handoff) if plan.yardstick and scenario == "single-stream" else None
     results = Results(environment=read_environment(), manifests=manifests, yardstick=yardstick.card if yardstick else None)
-    if images is not None:
-        results = _with_accuracy(results, runners, images, reference, accept, stage)
+    results = _with_accuracy(results, runners, images, reference, accept, stage)
     watch, batches = Watch(gpu), batches or BATCHES[scenario]
     keep = _keeper(results, watch, save)
     if scenario == "single-stream":
@@ -82,9 +82,7 @@ def run_bench(
     return keep(measured)
 
 
-def _keeper(
-    results: Results, watch: Watch, save: Callable[[Results], None] | None
-) -> Callable[[Sequence[Measurement]], Results]:
+def _keeper(results: Results, watch: Watch, save: Callable[[Results], None] | None) -> Callable[[Sequence[Measurement]], Results]:
     """A function that gives `results` with the measurements so far, and saves them on the way."""
 
     def keep(measurements: Sequence[Measurement]) -> Results:
@@ -112,19 +110,20 @@ def entries_of(
             manifest = runner.manifest
             array = _inputs(runner, batch, images)
             entry = Entry(name, batch, _bind(runner, array), manifest.precision, manifest.target)
+            threads = int(manifest.settings.get("threads", 1))
+            entry = entry._replace(threads=threads, reopen=runner.reopen if runner.can_reopen else None)
             entries.append(entry)
-            clock = getattr(runner.executor, "time_on_device", None)
-            if clock is not None and batch <= (runner.executor.max_batch or batch):  # type: ignore[union-attr]
-                entries.append(entry._replace(clock="device", device_ns=_nanoseconds(clock, batch)))
+            if hasattr(runner.executor, "time_on_device") and batch <= (runner.executor.max_batch or batch):  # type: ignore[union-attr]
+                entries.append(entry._replace(clock="device", device_ns=_nanoseconds(runner, batch)))
             if pictures and batch == min(batches):
                 some = [pictures[i % len(pictures)] for i in range(batch)]
                 call = _bind(runner.classify, some)
-                entries.append(Entry(name, batch, call, manifest.precision, manifest.target, clock="end-to-end", logits=False))
+                entries.append(entry._replace(call=call, clock="end-to-end", logits=False))
     return entries
 
 
-def _nanoseconds(clock: Callable[[int, int], list[float]], batch: int) -> Callable[[int], list[int]]:
-    return lambda runs: [round(seconds * 1e9) for seconds in clock(batch, runs)]
+def _nanoseconds(runner: Runner, batch: int) -> Callable[[int], list[int]]:
+    return lambda runs: [round(seconds * 1e9) for seconds in runner.executor.time_on_device(batch, runs)]  # type: ignore[union-attr]
 
 
 def _bind(call: Callable[[Any], Any], value: Any) -> Callable[[], Any]:
@@ -145,12 +144,14 @@ def _inputs(runner: Runner, batch: int, images: LabelledImages | None) -> Array:
 def _with_accuracy(
     results: Results,
     runners: Mapping[str, Runner],
-    images: LabelledImages,
+    images: LabelledImages | None,
     reference: str | None,
     accept: Accept,
     stage: Stage,
 ) -> Results:
     """Every runner's answers, and a verdict on each but the reference; what cannot be had is a failure with its reason."""
+    if images is None:
+        return results
     logits: dict[str, Float] = {}
     failures: dict[str, str] = {}
     verdicts: list[Verdict] = []

@@ -15,6 +15,7 @@ STEAL = 0.01
 DRIFT = 0.03
 FREQUENCY = 0.05
 SPEED = 0.10
+FAR_CORES = 0.25
 
 
 def flags_of(measurement: Measurement, moments: Sequence[Moment]) -> tuple[Flag, ...]:
@@ -33,6 +34,12 @@ def _own(measurement: Measurement) -> Iterator[Flag]:
             trouble="drift",
             text=f"grew {abs(moved.change):.1%} {way} from first to last block",
             remedy="Warm up longer (--warmup), let the machine cool down, and measure again",
+        )
+    if measurement.apart > FAR_CORES * len(measurement.blocks):
+        yield Flag(
+            trouble="far-cores",
+            text=f"in {measurement.apart} of {len(measurement.blocks)} blocks two threads did small layers no faster than one",
+            remedy="Pin the machine's virtual cores to one socket, measure longer, or with --threads 1",
         )
     speed = np.array([np.median(block.yardstick_ns) for block in measurement.blocks if block.yardstick_ns])
     if len(speed) >= 8:

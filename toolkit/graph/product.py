@@ -1,4 +1,4 @@
-"""Product: graphs of one large matrix product, which set the roofs that engines are held against."""
+"""Product: graphs that measure a machine. One large matrix product sets a roof; a chain of small layers shows the hand-offs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 SIZE = 2048
+LAYERS, CHANNELS, EDGE = 30, 32, 14  # each layer takes some microseconds: about as long as handing it to another core does
 
 
 def products(size: int = SIZE) -> dict[str, bytes]:
@@ -30,5 +31,17 @@ def _product(operator: str, left: int, right: NDArray[Any], out: int) -> bytes:
         [helper.make_tensor_value_info("out", out, right.shape)],
         [numpy_helper.from_array(right, "right")],
     )
+    model: bytes = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+    return model
+
+
+def chain() -> bytes:
+    """Serialised ONNX: 1x1 convolutions one after the other, each just large enough to be shared among threads."""
+    random = np.random.default_rng(0)
+    weight = random.standard_normal((CHANNELS, CHANNELS, 1, 1), dtype=np.float32) / CHANNELS
+    names = ["in", *(f"value{i}" for i in range(LAYERS - 1)), "out"]
+    nodes = [helper.make_node("Conv", [names[i], "weight"], [names[i + 1]]) for i in range(LAYERS)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, CHANNELS, EDGE, EDGE]) for name in ("in", "out")]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], [numpy_helper.from_array(weight, "weight")])
     model: bytes = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
     return model

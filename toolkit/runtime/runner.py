@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -31,15 +31,19 @@ class Runner:
     It is a context manager; use after `close` raises ClosedError; a wrong shape, dtype or an empty batch InputError.
     """
 
-    def __init__(self, manifest: Manifest, executor: Executor) -> None:
+    def __init__(self, manifest: Manifest, executor: Executor, open_again: Callable[[], Executor] | None = None) -> None:
         self.manifest = manifest
+        self._open_again = open_again
+        self._use(executor)
+        spec = manifest.inputs[0]
+        self._shape = tuple(spec.shape[1:])
+        self._dtype = np.dtype(spec.dtype)
+
+    def _use(self, executor: Executor) -> None:
         self._executor: Executor | None = executor
         self._run = executor.run
         self._zero_copy = getattr(executor, "zero_copy", False)  # whether it takes a DeviceArray too
         self._max = executor.max_batch or (1 << 62)
-        spec = manifest.inputs[0]
-        self._shape = tuple(spec.shape[1:])
-        self._dtype = np.dtype(spec.dtype)
 
     def __call__(self, batch: Array) -> Float:
         if self._executor is None:
@@ -87,6 +91,20 @@ class Runner:
             raise InputError(what, remedy=f"Use batch.astype('{self._dtype}')")
         if shape[0] == 0:
             raise InputError(f"{self.manifest.name} was given a batch of 0 images")
+
+    @property
+    def can_reopen(self) -> bool:
+        return self._open_again is not None
+
+    def reopen(self) -> None:
+        """Close the engine and open it anew: other threads, other memory. Not while another thread calls it.
+
+        Raises ClosedError after `close`, or where it was not opened from a folder; and what opening raises: then it is closed.
+        """
+        if self._executor is None or self._open_again is None:
+            raise ClosedError(f"the runner of {self.manifest.name} cannot be opened again", remedy="Load the engine again")
+        self.close()
+        self._use(self._open_again())
 
     def close(self) -> None:
         """Free what the engine holds. A second call does nothing."""
