@@ -1,7 +1,7 @@
 """What calibration costs beside inference alone: time and peak memory on a full-size ResNet-50, 224 x 224.
 
     python benchmarks/calibration.py [--images 128] [--rounds 3] [--memory 128,512] [--quick]
-        [--modelopt PYTHON] [--nncf PYTHON]
+        [--tools toolkit,toolkit-nvidia] [--modelopt PYTHON] [--nncf PYTHON]
 
 Each tool is a process of its own that waits for its turn; the tools take turns round after round, so that a slow minute of the
 machine falls on all. A turn is the whole work, from the ONNX file to the ranges, and is compared with a turn of bare inference
@@ -71,11 +71,11 @@ def toolkit(model: Path, count: int, threads: int, nvidia: bool) -> None:
     import onnx_ir as ir
 
     from toolkit.calibration import collect
-    from toolkit.graph.scheme_cpu import watched
+    from toolkit.graph.scheme_cpu import origin, watched
     from toolkit.graph.scheme_tensorrt import tensorrt_edges
 
     graph = ir.load(model)
-    tensors = [edge.value.name or "" for edge in tensorrt_edges(graph, ())] if nvidia else watched(graph)
+    tensors = tuple(origin(edge.value).name or "" for edge in tensorrt_edges(graph, ())) if nvidia else watched(graph)
     collect(graph, pictures(count), tensors, threads=threads).encode()
 
 
@@ -257,6 +257,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--memory", default="128,512", help="numbers of images at which peak memory is taken")
+    parser.add_argument("--tools", help="only these, and inference; `toolkit,nncf`")
     parser.add_argument("--quick", action="store_true", help="4 images, 1 round: does it run?")
     parser.add_argument("--modelopt", metavar="PYTHON", help="a Python that has nvidia-modelopt[onnx]")
     made = PEER if os.path.exists(PEER) else None
@@ -294,6 +295,9 @@ def benchmark(arguments: argparse.Namespace) -> None:
             tools[name] = python
         else:
             console.print(f"{WORDS[name]}: left out; give its environment with --{name} PYTHON")
+    if arguments.tools:
+        wanted = {"inference", *arguments.tools.split(",")}
+        tools = {tool: python for tool, python in tools.items() if tool in wanted}
     with tempfile.TemporaryDirectory() as folder, console.status("export") as status:
         model = export_model(Path(folder))
         result = {

@@ -87,6 +87,13 @@ def test_memory_does_not_grow() -> None:
     assert before[0] == 8 * SIZE
 
 
+def test_counts_past_what_32_bits_hold() -> None:
+    histogram = counted(np.zeros(5, np.float32))
+    histogram._recent[0] = histogram._state[5] = 0xFFFFFFFF - 5  # as if so many zeros had been counted
+    assert histogram.add(np.zeros(100, np.float32))
+    assert histogram.total == 0xFFFFFFFF - 5 + 100
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", [0, 5000, 9999])
 def test_refuses_what_is_not_finite(bad: float, where: int) -> None:

@@ -2,7 +2,7 @@
 
 Images run one at a time, however they arrive: what a kernel gives for an image can depend, in its last bit, on how many others
 share its batch, and on a CPU a larger batch runs no faster. So neither the batch size nor the order of the images shows in the
-ranges. Memory: the activations of one image and 320 KiB a tensor, for any number of images.
+ranges. Memory: the activations of one image and 480 KiB a tensor, for any number of images.
 """
 
 from __future__ import annotations

@@ -155,6 +155,8 @@ def _bars(histogram: Histogram) -> tuple[int, ...]:
     edges, counts = histogram.edges(), histogram.counts()
     if histogram.absmax == 0:
         return ()
-    index = np.minimum((edges[:-1] + edges[1:]) / 2 / histogram.absmax * BARS, BARS - 1).astype(np.int64)
     counts[0] -= histogram.zeros
-    return tuple(int(n) for n in np.bincount(index[counts > 0], counts[counts > 0], BARS))
+    filled = np.flatnonzero(counts)
+    middles = (edges[filled] + edges[filled + 1]) / 2
+    index = np.minimum(middles / histogram.absmax * BARS, BARS - 1).astype(np.int64)
+    return tuple(int(n) for n in np.bincount(index, counts[filled], BARS))
