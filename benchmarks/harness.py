@@ -2,7 +2,7 @@
 
 1. timing adds less than 2 us to a sample;
 2. an engine's median taken in shuffled rounds with others agrees with its median taken alone, within 3 %;
-3. a runner with known latencies (it waits for times drawn beforehand, and notes what it really took) is measured to 1 % at
+3. a runner with known latencies (it sleeps for times drawn beforehand, and notes what it really took) is measured to 1 % at
    p50 and 5 % at p99, closed loop;
 4. and the same in an open loop with a queue, against the recursion that says what each image had to take.
 
@@ -29,9 +29,12 @@ from toolkit.backends.onnxruntime import cores
 from toolkit.bench.environment import read_environment
 from toolkit.bench.lane import Entry
 from toolkit.bench.latency import Plan, cost_of_timing, measure_latency
+from toolkit.bench.measurement import Measurement
 from toolkit.bench.run import entries_of
 from toolkit.bench.server import arrivals, open_loop
+from toolkit.bench.yardstick import Yardstick
 from toolkit.manifest import write_atomically
+from toolkit.measure import handoff
 from toolkit.recipe import Recipe
 from toolkit.reference.runner import open_reference
 from toolkit.runtime.batcher import Batcher
@@ -41,13 +44,10 @@ NEVER = -1.0  # a precision that no engine reaches: measure for the whole time
 
 
 def wait(seconds: float) -> float:
-    """Sleep for most of it, then watch the clock: a sleep alone comes back up to a millisecond late. The seconds it took."""
+    """Sleep; the seconds that it really took. A sleep gives the interpreter to other threads, as an engine does."""
     begin = time.perf_counter_ns()
-    if seconds > 0.002:
-        time.sleep(seconds - 0.002)
-    while (now := time.perf_counter_ns()) - begin < seconds * 1e9:
-        pass
-    return (now - begin) * 1e-9
+    time.sleep(seconds)
+    return (time.perf_counter_ns() - begin) * 1e-9
 
 
 def drawn(count: int, scale: float) -> np.ndarray:
@@ -89,25 +89,30 @@ def opened(seconds: float, load: float) -> list[tuple[str, float, float]]:
     return [(f"p{100 * q:g}", float(np.quantile(expected, q)), float(np.quantile(found.seconds, q))) for q in (0.5, 0.99)]
 
 
-def rounds(built: Path, seconds: float, repeats: int = 5) -> tuple[list[tuple[str, float, float]], Any]:
-    """(engine, alone, in rounds): medians in seconds, and the raw medians of every repeat."""
+def rounds(built: Path, seconds: float, repeats: int) -> dict[str, dict[str, list[float]]]:
+    """engine -> medians in seconds of every repeat, taken alone and in rounds, one right after the other."""
     runners = {name: engine.load(built / name) for name in ENGINES}
-    manifest = runners[ENGINES[0]].manifest
-    recipe = msgspec.convert(manifest.recipe, Recipe)
+    recipe = msgspec.convert(runners[ENGINES[0]].manifest.recipe, Recipe)
+    yardstick = Yardstick(handoff([runner.manifest for runner in runners.values()]))
     runners["PyTorch"] = open_reference(recipe, cores())  # a neighbour with threads of its own
-    entries = entries_of(runners, (1,))
+    entries = [entry._replace(reopen=None) for entry in entries_of(runners, (1,))]
     raw: dict[str, dict[str, list[float]]] = {name: {"alone": [], "in rounds": []} for name in runners}
     plan = Plan(seconds=seconds, precision=NEVER, warmup=1, most_blocks=10_000)
     for repeat in range(repeats):
         seeded = msgspec.structs.replace(plan, seed=repeat)
         for entry in entries:
-            [found] = measure_latency([entry], seeded)
-            raw[entry.engine]["alone"].append(float(np.median(found.seconds)))
+            [found] = measure_latency([entry], seeded, yardstick=yardstick)
+            raw[entry.engine]["alone"].append(near(found))
         longer = msgspec.structs.replace(seeded, seconds=seconds * len(entries))
-        for found in measure_latency(entries, longer):
-            raw[found.engine]["in rounds"].append(float(np.median(found.seconds)))
-    medians = [(name, *(float(np.median(raw[name][how])) for how in ("alone", "in rounds"))) for name in runners]
-    return medians, raw
+        for found in measure_latency(entries, longer, yardstick=yardstick):
+            raw[found.engine]["in rounds"].append(near(found))
+    return raw
+
+
+def near(found: Measurement) -> float:
+    """The median over blocks that were taken while the cores lay near each other; NaN without any."""
+    kept = [sample for block in found.blocks if block.near for sample in block.samples_ns]
+    return float(np.median(kept)) * 1e-9 if kept else float("nan")
 
 
 def main() -> None:
@@ -122,9 +127,9 @@ def main() -> None:
     cost = float(np.median([cost_of_timing() for _ in range(5)]))
     record["cost_of_timing_s"] = cost
     table.add_row("cost of timing a sample", "", f"{cost * 1e6:.2f} us", "", "2 us", word(cost < 2e-6))
-    medians, record["rounds"] = rounds(arguments.built, arguments.seconds)
-    for name, alone, together in medians:
-        add(table, f"{name}: alone, in rounds", alone, together, 0.03)
+    record["rounds"] = rounds(arguments.built, arguments.seconds / 3, 15)
+    for name, raw in record["rounds"].items():
+        add(table, f"{name}: alone, in rounds", *(float(np.nanmedian(raw[how])) for how in ("alone", "in rounds")), 0.03)
     loops: list[tuple[str, Callable[[], list[tuple[str, float, float]]]]] = [
         ("closed loop", lambda: closed(10 * arguments.seconds)),
         ("open loop, 50 % load", lambda: opened(10 * arguments.seconds, 0.5)),
