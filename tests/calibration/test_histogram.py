@@ -88,10 +88,10 @@ def test_memory_does_not_grow() -> None:
 
 
 def test_counts_past_what_32_bits_hold() -> None:
-    histogram = counted(np.zeros(5, np.float32))
-    histogram._recent[0] = histogram._state[5] = 0xFFFFFFFF - 5  # as if so many zeros had been counted
+    histogram = counted(np.ones(1, np.float32))
+    histogram._recent[0], histogram._state[5] = 0xFFFFFFFF - 5, 0xFFFFFFFF - 4  # as if so many zeros had been counted
     assert histogram.add(np.zeros(100, np.float32))
-    assert histogram.total == 0xFFFFFFFF - 5 + 100
+    assert histogram.total == 1 + 0xFFFFFFFF - 5 + 100
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
