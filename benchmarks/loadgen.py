@@ -76,7 +76,7 @@ def main() -> None:
         table.add_row(entry.engine, str(entry.batch), *shown, word)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(arguments.output, json.dumps(record, indent=1).encode() + b"\n")
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":
