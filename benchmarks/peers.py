@@ -132,7 +132,7 @@ def fitted(path: Path) -> None:
     path.with_suffix(".part").replace(path)  # never half a file under the name that is looked for
 
 
-def prepare(weights: str, threads: int, images: int) -> dict[str, tuple[str, str]]:
+def prepare(weights: str, threads: int, batch: int, images: int) -> dict[str, tuple[str, str]]:
     """Images, graphs and engines of all peers -> name: (kind, model)."""
     np.save(SCRATCH / "calibration.npy", photographs(CALIBRATION, 1))
     np.save(SCRATCH / "evaluation.npy", photographs(images, 2))
@@ -147,7 +147,7 @@ def prepare(weights: str, threads: int, images: int) -> dict[str, tuple[str, str
             preprocess=HOW,
             precision=precision,
             calibration=Calibration(data=str(SCRATCH / "calibration.npy"), images=CALIBRATION),
-            build=Build(threads=threads, target=target),
+            build=Build(threads=threads, target=target, batch=(1, batch, max(batch, 32))),
         )
         for name, (precision, target) in kinds.items()
     ]
@@ -257,7 +257,7 @@ def main() -> None:
     own = SCRATCH / f"fitted-on-{FITTING}-of-{SMALLEST:g}.safetensors"
     if given.weights is None and not own.exists():
         fitted(own)
-    models = prepare(given.weights or str(own), given.threads, given.images)
+    models = prepare(given.weights or str(own), given.threads, given.batch, given.images)
     chosen = {n: m for n, m in models.items() if not given.only or given.only in n or n in ("PyTorch eager", BASE)}
     peers = []
     for name, (kind, model) in track(chosen.items(), "starting peers"):

@@ -13,7 +13,7 @@ from toolkit.types import Array
 
 ROUNDS, SECONDS = 5, 0.08  # of each candidate
 ENOUGH = 3.0  # seconds in all, after which no further round begins
-GAIN = 0.05  # more threads, and threads that spin, use up cores that others may want: they have to bring at least so much
+GAIN = 0.02  # more threads, and threads that spin, use up cores that others may want: they have to bring at least so much
 Settings = dict[str, Any]
 
 
@@ -31,7 +31,7 @@ def candidates(build: Build, cores: int) -> list[Settings]:
 def choose(
     open_session: Callable[[Settings], Any], tried: list[Settings], batch: int = 1, seed: int = 0
 ) -> tuple[Settings, tuple[str, ...]]:
-    """The first of `tried` that none of the others beats by more than 5 % at `batch` images, and a note with every figure.
+    """The first of `tried` that none of the others beats by more than 2 % at `batch` images, and a note with every figure.
 
     `open_session` makes a session of the engine from settings. A small network is often faster on one thread: waking a second
     one for each layer costs more than it computes. The candidates take turns, each alone and freshly opened. The lower quartile
