@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +31,6 @@ class Watch:
         self._outputs = [name for name in self._tensors if name != self._input]  # an input needs no way out
         self._shape = tuple(graph.graph.inputs[0].shape or ())[1:]
         self._session, self._names = _open(graph, self._outputs, threads)
-        _return_freed_memory()
 
     def run(self, image: Float) -> dict[str, Array]:
         """[1, *input shape] -> each watched tensor's values, in any order and shape.
@@ -62,9 +59,3 @@ def _open(graph: ir.Model, outputs: Sequence[str], threads: int) -> tuple[Any, l
         names = expose_blocks(optimised)
         live = onnxruntime.session(str(optimised), Target("cpu"), settings | {"as_is": True})
     return live, [names[name] for name in outputs]
-
-
-def _return_freed_memory() -> None:
-    """Loading a ResNet-50 frees 170 MB that glibc would keep for later; on other systems there is nothing to do."""
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
-        library.malloc_trim(0)
