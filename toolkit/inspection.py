@@ -6,10 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 from toolkit.calibration.ranges import Ranges
+from toolkit.errors import EngineError
 from toolkit.graph.lint import lint
 from toolkit.graph.qdq import scheme_of
 from toolkit.graph.run import load_graph
-from toolkit.manifest import Manifest
+from toolkit.manifest import Manifest, sha256
 from toolkit.measure import recipe_of
 from toolkit.pipeline import GRAPH, RANGES
 from toolkit.report.inspection import Inspection
@@ -21,6 +22,8 @@ def inspect(engine: Path) -> Inspection:
     file = manifest.check_file(engine)
     path = file if file.suffix == ".onnx" else engine / GRAPH
     graph = load_graph(path)
+    if path != file and sha256(path) != manifest.hashes.get("onnx"):
+        raise EngineError(f"{path} is not the graph that the engine was compiled from", remedy="Build the engine again")
     keep = recipe_of(manifest).precision.keep
     ranges = engine / RANGES
     return Inspection(

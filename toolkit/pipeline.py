@@ -84,10 +84,11 @@ def build_all(
     trip: Trip | None = None
     for recipe in recipes:
         trip = prepare(recipe, stage, proof=proof, like=trip)
+        proofs: dict[str, Verdict | None] = {}
         for target in Target.parse_many(targets or recipe.build.target):
             own = str(target) == recipe.build.target
             folder = out / (recipe.name if own else f"{recipe.name}-{str(target).replace(':', '-')}")
-            yield folder, build(trip, target, folder, stage)
+            yield folder, build(trip, target, folder, stage, proofs)
 
 
 def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: Trip | None = None) -> Trip:
@@ -160,21 +161,27 @@ def foreseen(trip: Trip) -> tuple[Overflow, ...]:
     return fp16_overflow(trip.graph, trip.ranges.tensors)
 
 
-def build(trip: Trip, target: Target, folder: Path, stage: Stage = quiet) -> Manifest:
+def build(
+    trip: Trip, target: Target, folder: Path, stage: Stage = quiet, proofs: dict[str, Verdict | None] | None = None
+) -> Manifest:
     """Type, compile and prove, then put the engine where `folder` is; whatever stood there stays until this one is whole.
 
     Raises BudgetError where the proof refuses it. For a target that cannot run here the proof is a prediction: ONNX Runtime
-    runs the very graph that the target was given.
+    runs the very graph that the target was given. `proofs` holds, and is given, the verdict on each typed graph of this recipe by
+    the graph's hash: targets that share a graph share its proof.
     """
+    proofs = {} if proofs is None else proofs
     recipe, graph = trip.recipe, typed(trip, target)
     with new_folder(folder) as draft:
         stage(f"compile {recipe.name} for {target}")
         compiled = engine.backend(target).compile(graph, recipe.build, target, draft)
         findings = lint(graph, scheme_of(target), recipe.precision.keep)
         compiled = msgspec.structs.replace(compiled, notes=(*compiled.notes, *map(str, (*foreseen(trip), *findings))))
-        verdict = prove(trip, graph, stage)
+        proven = sha256_bytes(serialise(graph))
+        if proven not in proofs:
+            proofs[proven] = prove(trip, graph, stage)
         ranges = trip.ranges if recipe.precision.int8 else None
-        manifest = identity(recipe, target, graph, compiled, trip.source.reference.manifest, ranges, verdict)
+        manifest = identity(recipe, target, graph, compiled, trip.source.reference.manifest, ranges, proofs[proven])
         return save(draft, manifest, graph, ranges)
 
 

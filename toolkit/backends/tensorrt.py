@@ -24,6 +24,7 @@ from toolkit.manifest import Manifest, cache_folder, sha256, sha256_bytes, write
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Build
 from toolkit.runtime.device import Device, best, current
+from toolkit.runtime.foreign import refuse_foreign
 from toolkit.runtime.tensorrt import TensorRTExecutor
 from toolkit.types import Compiled, Target
 
@@ -74,6 +75,7 @@ def open(folder: Path, manifest: Manifest, *, device: Device | None = None, **op
     """
     path = manifest.check_file(folder)
     library = libraries.load(manifest.to_target().kind)
+    refuse_foreign(manifest, library.trt)  # a foreign engine is one on a machine without a GPU too
     log = libraries.log_of(library.trt)
     kernels = cache_folder() / "kernels" / f"{library.package}-{library.version}-{manifest.hashes['file'][:24]}.bin"
     if manifest.settings.get("strip_weights"):

@@ -21,8 +21,8 @@ from toolkit.recipe import Build
 from toolkit.types import Frozen, Target
 
 CHILD = "toolkit.backends.tensorrt_child"
-# Whatever else moves what the library allocates: hash seeds, threads that numpy's libraries start, and large blocks that
-# glibc maps and gives back to the system in an order that depends on time.
+# Whatever else moves what the library allocates: hash seeds, threads that numpy's libraries start, large blocks that glibc maps
+# and gives back to the system in an order that depends on time, and small ones that one thread of the library frees for another.
 STEADY = {
     "PYTHONHASHSEED": "0",
     "OMP_NUM_THREADS": "1",
@@ -30,6 +30,7 @@ STEADY = {
     "MKL_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=65535",
 }
 
 

@@ -1,8 +1,9 @@
 """The child process of `tensorrt_apart`: python -m toolkit.backends.tensorrt_child REQUEST ANSWER.
 
-TensorRT-RTX orders what it generates for a dynamic batch by memory addresses: in one process, or under address-space
-randomisation, the same graph gives another plan each time (equal in what it computes). So each build has a fresh process without
-randomisation, and a fresh thread, whose memory starts empty at a fixed place.
+TensorRT-RTX orders what it generates for a dynamic batch by memory addresses: under address-space randomisation the same graph
+gives another plan each time (equal in what it computes). So each build has a fresh process without randomisation, and a fresh
+thread, whose memory starts empty at a fixed place. The library also hands work to a thread of its own, and which of the two drops
+a block first decides where later ones lie. So they take turns on one core.
 """
 
 from __future__ import annotations  # and little else before the process is started again: it would be imported twice
@@ -12,10 +13,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from toolkit.backends.tensorrt_apart import Answer, Request
 
 ADDR_NO_RANDOMIZE = 0x0040000  # <sys/personality.h>
 QUERY = 0xFFFFFFFF
+SCHED_SETATTR = 314  # x86-64's number of this call; TensorRT-RTX is for no other Linux
+SLICE = 100_000_000  # nanoseconds, the longest that the kernel takes
 UNFIXED = "memory addresses could not be fixed here, so another build may differ in its bytes, not in what it computes"
 
 
@@ -34,9 +39,24 @@ def fix_addresses() -> bool:
     return False
 
 
+def take_turns() -> None:
+    """From here on all threads of this process share a core, and none interrupts another: each runs until it waits.
+
+    Other programs still interrupt them; where that falls between two steps that belong together, the order can change.
+    """
+    import ctypes
+    import struct
+
+    libc: Any = ctypes.CDLL(None)
+    os.sched_setaffinity(0, {libc.sched_getcpu()})
+    attributes = struct.pack("IIQiIQQQ", 48, os.SCHED_BATCH, 0, 0, 0, SLICE, 0, 0)  # struct sched_attr, sched(7)
+    libc.syscall(SCHED_SETATTR, 0, attributes, 0)
+
+
 def main(question: str, reply: str, fixed: bool) -> None:
     """Read a Request, build, write an Answer."""
-    import threading
+    import _thread
+    import gc
     from pathlib import Path
 
     import msgspec
@@ -44,15 +64,28 @@ def main(question: str, reply: str, fixed: bool) -> None:
     from toolkit.backends.tensorrt_apart import Request
 
     request = msgspec.msgpack.decode(Path(question).read_bytes(), type=Request)
+    work = prepare(request, fixed)
     answers: list[Answer] = []
-    thread = threading.Thread(target=lambda: answers.append(answer(request, fixed)))
-    thread.start()
-    thread.join()
-    Path(reply).write_bytes(msgspec.msgpack.encode(answers[0]))
+    done = _thread.allocate_lock()  # threading.Thread would have both threads free what they share, in any order
+    done.acquire()
+
+    def build() -> None:
+        try:
+            answers.append(work())
+        finally:
+            done.release()
+
+    gc.disable()  # it would free this thread's blocks in the other
+    if fixed:
+        take_turns()
+    _thread.start_new_thread(build, ())
+    done.acquire()
+    if answers:  # else the thread has said on stderr what broke
+        Path(reply).write_bytes(msgspec.msgpack.encode(answers[0]))
 
 
-def answer(request: Request, fixed: bool) -> Answer:
-    """Build, or say why not."""
+def prepare(request: Request, fixed: bool) -> Callable[[], Answer]:
+    """Import and load all that the build needs, so that its thread finds the same memory whatever that took."""
     import msgspec
 
     from toolkit.backends.tensorrt_apart import Answer, Refusal
@@ -60,11 +93,16 @@ def answer(request: Request, fixed: bool) -> Answer:
     from toolkit.backends.tensorrt_library import load
     from toolkit.errors import ToolkitError
 
-    try:
-        built = build_plan(load(request.target.kind), request.data, request.build, request.target)
-    except ToolkitError as error:
-        return Answer(refusal=Refusal(kind=type(error).__name__, what=error.what, remedy=error.remedy))
-    return Answer(built=built if fixed else msgspec.structs.replace(built, notes=(*built.notes, UNFIXED)))
+    library = load(request.target.kind)
+
+    def answer() -> Answer:
+        try:
+            built = build_plan(library, request.data, request.build, request.target)
+        except ToolkitError as error:
+            return Answer(refusal=Refusal(kind=type(error).__name__, what=error.what, remedy=error.remedy))
+        return Answer(built=built if fixed else msgspec.structs.replace(built, notes=(*built.notes, UNFIXED)))
+
+    return answer
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from toolkit.runtime.device import Device
 AGAIN = "Build the engine again"
 
 
-def refuse_foreign(manifest: Manifest, library: Any, device: Device) -> None:
-    """Raises EngineError where the manifest says that another library, version or GPU is wanted than is here."""
+def refuse_foreign(manifest: Manifest, library: Any, device: Device | None = None) -> None:
+    """Raises EngineError where the manifest wants another library, version or (if `device` is given) GPU than is here."""
     target, package = manifest.to_target(), library.__name__
     wanted = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}.get(target.kind)
     if package.removesuffix("_bindings") != wanted:
@@ -21,6 +21,8 @@ def refuse_foreign(manifest: Manifest, library: Any, device: Device) -> None:
     built_by = manifest.versions.get(str(wanted), "an unknown version")
     if built_by != library.__version__ and not manifest.settings.get("version_compatible"):
         raise EngineError(f"{manifest.name} was built by {wanted} {built_by}; here is {library.__version__}", remedy=AGAIN)
+    if device is None:
+        return
     sm = target.sm or manifest.settings.get("sm")
     compatible = manifest.settings.get("hardware_compatibility", "none") == "ampere_plus" and device.sm >= 80
     if sm is not None and int(sm) != device.sm and not compatible:
