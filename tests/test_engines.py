@@ -33,9 +33,9 @@ def built(recipes: list[Recipe], out: Path, *, proof: bool) -> tuple[dict[str, l
         return lambda done, total: None
 
     found: dict[str, list[Manifest]] = {recipe.name: [] for recipe in recipes}
-    for folder, manifest in pipeline.build_all(recipes, TARGETS, out, stage, proof=proof):
+    for folder, _ in pipeline.build_all(recipes, TARGETS, out, stage, proof=proof):
+        manifest = Manifest.read(folder)
         manifest.check_file(folder)
-        assert Manifest.read(folder) == manifest
         assert folder.name == f"{manifest.name}-{manifest.target.replace(':', '-')}"
         found[manifest.name].append(manifest)
     return found, stages
@@ -56,6 +56,7 @@ def fewer(recipe: Recipe) -> Recipe:
     return msgspec.structs.replace(recipe, calibration=msgspec.structs.replace(recipe.calibration, images=16))
 
 
+@pytest.mark.slow
 def test_the_packaged_models_recipes(tmp_path: Path) -> None:
     assert len(PACKAGED) == 6
     recipes = [fewer(Recipe.load(path)) for path in PACKAGED]
@@ -70,7 +71,7 @@ def test_one_proof_serves_all_that_share_a_graph(tmp_path: Path) -> None:
     found, stages = built([recipe], tmp_path, proof=True)
     assert len([stage for stage in stages if stage.startswith("prove")]) == 1
     verdicts = {manifest.notes[-1] for manifest in found[recipe.name]}
-    assert len(verdicts) == 1 and "1,000 images" in verdicts.pop()
+    assert len(verdicts) == 1 and verdicts.pop().startswith("same within 5 points")
 
 
 def photographs(folder: Path) -> None:
@@ -102,6 +103,7 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> list[Recipe]:
     return recipes
 
 
+@pytest.mark.slow
 def test_the_imagenet_recipes(imagenet: list[Recipe], tmp_path: Path) -> None:
     assert [recipe.precision.int8 for recipe in imagenet] == [False, True]
     found, _ = built(imagenet, tmp_path, proof=False)
