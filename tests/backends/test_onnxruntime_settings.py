@@ -56,6 +56,16 @@ def test_the_fastest_is_chosen_and_of_equals_the_more_modest(times, chosen):
     assert all(words in notes[0] for words in ("batch 8", "1 thread ", "4 threads ", "4 threads spinning "))
 
 
+def test_a_choice_is_kept_and_a_damaged_one_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = choose(lambda settings: Session(2 if settings == WAIT else 10, batch=8), [ONE, WAIT], 8, "engine")
+    assert choose(lambda settings: pytest.fail("opened"), [ONE, WAIT], 8, "engine") == first
+    [kept] = (tmp_path / "resnet-deploy" / "threads").iterdir()
+    kept.write_text("{")
+    assert choose(lambda settings: Session(2 if settings == ONE else 10, batch=8), [ONE, WAIT], 8, "engine")[0] == ONE
+    assert choose(lambda settings: Session(2 if settings == ONE else 10, batch=8), [ONE, SPIN], 8, "engine")[0] == ONE
+
+
 def test_nothing_is_run_where_there_is_nothing_to_choose():
     assert choose(lambda settings: pytest.fail("opened"), [ONE]) == (ONE, ())
 

@@ -37,7 +37,8 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     if target.kind == "cpu":
         session(data, target, settings)
         _, batch, _ = build.profiles[0]  # the one to be fast at
-        settings, notes = choose(lambda tried: session(data, target, tried), candidates(build, cores()), batch)
+        key = sha256_bytes(f"{library.__version__} {_device(target)}\n".encode(), data)
+        settings, notes = choose(lambda tried: session(data, target, tried), candidates(build, cores()), batch, key)
     write_atomically(folder / FILE, data)
     return Compiled(
         file=FILE,

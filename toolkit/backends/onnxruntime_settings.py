@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from toolkit.manifest import cache_folder, sha256_bytes, write_atomically
 from toolkit.recipe import Build
-from toolkit.types import Array
+from toolkit.types import Array, Frozen
 
 ROUNDS, SECONDS = 5, 0.08  # of each candidate
 ENOUGH = 3.0  # seconds in all, after which no further round begins
@@ -28,17 +30,40 @@ def candidates(build: Build, cores: int) -> list[Settings]:
     return found
 
 
+class Choice(Frozen, frozen=True):
+    """What was found faster, and the words that say so."""
+
+    settings: Settings
+    note: str
+
+
 def choose(
-    open_session: Callable[[Settings], Any], tried: list[Settings], batch: int = 1, seed: int = 0
+    open_session: Callable[[Settings], Any], tried: list[Settings], batch: int = 1, key: str = ""
 ) -> tuple[Settings, tuple[str, ...]]:
     """The first of `tried` that none of the others beats by more than 2 % at `batch` images, and a note with every figure.
 
     `open_session` makes a session of the engine from settings. A small network is often faster on one thread: waking a second
-    one for each layer costs more than it computes. The candidates take turns, each alone and freshly opened. The lower quartile
-    counts, as other load only ever adds time. Where there is nothing to choose, nothing is run.
+    one for each layer costs more than it computes. Where there is nothing to choose, nothing is run. `key` stands for the
+    engine and the machine: a choice is kept under it, so that a repeated build gives the same bytes.
     """
     if len(tried) < 2:
         return tried[0], ()
+    if not key:
+        choice = measure(open_session, tried, batch)
+    else:
+        name = sha256_bytes(f"{key} {batch} {tried}".encode())[:24]
+        kept = cache_folder() / "threads" / f"{name}.json"
+        try:
+            choice = msgspec.json.decode(kept.read_bytes(), type=Choice)
+        except (OSError, msgspec.DecodeError):
+            choice = measure(open_session, tried, batch)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(kept, msgspec.json.encode(choice))
+    return choice.settings, (choice.note,)
+
+
+def measure(open_session: Callable[[Settings], Any], tried: list[Settings], batch: int, seed: int = 0) -> Choice:
+    """The candidates take turns, each alone and freshly opened. The lower quartile counts, as other load only adds time."""
     random = np.random.default_rng(seed)
     times: list[list[float]] = [[] for _ in tried]
     end = time.perf_counter() + ENOUGH
@@ -50,7 +75,8 @@ def choose(
     quartiles = [1e3 * float(np.quantile(each, 0.25)) for each in times]
     chosen = next(i for i, quartile in enumerate(quartiles) if quartile <= min(quartiles) * (1 + GAIN))
     figures = (f"{_words(settings)} {quartile:.3g} ms" for settings, quartile in zip(tried, quartiles, strict=True))
-    return tried[chosen], (f"{_words(tried[chosen])}: at batch {batch}, where it was built, a call took {', '.join(figures)}",)
+    note = f"{_words(tried[chosen])}: at batch {batch}, where it was built, a call took {', '.join(figures)}"
+    return Choice(settings=tried[chosen], note=note)
 
 
 def _words(settings: Settings) -> str:
