@@ -45,6 +45,7 @@ def built(backend, target, graph, folder):
         profiles=(),
         preprocess=HOW,
         hashes={"file": sha256(folder / compiled.file)},
+        versions=compiled.versions,
         settings=compiled.settings,
     )
 

@@ -56,9 +56,10 @@ def open(folder: Path, manifest: Manifest, threads: int | None = None) -> Sessio
     if threads is not None:
         settings["threads"] = threads
     path = manifest.check_file(folder)
-    if "onnxruntime" not in manifest.versions:
-        what = f"{manifest.name} is an engine of {', '.join(manifest.versions.keys() - {'toolkit'}) or 'an unknown library'}"
-        raise EngineError(f"{what}, though its manifest says {manifest.target}", remedy="Build the engine again")
+    other = manifest.versions.keys() & {"tensorrt", "tensorrt_rtx", "openvino"}
+    if other and "onnxruntime" not in manifest.versions:
+        what = f"{manifest.name} is an engine of {', '.join(other)}, though its manifest says {manifest.target}"
+        raise EngineError(what, remedy="Build the engine again")
     live = session(path.read_bytes(), manifest.to_target(), settings)
     names = manifest.inputs[0].name, manifest.outputs[0].name
     if manifest.to_target().kind == "cuda":
