@@ -2,8 +2,8 @@
 
 TensorRT-RTX orders what it generates for a dynamic batch by memory addresses: under address-space randomisation the same graph
 gives another plan each time (equal in what it computes). So each build has a fresh process without randomisation, and a fresh
-thread, whose memory starts empty at a fixed place. The library also hands work to a thread of its own, and which of the two drops
-a block first decides where later ones lie. So they take turns on one core.
+thread, whose memory starts empty at a fixed place. One race is left: the library hands work to a thread of its own, and which
+of the two drops a block last decides where later ones lie. Hence `tensorrt_plans`.
 """
 
 from __future__ import annotations  # and little else before the process is started again: it would be imported twice
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 ADDR_NO_RANDOMIZE = 0x0040000  # <sys/personality.h>
 QUERY = 0xFFFFFFFF
-SCHED_SETATTR = 314  # x86-64's number of this call; TensorRT-RTX is for no other Linux
-SLICE = 100_000_000  # nanoseconds, the longest that the kernel takes
 UNFIXED = "memory addresses could not be fixed here, so another build may differ in its bytes, not in what it computes"
 
 
@@ -37,20 +35,6 @@ def fix_addresses() -> bool:
     if libc.personality(now | ADDR_NO_RANDOMIZE) != -1 and libc.personality(QUERY) & ADDR_NO_RANDOMIZE:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return False
-
-
-def take_turns() -> None:
-    """From here on all threads of this process share a core, and none interrupts another: each runs until it waits.
-
-    Other programs still interrupt them; where that falls between two steps that belong together, the order can change.
-    """
-    import ctypes
-    import struct
-
-    libc: Any = ctypes.CDLL(None)
-    os.sched_setaffinity(0, {libc.sched_getcpu()})
-    attributes = struct.pack("IIQiIQQQ", 48, os.SCHED_BATCH, 0, 0, 0, SLICE, 0, 0)  # struct sched_attr, sched(7)
-    libc.syscall(SCHED_SETATTR, 0, attributes, 0)
 
 
 def main(question: str, reply: str, fixed: bool) -> None:
@@ -76,8 +60,6 @@ def main(question: str, reply: str, fixed: bool) -> None:
             done.release()
 
     gc.disable()  # it would free this thread's blocks in the other
-    if fixed:
-        take_turns()
     _thread.start_new_thread(build, ())
     done.acquire()
     if answers:  # else the thread has said on stderr what broke
