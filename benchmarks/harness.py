@@ -74,7 +74,7 @@ def opened(seconds: float, load: float, scale: float, truth: str) -> list[tuple[
 
     `truth` "answered": the runner's own note of when it answered, less the arrival as scheduled. `truth` "drawn": what the
     recursion of a queue (first come, first served) makes of the arrivals and the times that were slept; it leaves out what
-    the batcher takes for each image, 0.2 ms here, which a fuller queue multiplies.
+    the batcher takes for each image, which a fuller queue multiplies.
     """
     rate = load / (scale * float(np.exp(0.4**2 / 2)))
     schedule = arrivals(rate, seconds, 0) * 1e-9

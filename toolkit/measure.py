@@ -26,10 +26,9 @@ from toolkit.manifest import Manifest, sha256
 from toolkit.pipeline import GRAPH, Stage, proof_images, quiet
 from toolkit.recipe import Recipe
 from toolkit.runtime.runner import Runner
-from toolkit.types import Classifier
+from toolkit.types import ON_CPU, Classifier
 
 REFERENCE = "reference"
-ON_CPU = ("cpu", "openvino")
 
 
 def recipe_of(manifest: Manifest) -> Recipe:

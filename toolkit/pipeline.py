@@ -23,7 +23,7 @@ from toolkit.graph.equalize import equalize
 from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.lint import lint
 from toolkit.graph.overflow import Overflow, fp16_overflow
-from toolkit.graph.qdq import quantised_layers, quantize, scheme_of
+from toolkit.graph.qdq import Scheme, quantised_layers, quantize, scheme_of
 from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
 from toolkit.graph.source import Source, open_source
@@ -84,7 +84,7 @@ def build_all(
     trip: Trip | None = None
     for recipe in recipes:
         trip = prepare(recipe, stage, proof=proof, like=trip)
-        proofs: dict[str, Verdict | None] = {}
+        proofs: dict[Scheme, Verdict | None] = {}
         for target in Target.parse_many(targets or recipe.build.target):
             own = str(target) == recipe.build.target
             folder = out / (recipe.name if own else f"{recipe.name}-{str(target).replace(':', '-')}")
@@ -162,26 +162,25 @@ def foreseen(trip: Trip) -> tuple[Overflow, ...]:
 
 
 def build(
-    trip: Trip, target: Target, folder: Path, stage: Stage = quiet, proofs: dict[str, Verdict | None] | None = None
+    trip: Trip, target: Target, folder: Path, stage: Stage = quiet, proofs: dict[Scheme, Verdict | None] | None = None
 ) -> Manifest:
     """Type, compile and prove, then put the engine where `folder` is; whatever stood there stays until this one is whole.
 
     Raises BudgetError where the proof refuses it. For a target that cannot run here the proof is a prediction: ONNX Runtime
-    runs the very graph that the target was given. `proofs` holds, and is given, the verdict on each typed graph of this recipe by
-    the graph's hash: targets that share a graph share its proof.
+    runs the very graph that the target was given. `proofs` holds, and is given, the verdict on this trip's graph for each scheme:
+    targets of one scheme are given the same graph, and share its proof.
     """
     proofs = {} if proofs is None else proofs
-    recipe, graph = trip.recipe, typed(trip, target)
+    recipe, graph, scheme = trip.recipe, typed(trip, target), scheme_of(target)
     with new_folder(folder) as draft:
         stage(f"compile {recipe.name} for {target}")
         compiled = engine.backend(target).compile(graph, recipe.build, target, draft)
-        findings = lint(graph, scheme_of(target), recipe.precision.keep)
+        findings = lint(graph, scheme, recipe.precision.keep)
         compiled = msgspec.structs.replace(compiled, notes=(*compiled.notes, *map(str, (*foreseen(trip), *findings))))
-        proven = sha256_bytes(serialise(graph))
-        if proven not in proofs:
-            proofs[proven] = prove(trip, graph, stage)
+        if scheme not in proofs:
+            proofs[scheme] = prove(trip, graph, stage)
         ranges = trip.ranges if recipe.precision.int8 else None
-        manifest = identity(recipe, target, graph, compiled, trip.source.reference.manifest, ranges, proofs[proven])
+        manifest = identity(recipe, target, graph, compiled, trip.source.reference.manifest, ranges, proofs[scheme])
         return save(draft, manifest, graph, ranges)
 
 

@@ -16,6 +16,7 @@ Float = NDArray[np.float32]
 Array = NDArray[Any]
 DType = Literal["float32", "float16", "uint8", "int8", "int32", "int64"]
 TargetKind = Literal["cpu", "openvino", "cuda", "tensorrt", "rtx"]
+ON_CPU = ("cpu", "openvino")
 Progress = Callable[[int, int], None]  # (done, total); called as work goes on
 
 

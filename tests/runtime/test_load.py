@@ -1,5 +1,7 @@
 """`toolkit.load` on an engine folder, through the real backend, with the played library and a host device in the GPU's place."""
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
@@ -77,7 +79,7 @@ def test_it_can_be_opened_again_and_not_once_closed(tmp_path):
     from toolkit import pipeline
     from toolkit.recipe import Recipe
 
-    recipe = Recipe.load("engines/fashion-resnet18-fp32.toml")
+    recipe = Recipe.load(Path(__file__).parents[2] / "engines" / "fashion-resnet18-fp32.toml")
     [(folder, _)] = pipeline.build_all([recipe], None, tmp_path, proof=False)
     runner = toolkit.load(folder, threads=1)
     assert runner.manifest.settings["threads"] == 1

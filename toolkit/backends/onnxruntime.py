@@ -32,12 +32,13 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     refuse_foreign_options(build, target)
     library = _library()
     data = serialise(graph)
+    digest = sha256_bytes(data)
     settings: dict[str, Any] = {"threads": build.threads or cores(), "spin": bool(build.spin)}
     notes: tuple[str, ...] = ()
     if target.kind == "cpu":
         session(data, target, settings)
         _, batch, _ = build.profiles[0]  # the one to be fast at
-        key = sha256_bytes(f"{library.__version__} {_device(target)}\n".encode(), data)
+        key = f"{digest} {library.__version__} {_device(target)}"
         settings, notes = choose(lambda tried: session(data, target, tried), candidates(build, cores()), batch, key)
     write_atomically(folder / FILE, data)
     return Compiled(
@@ -45,7 +46,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
         device=_device(target),
         versions={"onnxruntime": library.__version__},
         settings=settings,
-        hashes={"onnx": sha256_bytes(data)},
+        hashes={"onnx": digest},
         notes=notes,
     )
 
@@ -58,7 +59,7 @@ def open(folder: Path, manifest: Manifest, threads: int | None = None) -> Sessio
     path = manifest.check_file(folder)
     other = manifest.versions.keys() & {"tensorrt", "tensorrt_rtx", "openvino"}
     if other and "onnxruntime" not in manifest.versions:
-        what = f"{manifest.name} is an engine of {', '.join(other)}, though its manifest says {manifest.target}"
+        what = f"{manifest.name} is an engine of {', '.join(sorted(other))}, though its manifest says {manifest.target}"
         raise EngineError(what, remedy="Build the engine again")
     live = session(path.read_bytes(), manifest.to_target(), settings)
     names = manifest.inputs[0].name, manifest.outputs[0].name

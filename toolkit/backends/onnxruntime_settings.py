@@ -92,7 +92,7 @@ def _time(live: Any, batch: int) -> Iterator[float]:
     for _ in range(2):
         live.run(None, {spec.name: image})
     end = time.perf_counter() + SECONDS
-    now = start = time.perf_counter()
+    now = time.perf_counter()
     while now < end:
         start = time.perf_counter()
         live.run(None, {spec.name: image})

@@ -104,7 +104,7 @@ class Lane:
     def launched(self) -> None:
         """The engine was opened anew: its first calls do not count."""
         self._launch += 1
-        self._take(FIRST_CALLS)
+        self._take(min(FIRST_CALLS, self._each))  # one is enough where a call takes as long as a turn
 
     def fail(self, error: Exception) -> None:
         """This engine is out, the others go on."""

@@ -26,7 +26,7 @@ Trouble = Literal[
     "overrun",
     "far-cores",
 ]
-FAR = 1.1
+FAR = 1.1  # two threads' time over one's, from which on the cores are too far apart
 CLOCKS: dict[str, str] = {
     "device": "on the device only: input and output already there",
     "with-transfers": "arrays in host memory, in and out, copies included",

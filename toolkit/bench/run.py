@@ -23,7 +23,7 @@ from toolkit.bench.yardstick import Handoff, Yardstick
 from toolkit.errors import MeasurementError, ToolkitError
 from toolkit.recipe import Accept
 from toolkit.runtime.runner import Runner
-from toolkit.types import Array, Float, Progress
+from toolkit.types import ON_CPU, Array, Float, Progress
 
 Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
 BATCHES: dict[Scenario, tuple[int, ...]] = {"single-stream": (1, 8), "offline": (1, 8, 32), "server": (1, 4, 16)}
@@ -62,7 +62,7 @@ def run_bench(
     the recipe's max_p99_ms) is for the server scenario. `handoff` adds the hand-offs between cores to the yardstick. `save` gets
     the results so far, also when interrupted. An engine that fails is in `failures`, the others' numbers stand.
     """
-    gpu = any(runner.manifest.target not in ("cpu", "openvino") for runner in runners.values())
+    gpu = any(runner.manifest.target not in ON_CPU for runner in runners.values())
     manifests = {name: msgspec.json.decode(msgspec.json.encode(runner.manifest)) for name, runner in runners.items()}
     yardstick = Yardstick(handoff) if plan.yardstick and scenario == "single-stream" else None
     results = Results(environment=read_environment(), manifests=manifests, yardstick=yardstick.card if yardstick else None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from toolkit.bench.conditions import Moment
-from toolkit.bench.measurement import Flag, Measurement
+from toolkit.bench.measurement import FAR, Flag, Measurement
 from toolkit.bench.statistics import by_block, trend
 
 OTHER_LOAD = 0.05  # of all cores' time
@@ -38,7 +38,7 @@ def _own(measurement: Measurement) -> Iterator[Flag]:
     if measurement.apart > FAR_CORES * len(measurement.blocks):
         yield Flag(
             trouble="far-cores",
-            text=f"in {measurement.apart} of {len(measurement.blocks)} blocks two threads did small layers no faster than one",
+            text=f"in {measurement.apart} of {len(measurement.blocks)} blocks two threads took {FAR:g} x one for small layers",
             remedy="Pin the machine's virtual cores to one socket, measure longer, or with --threads 1",
         )
     speed = np.array([np.median(block.yardstick_ns) for block in measurement.blocks if block.yardstick_ns])
