@@ -26,7 +26,6 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit import engine
-from toolkit.backends.onnxruntime import cores
 from toolkit.bench.environment import read_environment
 from toolkit.bench.lane import Entry
 from toolkit.bench.latency import Plan, cost_of_timing, measure_latency
@@ -34,6 +33,7 @@ from toolkit.bench.measurement import Measurement
 from toolkit.bench.run import entries_of
 from toolkit.bench.server import arrivals, open_loop
 from toolkit.bench.yardstick import Yardstick
+from toolkit.cpu import cores
 from toolkit.manifest import write_atomically
 from toolkit.measure import handoff
 from toolkit.recipe import Recipe

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from safetensors.torch import save_file
 
+from toolkit import cpu
 from toolkit.backends import onnxruntime
 from toolkit.bench.accuracy import accuracy, compare_accuracy
 from toolkit.bench.environment import read_environment
@@ -61,7 +62,7 @@ def onnxruntime_int8(recipe: Recipe, graph: Any, folder: Path) -> Classifier:
     (folder / "fp32.onnx").write_bytes(serialise(graph))
     types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
     quantize_static(folder / "fp32.onnx", folder / "int8.onnx", Reader(), per_channel=True, **types)
-    live = onnxruntime.session(str(folder / "int8.onnx"), Target("cpu"), {"threads": onnxruntime.cores()})
+    live = onnxruntime.session(str(folder / "int8.onnx"), Target("cpu"), {"threads": cpu.cores()})
     return onnxruntime.SessionExecutor(live, live.get_inputs()[0].name, live.get_outputs()[0].name).run
 
 

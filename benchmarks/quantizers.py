@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from safetensors.torch import save_file
 
+from toolkit import cpu
 from toolkit.backends import onnxruntime, tensorrt
 from toolkit.bench.accuracy import compare_accuracy
 from toolkit.bench.environment import read_environment
@@ -117,7 +118,7 @@ def _environ(cache: str) -> dict[str, str]:
 
 def live(path: Path) -> Any:
     """float32 batch -> logits; the file as it is."""
-    session = onnxruntime.session(str(path), Target("cpu"), {"threads": onnxruntime.cores()})
+    session = onnxruntime.session(str(path), Target("cpu"), {"threads": cpu.cores()})
     name = session.get_inputs()[0].name
     return lambda batch: session.run(None, {name: batch})[0]
 

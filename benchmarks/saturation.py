@@ -68,7 +68,7 @@ def logits(images: Path, files: dict[str, Path], emulator: list[str]) -> dict[st
 
 
 def measure(name: str, images: Path, files: dict[str, Path], emulator: str) -> list[dict[str, Any]]:
-    from toolkit.backends.onnxruntime import has_vnni
+    from toolkit.cpu import has_vnni
     from toolkit.tune.trial import snr
 
     here = logits(images, files, [])

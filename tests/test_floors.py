@@ -37,6 +37,7 @@ FLOORS = {
     "onnxfile": 2,
     "recipe": 1,
     "types": 1,
+    "cpu": 0,
     "errors": 0,
 }
 PROGRAMS = {"reference/qat.py": 6}  # run with `python -m`, imported by nobody: on top of the house, like the command line

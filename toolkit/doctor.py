@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, NamedTuple
 
 import toolkit
-from toolkit.backends import onnxruntime, tensorrt_library
+from toolkit import cpu
+from toolkit.backends import tensorrt_library
 from toolkit.bench.environment import read_gpus
 from toolkit.errors import BackendError, DeviceError, MissingExtra, ToolkitError
 from toolkit.runtime.device import best
@@ -59,11 +60,11 @@ class Here(NamedTuple):
 def examine() -> tuple[Row, ...]:
     """Look at Python, the libraries, the GPUs and then at every target. Nothing is built, and no engine is loaded."""
     here = look()
-    system = f"{platform.system()} {platform.machine()}, Python {sys.version.split()[0]}, {onnxruntime.cores()} cores"
-    vnni = "VNNI: INT8 sums in 32 bits" if onnxruntime.has_vnni() else "no VNNI: INT8 weights spare 16-bit sums"
+    system = f"{platform.system()} {platform.machine()}, Python {sys.version.split()[0]}, {cpu.cores()} cores"
+    vnni = "VNNI: INT8 sums in 32 bits" if cpu.has_vnni() else "no VNNI: INT8 weights spare 16-bit sums"
     machine = [
         Row(topic="machine", name="toolkit", found=f"{toolkit.__version__} on {system}"),
-        Row(topic="machine", name="CPU", found=vnni),
+        Row(topic="machine", name="CPU", found=f"{cpu.name()}; {vnni}"),
     ]
     return (*machine, *libraries(here), *gpus(here), *targets(here))
 

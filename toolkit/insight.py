@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from toolkit.backends.onnxruntime import cores
 from toolkit.backends.onnxruntime_profile import gemms, profile
 from toolkit.bench.layers import Layers
 from toolkit.bench.results import Results
 from toolkit.bench.roofline import Peaks, Work, measure_peaks
+from toolkit.cpu import cores
 from toolkit.graph.product import products
 from toolkit.graph.work import work_of
 from toolkit.manifest import Manifest

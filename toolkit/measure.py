@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from toolkit.backends import onnxruntime, onnxruntime_profile
+from toolkit import cpu
+from toolkit.backends import onnxruntime_profile
 from toolkit.bench.accuracy import accuracy, compare_accuracy
 from toolkit.bench.latency import Plan
 from toolkit.bench.measurement import Scenario
@@ -107,7 +108,7 @@ def bench(
     recipe = recipe_of(manifests[0])
     images = proof_images(recipe)
     options = _options(manifests, threads)
-    cores = threads or recipe.build.threads or onnxruntime.cores()
+    cores = threads or recipe.build.threads or cpu.cores()
     folders = dict(zip(_names(manifests), engines, strict=True))
     with ExitStack() as stack:
         runners: dict[str, Runner] = {REFERENCE: stack.enter_context(open_reference(recipe, cores))}

@@ -11,10 +11,10 @@ import msgspec
 import onnx_ir as ir
 
 from toolkit import calibration, engine
-from toolkit.backends.onnxruntime import has_vnni
 from toolkit.bench.accuracy import accuracy, compare_accuracy
 from toolkit.bench.verdict import Verdict
 from toolkit.calibration import Ranges, origin_of
+from toolkit.cpu import has_vnni
 from toolkit.errors import BudgetError, RecipeError
 from toolkit.graph.bias import correct_bias
 from toolkit.graph.check import Agreement, check

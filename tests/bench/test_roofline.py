@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from toolkit.backends.onnxruntime import cores
 from toolkit.backends.onnxruntime_profile import gemms
 from toolkit.bench.measurement import Measurement
 from toolkit.bench.roofline import Peaks, Work, measure_peaks, reach
+from toolkit.cpu import cores
 from toolkit.graph.product import products
 
 PEAKS = Peaks(macs={"fp32": 100.0, "int8": 400.0}, bytes=10.0, threads=1, how="stated")

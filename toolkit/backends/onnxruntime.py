@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,8 @@ import numpy as np
 
 from toolkit.backends.onnxruntime_bound import BoundExecutor, wait_on
 from toolkit.backends.onnxruntime_settings import candidates, choose
+from toolkit.cpu import cores, has_vnni
+from toolkit.cpu import name as cpu_name
 from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
 from toolkit.manifest import Manifest, sha256_bytes, write_atomically
 from toolkit.recipe import Build
@@ -38,7 +39,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     if target.kind == "cpu":
         session(data, target, settings)
         _, batch, _ = build.profiles[0]  # the one to be fast at
-        key = f"{digest} {library.__version__} {_device(target)}"
+        key = f"{digest} {library.__version__} {cpu_name()}"
         settings, notes = choose(lambda tried: session(data, target, tried), candidates(build, cores()), batch, key)
     write_atomically(folder / FILE, data)
     return Compiled(
@@ -143,28 +144,6 @@ def session(model: bytes | str, target: Target, settings: dict[str, Any], output
 
 
 @functools.cache
-def has_vnni() -> bool:
-    """Whether this CPU adds 8-bit products in 32 bits (VNNI, or ARM's dot product), so that INT8 weights may use all 8 bits.
-
-    Without it U8S8 kernels add pairs of products in 16 bits, which saturate. Where the flags cannot be read, the answer is no.
-    """
-    import platform
-
-    if platform.machine().lower() in ("aarch64", "arm64"):
-        return True
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
-    return "avx512_vnni" in flags or "avx_vnni" in flags
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _library() -> ModuleType:
     try:
         import onnxruntime

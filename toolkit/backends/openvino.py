@@ -10,7 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from toolkit.backends.onnxruntime import cores, refuse_foreign_options
+from toolkit.backends.onnxruntime import refuse_foreign_options
+from toolkit.cpu import cores
 from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
 from toolkit.manifest import Manifest, sha256_bytes, write_atomically
 from toolkit.onnxfile import serialise

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
+from toolkit import cpu
 from toolkit.bench import nvml
 from toolkit.types import Frozen
 
@@ -40,7 +40,7 @@ class Gpu(Frozen, frozen=True):
 class Environment(Frozen, frozen=True):
     """Where and when. `device` is what two files must share to be compared."""
 
-    device: str  # the CPU model and its usable cores, and every GPU
+    device: str  # the CPU, as `toolkit.cpu` names it, and its usable cores, and every GPU
     cpu: str
     cpu_flags: tuple[str, ...]
     cores: int  # that the machine has
@@ -66,13 +66,13 @@ def now() -> str:
 
 def read_environment() -> Environment:
     """Read this machine. What cannot be read is None or empty, never guessed."""
-    cpu, flags = _cpu()
+    flags = cpu.flags()
     affinity = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else tuple(range(os.cpu_count() or 1))
     gpus, note = read_gpus()
     commit, dirty = _git(Path(__file__).parent)
     return Environment(
-        device=" + ".join([f"{cpu}, {len(affinity)} cores", *(gpu.name for gpu in gpus)]),
-        cpu=cpu,
+        device=" + ".join([f"{cpu.name()}, {len(affinity)} cores", *(gpu.name for gpu in gpus)]),
+        cpu=cpu.name(),
         cpu_flags=flags,
         cores=os.cpu_count() or 1,
         affinity=affinity,
@@ -118,13 +118,6 @@ def read_gpus() -> tuple[tuple[Gpu, ...], str]:
 
 def _decode(text: str | bytes) -> str:
     return text.decode() if isinstance(text, bytes) else text
-
-
-def _cpu() -> tuple[str, tuple[str, ...]]:
-    info = _text("/proc/cpuinfo") or ""
-    model = re.search(r"^model name\s*:\s*(.+)$", info, re.M)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info, re.M)
-    return (model[1] if model else platform.processor() or platform.machine()), tuple(sorted(flags[1].split())) if flags else ()
 
 
 def _memory() -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from toolkit.backends import onnxruntime
+from toolkit import cpu
 from toolkit.calibration.fingerprint import Fingerprint
 from toolkit.calibration.histogram import Histogram
 from toolkit.calibration.ranges import Origin, Ranges, TensorRange
@@ -60,7 +60,7 @@ def collect(
 
     Raises CalibrationError: no images, a NaN or an infinity in a tensor (named with the image), a checkpoint of other work.
     """
-    origin, watch = origin or origin_of(graph, tensors), Watch(graph, tensors, threads or onnxruntime.cores())
+    origin, watch = origin or origin_of(graph, tensors), Watch(graph, tensors, threads or cpu.cores())
     keeper, saved = Keeper(tensors, watch.threads), time.monotonic()
     if checkpoint is not None and checkpoint.exists():
         keeper.load(checkpoint, origin)

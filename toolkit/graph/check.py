@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from toolkit import cpu
 from toolkit.backends import onnxruntime
 from toolkit.errors import GraphError
 from toolkit.graph.source import Source
@@ -30,7 +31,7 @@ class Agreement(Frozen, frozen=True):
 def check(source: Source, images: Images) -> Agreement:
     """Run both at batch 1, 3 and 8 on the first images of the set. Raises GraphError above `TOLERANCE`, with the first tensor."""
     pictures = np.concatenate(list(images.batches(sum(BATCHES)))[:1])
-    graph = onnxruntime.session(serialise(source.graph), Target("cpu"), {"threads": onnxruntime.cores()})
+    graph = onnxruntime.session(serialise(source.graph), Target("cpu"), {"threads": cpu.cores()})
     name, output = source.graph.graph.inputs[0].name, source.graph.graph.outputs[0].name
     ours: list[Float] = []
     theirs: list[Float] = []

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from toolkit import cpu
 from toolkit.backends import onnxruntime
 from toolkit.errors import GraphError
 from toolkit.onnxfile import serialise
@@ -23,6 +24,6 @@ def load_graph(path: Path) -> ir.Model:
 
 def graph_runner(graph: ir.Model, threads: int | None = None) -> Classifier:
     """float32 [N, ...] -> logits float32 [N, classes]. Raises EngineError where ONNX Runtime cannot load the graph."""
-    settings = {"threads": threads or onnxruntime.cores()}
+    settings = {"threads": threads or cpu.cores()}
     live = onnxruntime.session(serialise(graph), Target("cpu"), settings)
     return onnxruntime.SessionExecutor(live, graph.graph.inputs[0].name or "", graph.graph.outputs[0].name or "").run

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import onnx_ir as ir
 
 import toolkit.reference  # noqa: F401  it tells OpenMP how to wait, which torch asks once, when it is first imported
+from toolkit import cpu
 from toolkit.backends import onnxruntime
 from toolkit.errors import GraphError
 from toolkit.images import class_names
@@ -54,7 +55,7 @@ def _open_onnx(recipe: Recipe, path: Path, threads: int | None = None) -> Source
     from toolkit.graph.load import load
 
     graph = load(path, recipe.preprocess, recipe.reference.output)
-    live = onnxruntime.session(str(path), Target("cpu"), {"threads": threads or onnxruntime.cores()})
+    live = onnxruntime.session(str(path), Target("cpu"), {"threads": threads or cpu.cores()})
     name = recipe.reference.output or live.get_outputs()[0].name
     batch = live.get_inputs()[0].shape[0]
     manifest = Manifest(
