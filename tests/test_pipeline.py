@@ -11,7 +11,7 @@ import pytest
 
 import toolkit
 from toolkit import pipeline
-from toolkit.errors import BackendError, BudgetError, CalibrationError, DataError, EngineError, InputError
+from toolkit.errors import BackendError, BudgetError, CalibrationError, DataError, EngineError, InputError, WeightsError
 from toolkit.images import open_data
 from toolkit.manifest import Manifest
 from toolkit.measure import judge
@@ -177,6 +177,29 @@ def test_ranges_of_another_graph_are_refused(trip: Trip, tmp_path: Path) -> None
     foreign = msgspec.structs.replace(recipe("fashion-resnet50-int8"), calibration=given)
     with pytest.raises(CalibrationError, match="another graph"):
         pipeline.prepare(foreign, proof=False)
+
+
+def test_calibration_images_without_a_picture_are_refused(trip: Trip, tmp_path: Path) -> None:
+    np.save(tmp_path / "grey.npy", np.full((4, 1, 28, 28), 0.7, np.float32))
+    grey = msgspec.structs.replace(trip.recipe.calibration, data=str(tmp_path / "grey.npy"))
+    with pytest.raises(CalibrationError, match="every calibration image is the same throughout: 0.7"):
+        pipeline.prepare(msgspec.structs.replace(trip.recipe, calibration=grey), like=trip)
+
+
+def test_a_reference_that_overflows_is_named_with_image_and_tensor(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from toolkit.images import PACKAGED
+    from toolkit.reference.weights import read_weights
+
+    weights = read_weights(PACKAGED / "fashion-resnet18.safetensors")
+    loud = {key: value.float() for key, value in weights.tensors.items()}
+    loud["layer2.0.conv1.weight"] = loud["layer2.0.conv1.weight"] * 1e38
+    save_file(loud, tmp_path / "loud.safetensors", weights.metadata)
+    one = recipe("fashion-resnet18-int8")
+    reference = msgspec.structs.replace(one.reference, weights=str(tmp_path / "loud.safetensors"))
+    with pytest.raises(WeightsError, match=r"NaN or infinity for image 0 .*'layer2.0.conv1'"):
+        pipeline.prepare(msgspec.structs.replace(one, reference=reference), proof=False)
 
 
 def test_fp16_overflow_is_foreseen(trip: Trip) -> None:

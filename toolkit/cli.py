@@ -69,6 +69,8 @@ def calibrate(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--
         ranges = pipeline.ranges_of(Recipe.load(recipe), stage)
     ranges.write(output)
     out.print(f"{output}: {len(ranges.tensors)} tensors over {ranges.images} images")
+    for remark in ranges.remarks:
+        out.print(f"  {remark}", highlight=False, markup=False)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from toolkit.bench.accuracy import accuracy, compare_accuracy
 from toolkit.bench.verdict import Verdict
 from toolkit.calibration import Ranges, origin_of
 from toolkit.cpu import has_vnni
-from toolkit.errors import BudgetError, RecipeError
+from toolkit.errors import BudgetError, CalibrationError, RecipeError
 from toolkit.graph.bias import correct_bias
 from toolkit.graph.check import Agreement, check
 from toolkit.graph.edit import require_matches
@@ -96,6 +96,8 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
 
     `like` is the trip of another recipe; where the reference and the images are the same, what it holds is taken over.
     """
+    foreseeing = recipe.precision.compute == "fp16" and recipe.calibration_data is not None
+    seen = calibration_images(recipe) if recipe.precision.int8 or foreseeing else None  # first: a fault of theirs ends it now
     if like is not None and same_start(recipe, like.recipe):
         _, source, agreement, truth, _, _ = like
     else:
@@ -105,12 +107,9 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
         agreement = check(source, images or calibration_images(recipe))
         truth = accuracy(source.reference, images, progress=stage("reference answers")) if images and proof else None
     graph, ranges = source.graph, None
-    if recipe.precision.int8:
-        graph = equalize(graph, recipe.precision.equalize, calibration_images(recipe).batches(8))
-        ranges = calibrate(recipe, graph, calibration_images(recipe), stage)
-    elif recipe.precision.compute == "fp16" and recipe.calibration_data is not None:
-        graph = equalize(graph, recipe.precision.equalize, calibration_images(recipe).batches(8))
-        ranges = peaks(graph, calibration_images(recipe))
+    if seen is not None:
+        graph = equalize(graph, recipe.precision.equalize, seen.batches(8))
+        ranges = calibrate(recipe, graph, seen, stage) if recipe.precision.int8 else peaks(graph, seen)
     return Trip(recipe, source, agreement, truth, graph, ranges)
 
 
@@ -120,14 +119,25 @@ def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Stage = qu
     if recipe.calibration.ranges is not None:
         ranges = Ranges.read(recipe.calibration.ranges)
         ranges.check(graph, tensors)
-        return ranges
+        return not_blank(ranges, graph)
     origin = origin_of(graph, tensors, images.sha256, sha256_bytes(msgspec.json.encode(recipe.preprocess)))
     kept = cache_folder() / "ranges" / f"{sha256_bytes(msgspec.json.encode(origin))[:24]}.json"
     kept.parent.mkdir(parents=True, exist_ok=True)
-    progress = stage(f"calibrate on {images.count} images{', done before' if kept.exists() else ''}")
-    return calibration.collect_into(
+    count = f"{images.count} images" if images.count > 1 else "1 image"
+    progress = stage(f"calibrate on {count}{', done before' if kept.exists() else ''}")
+    ranges = calibration.collect_into(
         kept, graph, images.batches(1), tensors, origin=origin, count=images.count, name_of=images.name, progress=progress
     )
+    return not_blank(ranges, graph)
+
+
+def not_blank(ranges: Ranges, graph: ir.Model) -> Ranges:
+    """The same ranges. Raises CalibrationError where every image was one colour throughout: nothing can be scaled by that."""
+    seen = ranges.tensors.get(graph.graph.inputs[0].name or "")
+    if seen is not None and seen.min == seen.max:
+        what = f"every calibration image is the same throughout: {seen.max:g} everywhere after preprocessing"
+        raise CalibrationError(what, remedy="Point `calibration.data` at images like those that the engine will see")
+    return ranges
 
 
 def peaks(graph: ir.Model, images: Images) -> Ranges:
@@ -176,10 +186,11 @@ def build(
         stage(f"compile {recipe.name} for {target}")
         compiled = engine.backend(target).compile(graph, recipe.build, target, draft)
         findings = lint(graph, scheme, recipe.precision.keep)
-        compiled = msgspec.structs.replace(compiled, notes=(*compiled.notes, *map(str, (*foreseen(trip), *findings))))
+        ranges = trip.ranges if recipe.precision.int8 else None
+        remarks = ranges.remarks if ranges is not None else ()
+        compiled = msgspec.structs.replace(compiled, notes=(*compiled.notes, *remarks, *map(str, (*foreseen(trip), *findings))))
         if scheme not in proofs:
             proofs[scheme] = prove(trip, graph, stage)
-        ranges = trip.ranges if recipe.precision.int8 else None
         manifest = identity(recipe, target, graph, compiled, trip.source.reference.manifest, ranges, proofs[scheme])
         return save(draft, manifest, graph, ranges)
 

@@ -47,6 +47,12 @@ def test_unsigned_steps_clip_less(ranges: Ranges) -> None:
     assert ranges.range("input", "mse", levels=255) == ranges.range("input", "mse")
 
 
+def test_a_tensor_with_one_value_throughout_is_remarked(ranges: Ranges, graph: ir.Model) -> None:
+    assert ranges.remarks == ()
+    blank = collect(graph, [np.zeros((3, 3, 12, 12), np.float32)], TENSORS)
+    assert blank.remarks[0].startswith("constant over all 3 calibration images: 'input' (0)")
+
+
 def test_round_trip(ranges: Ranges, tmp_path: Path) -> None:
     path = tmp_path / "ranges.json"
     ranges.write(path)

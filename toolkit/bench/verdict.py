@@ -8,6 +8,7 @@ from toolkit.bench.paired import PairedTest
 from toolkit.types import Frozen
 
 Word = Literal["same", "better", "worse", "cannot tell", "agreement only"]
+MOST = 10_000_000  # images that anyone could think of collecting
 
 
 class ClassChange(Frozen, frozen=True):
@@ -69,4 +70,5 @@ class Verdict(Frozen, frozen=True):
             return f"same within {self.margin:g} points: {points:+.2f} {span}; {agree}"
         if self.word in ("better", "worse"):
             return f"{self.word} by {abs(points):.2f} {span}; {agree}"
-        return f"cannot tell with {self.images} images: {self.test.needed} would do; {points:+.2f} {span}; {agree}"
+        more = f"{self.test.needed} would do" if self.test.needed <= MOST else f"more than {MOST} would do"
+        return f"cannot tell with {self.images} images: {more}; {points:+.2f} {span}; {agree}"

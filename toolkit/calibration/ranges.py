@@ -89,6 +89,15 @@ class Ranges(Frozen, frozen=True):
     origin: Origin
     images: int
     tensors: dict[str, TensorRange]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader should know: the tensors that had one value throughout, from which no image can be told."""
+        constant = [f"'{name}' ({found.max:g})" for name, found in self.tensors.items() if found.min == found.max]
+        if not constant:
+            return ()
+        more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
+        return (f"constant over all {self.images} calibration images: {', '.join(constant[:5])}{more}",)
     notes: tuple[str, ...] = ()
     version: int = VERSION
 

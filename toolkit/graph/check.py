@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx_ir as ir
 
 from toolkit import cpu
 from toolkit.backends import onnxruntime
-from toolkit.errors import GraphError
+from toolkit.errors import GraphError, WeightsError
 from toolkit.graph.source import Source
 from toolkit.images import Images
 from toolkit.onnxfile import serialise
@@ -29,7 +30,8 @@ class Agreement(Frozen, frozen=True):
 
 
 def check(source: Source, images: Images) -> Agreement:
-    """Run both at batch 1, 3 and 8 on the first images of the set. Raises GraphError above `TOLERANCE`, with the first tensor."""
+    """Run both at batch 1, 3 and 8 on the first images of the set. Raises GraphError above `TOLERANCE`, with the first tensor,
+    and WeightsError where the reference itself does not answer in numbers."""
     pictures = np.concatenate(list(images.batches(sum(BATCHES)))[:1])
     graph = onnxruntime.session(serialise(source.graph), Target("cpu"), {"threads": cpu.cores()})
     name, output = source.graph.graph.inputs[0].name, source.graph.graph.outputs[0].name
@@ -38,6 +40,7 @@ def check(source: Source, images: Images) -> Agreement:
     for batch in _cut(pictures):
         ours.append(_run(graph, [output], {name: batch}, len(batch))[0])
         theirs.append(source.reference(batch))
+    refuse_broken(source, pictures, np.concatenate(theirs), images.name)
     found = agreement(np.concatenate(theirs), np.concatenate(ours))
     limit = TOLERANCE * max(1.0, float(np.abs(np.concatenate(theirs)).max()))
     if not found.max_abs <= limit:
@@ -48,6 +51,19 @@ def check(source: Source, images: Images) -> Agreement:
             remedy="Look at that layer's operator in the exported file: toolkit export RECIPE -o model.onnx",
         )
     return found
+
+
+def refuse_broken(source: Source, pictures: Array, logits: Float, name_of: Callable[[int], str]) -> None:
+    """Raises WeightsError where the reference itself answers NaN or infinity; it names the image and the tensor."""
+    bad = ~np.isfinite(logits).all(axis=1)
+    if not bad.any():
+        return
+    index = int(bad.argmax()) % len(pictures)  # a set that is too small was gone through more than once
+    tensors = _reference_tensors(source, pictures[index : index + 1])
+    first = next((name for name, values in tensors.items() if not np.isfinite(values).all()), source.graph.graph.outputs[0].name)
+    where = f"image {index} ({name_of(index)}); the first tensor with one is '{first}'"
+    remedy = "Look at the weights of that layer, or take an earlier checkpoint"
+    raise WeightsError(f"the reference itself answers NaN or infinity for {where}", remedy=remedy)
 
 
 def agreement(reference: Float, answers: Float) -> Agreement:

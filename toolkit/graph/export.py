@@ -32,13 +32,21 @@ def export(model: nn.Module, preprocess: Preprocess) -> ir.Model:
     example = torch.zeros(2, *preprocess.input_shape)
     try:
         program = _quietly_export(model, example)
-    except Exception as error:  # torch raises whatever a step of its trace raised
+    except Exception as error:  # torch raises whatever a step of its trace raised, and wraps even Ctrl-C
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
         raise GraphError(f"torch cannot export this model: {str(error).splitlines()[0]}") from error
     graph = program.model
     _name_after_modules(graph, {name for name, module in model.named_modules() if not list(module.children())})
     ClearMetadataAndDocStringPass()(graph)
     graph.producer_name, graph.producer_version = "resnet-deploy", None
     return fold(finish(graph))
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _quietly_export(model: nn.Module, example: torch.Tensor) -> torch.onnx.ONNXProgram:
