@@ -19,9 +19,10 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -35,6 +36,9 @@ from toolkit.manifest import write_atomically
 from toolkit.pipeline import build_all
 from toolkit.recipe import Build, Calibration, Precision, Preprocess, Recipe, Reference
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 HERE = Path(__file__).parent
 SCRATCH = HERE.parent / ".peers" / "work"
 PEERS = HERE.parent / ".peers" / "openvino"
@@ -47,6 +51,7 @@ CALIBRATION, FITTING = 128, 192
 MARGIN = 1.0  # points of top-1: what 300 images can tell
 
 Array = NDArray[np.float32]
+Rounds = Sequence[Sequence[float]]  # the time of each call, a list a round
 
 
 class Peer:
@@ -82,26 +87,29 @@ class Peer:
         self.process.wait(timeout=60)
 
 
-def photographs(count: int, seed: int) -> Array:
-    """Crops of the photographs that come with scikit-learn and scikit-image, float32 [count, 3, 224, 224], by turns."""
+def crops(count: int, seed: int) -> Iterator[Image.Image]:
+    """Crops of the photographs that come with scikit-learn and scikit-image, by turns."""
     from PIL import Image
     from skimage import data
     from sklearn.datasets import load_sample_images
 
-    from toolkit.pictures import preprocess
-
     names = ("astronaut", "chelsea", "coffee", "rocket")
     photos = [*load_sample_images().images, *(getattr(data, name)() for name in names)]
     random = np.random.default_rng(seed)
-    crops = []
     for i in range(count):
         photo = photos[i % len(photos)]
         height, width = photo.shape[:2]
         side = int(random.integers(int(SMALLEST * min(height, width)), min(height, width) + 1))
         top, left = int(random.integers(height - side + 1)), int(random.integers(width - side + 1))
         crop = photo[top : top + side, left : left + side]
-        crops.append(preprocess(Image.fromarray(crop[:, ::-1] if random.random() < 0.5 else crop), HOW))
-    return np.stack(crops)
+        yield Image.fromarray(crop[:, ::-1] if random.random() < 0.5 else crop)
+
+
+def photographs(count: int, seed: int) -> Array:
+    """The crops as the network sees them, float32 [count, 3, 224, 224]."""
+    from toolkit.pictures import preprocess
+
+    return np.stack([preprocess(crop, HOW) for crop in crops(count, seed)])
 
 
 def labels(count: int) -> NDArray[np.int64]:
@@ -109,8 +117,11 @@ def labels(count: int) -> NDArray[np.int64]:
     return np.arange(count) % PHOTOGRAPHS
 
 
-def fitted(path: Path) -> None:
-    """Random kernels, and a last layer by ridge regression of the photograph on the pooled features; written to `path`."""
+def fitted() -> Path:
+    """A ResNet-50 of random kernels, and a last layer by ridge regression of the photograph on the pooled features; kept."""
+    path = SCRATCH / f"fitted-on-{FITTING}-of-{SMALLEST:g}.safetensors"
+    if path.exists():
+        return path
     import torch
     from safetensors.torch import save_file
 
@@ -129,7 +140,7 @@ def fitted(path: Path) -> None:
     net.fc = fc
     net.load_state_dict({**net.state_dict(), "fc.weight": weight.T.float(), "fc.bias": (one_hot.mean(0) - mean @ weight).float()})
     save_file(net.state_dict(), path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)  # never half a file under the name that is looked for
+    return path.with_suffix(".part").replace(path)  # never half a file under the name that is looked for
 
 
 def prepare(weights: str, threads: int, batch: int, images: int) -> dict[str, tuple[str, str]]:
@@ -177,7 +188,7 @@ def openvino_int8(onnx: Path) -> Path:
     return output
 
 
-def ratio(base: list[list[float]], peer: list[list[float]], seed: int = 0) -> tuple[float, float, float]:
+def ratio(base: Rounds, peer: Rounds, seed: int = 0) -> tuple[float, float, float]:
     """How many times as fast as `base`: the median over rounds of the ratio of medians, and its 95 % interval."""
     ratios = np.array([np.median(b) / np.median(p) for b, p in zip(base, peer, strict=True)])
     samples = np.random.default_rng(seed).integers(0, len(ratios), (2000, len(ratios)))
@@ -254,10 +265,7 @@ def main() -> None:
     given = ask.parse_args()
     where = read_environment()
     SCRATCH.mkdir(parents=True, exist_ok=True)
-    own = SCRATCH / f"fitted-on-{FITTING}-of-{SMALLEST:g}.safetensors"
-    if given.weights is None and not own.exists():
-        fitted(own)
-    models = prepare(given.weights or str(own), given.threads, given.batch, given.images)
+    models = prepare(given.weights or str(fitted()), given.threads, given.batch, given.images)
     chosen = {n: m for n, m in models.items() if not given.only or given.only in n or n in ("PyTorch eager", BASE)}
     peers = []
     for name, (kind, model) in track(chosen.items(), "starting peers"):

@@ -169,6 +169,7 @@ class Recipe(Frozen, frozen=True):
     calibration: Calibration = Calibration()
     build: Build = Build()
     accept: Accept = Accept()
+    notes: tuple[str, ...] = ()  # why it is as it is, such as what `tune` found; build and manifest repeat them
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):

@@ -25,7 +25,8 @@ def tune(recipe: Recipe, stage: Stage = quiet, *, limit: int = LIMIT, seconds: f
     found = Search(bench).run()
     winner, finalists, reasons = choose(bench, found, seconds)
     name = recipe.name if recipe.name.endswith("-tuned") else f"{recipe.name}-tuned"
-    winner = msgspec.structs.replace(winner, recipe=msgspec.structs.replace(winner.recipe, name=name))
+    notes = tuple(f"tuned: {reason}" for reason in reasons)
+    winner = msgspec.structs.replace(winner, recipe=msgspec.structs.replace(winner.recipe, name=name, notes=notes))
     return TuneResult(
         recipe=recipe,
         winner=winner,
