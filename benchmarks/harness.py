@@ -139,7 +139,9 @@ def main() -> None:
     table.add_row("cost of timing a sample", "", f"{cost * 1e6:.2f} us", "", "2 us", word(cost < 2e-6))
     record["rounds"] = rounds(arguments.built, arguments.seconds / 3, 15)
     for name, raw in record["rounds"].items():
-        add(table, f"{name}: alone, in rounds", *(float(np.nanmedian(raw[how])) for how in ("alone", "in rounds")), 0.03)
+        alone, together = (np.array(raw[how]) for how in ("alone", "in rounds"))
+        span = interval(together / alone - 1)
+        add(table, f"{name}: alone, in rounds", float(np.nanmedian(alone)), float(np.nanmedian(together)), 0.03, span)
     loops: list[tuple[str, Callable[[], list[tuple[str, float, float]]]]] = [
         ("closed loop", lambda: closed(10 * arguments.seconds)),
         ("open loop, 50 % load, as answered", lambda: opened(10 * arguments.seconds, 0.5, 0.02, "answered")),
@@ -155,9 +157,17 @@ def main() -> None:
     Console(width=120).print(table)
 
 
-def add(table: Table, what: str, expected: float, measured: float, allowed: float) -> None:
+def interval(differences: np.ndarray) -> str:
+    """The 95 % bootstrap interval of the median over repeats."""
+    kept = differences[np.isfinite(differences)]
+    samples = np.random.default_rng(0).integers(0, len(kept), (2000, len(kept)))
+    low, high = np.quantile(np.median(kept[samples], axis=1), (0.025, 0.975))
+    return f" [{low:+.1%}, {high:+.1%}]"
+
+
+def add(table: Table, what: str, expected: float, measured: float, allowed: float, span: str = "") -> None:
     difference = measured / expected - 1
-    shown = f"{expected * 1e3:.3f} ms", f"{measured * 1e3:.3f} ms", f"{difference:+.2%}", f"{allowed:.0%}"
+    shown = f"{expected * 1e3:.3f} ms", f"{measured * 1e3:.3f} ms", f"{difference:+.2%}{span}", f"{allowed:.0%}"
     table.add_row(what, *shown, word(abs(difference) <= allowed))
 
 

@@ -182,7 +182,7 @@ def test_ranges_of_another_graph_are_refused(trip: Trip, tmp_path: Path) -> None
 def test_calibration_images_without_a_picture_are_refused(trip: Trip, tmp_path: Path) -> None:
     np.save(tmp_path / "grey.npy", np.full((4, 1, 28, 28), 0.7, np.float32))
     grey = msgspec.structs.replace(trip.recipe.calibration, data=str(tmp_path / "grey.npy"))
-    with pytest.raises(CalibrationError, match="every calibration image is the same throughout: 0.7"):
+    with pytest.raises(CalibrationError, match=r"every calibration image is the same throughout: 0.7"):
         pipeline.prepare(msgspec.structs.replace(trip.recipe, calibration=grey), like=trip)
 
 

@@ -25,12 +25,15 @@ class Clock:
     def perf_counter(self) -> float:
         return self.now
 
-    def session(self, milliseconds: float) -> SimpleNamespace:
-        """A model of known speed, for 8 images at a time."""
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def session(self, milliseconds: float, apart: float = 0.0) -> SimpleNamespace:
+        """A model of known speed, for 8 images at a time; thrice as slow until the time `apart`."""
 
         def run(outputs, inputs):
             assert inputs["input"].shape == (8, 1, 2, 2)
-            self.now += milliseconds / 1000
+            self.now += milliseconds / 1000 * (3 if self.now < apart else 1)
 
         return SimpleNamespace(get_inputs=lambda: [SimpleNamespace(name="input", shape=["N", 1, 2, 2])], run=run)
 
@@ -65,6 +68,14 @@ def test_the_fastest_is_chosen_and_of_equals_the_more_modest(clock, times, chose
     assert settings == chosen
     assert len({asked.count(key) for key in asked}) == 1, "each is opened as often as the others"
     assert all(words in notes[0] for words in ("batch 8", "1 thread ", "4 threads ", "4 threads spinning "))
+
+
+@pytest.mark.parametrize(("apart", "chosen"), [(1.5, SPIN), (60.0, ONE)])
+def test_cores_that_lie_apart_for_a_moment_do_not_decide(clock, apart, chosen):
+    def opened(settings):
+        return clock.session(10) if settings == ONE else clock.session(6 if settings == WAIT else 5, apart)
+
+    assert choose(opened, [ONE, WAIT, SPIN], batch=8)[0] == chosen
 
 
 def test_a_choice_is_kept_and_a_damaged_one_is_made_again(clock, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from toolkit.types import Array, Frozen
 
 ROUNDS, SECONDS = 5, 0.08  # of each candidate
 ENOUGH = 3.0  # seconds in all, after which no further round begins
+SITTINGS, PAUSE = 3, 1.0
 GAIN = 0.02  # more threads, and threads that spin, use up cores that others may want: they have to bring at least so much
 Settings = dict[str, Any]
 
@@ -62,8 +63,31 @@ def choose(
     return choice.settings, (choice.note,)
 
 
-def measure(open_session: Callable[[Settings], Any], tried: list[Settings], batch: int, seed: int = 0) -> Choice:
-    """The candidates take turns, each alone and freshly opened. The lower quartile counts, as other load only adds time."""
+def measure(open_session: Callable[[Settings], Any], tried: list[Settings], batch: int) -> Choice:
+    """The candidates take turns, each alone and freshly opened. The lower quartile counts, as other load only adds time.
+
+    A host may hold a virtual machine's cores apart for seconds, in which several threads gain nothing. So where they lose,
+    there are further sittings, a pause apart, and the best of each candidate counts.
+    """
+    best = _sitting(open_session, tried, batch, 0)
+    for seed in range(1, SITTINGS):
+        if _modest(best) == len(tried) - 1:
+            break
+        time.sleep(PAUSE)
+        best = [min(pair) for pair in zip(best, _sitting(open_session, tried, batch, seed), strict=True)]
+    chosen = tried[_modest(best)]
+    figures = (f"{_words(settings)} {quartile:.3g} ms" for settings, quartile in zip(tried, best, strict=True))
+    note = f"{_words(chosen)}: at batch {batch}, where it was built, a call took {', '.join(figures)}"
+    return Choice(settings=chosen, note=note)
+
+
+def _modest(times: list[float]) -> int:
+    """The first that none of the others beats by more than `GAIN`."""
+    return next(i for i, each in enumerate(times) if each <= min(times) * (1 + GAIN))
+
+
+def _sitting(open_session: Callable[[Settings], Any], tried: list[Settings], batch: int, seed: int) -> list[float]:
+    """The lower quartile of each, in milliseconds."""
     random = np.random.default_rng(seed)
     times: list[list[float]] = [[] for _ in tried]
     end = time.perf_counter() + ENOUGH
@@ -72,11 +96,7 @@ def measure(open_session: Callable[[Settings], Any], tried: list[Settings], batc
             break
         for index in random.permutation(len(tried)):
             times[index] += _time(open_session(tried[index]), batch)
-    quartiles = [1e3 * float(np.quantile(each, 0.25)) for each in times]
-    chosen = next(i for i, quartile in enumerate(quartiles) if quartile <= min(quartiles) * (1 + GAIN))
-    figures = (f"{_words(settings)} {quartile:.3g} ms" for settings, quartile in zip(tried, quartiles, strict=True))
-    note = f"{_words(tried[chosen])}: at batch {batch}, where it was built, a call took {', '.join(figures)}"
-    return Choice(settings=tried[chosen], note=note)
+    return [1e3 * float(np.quantile(each, 0.25)) for each in times]
 
 
 def _words(settings: Settings) -> str:
