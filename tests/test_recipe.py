@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -88,3 +89,21 @@ def test_what_is_written_is_read_again() -> None:
     recipe = Recipe.parse(BASE + precision + '[build]\nbatch = [[1, 1, 1], [2, 8, 32]]\n')
     assert msgspec.convert(recipe.to_dict(), Recipe) == recipe
     assert recipe.build.profiles == ((1, 1, 1), (2, 8, 32))
+
+
+def test_the_page_on_recipes_names_every_key_and_its_default() -> None:
+    """docs/recipe.md, table by table: the same keys as the structs, and their plain defaults as TOML writes them."""
+    page = (Path(__file__).parent.parent / "docs" / "recipe.md").read_text()
+    for field in msgspec.structs.fields(Recipe):
+        if not (isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)):
+            assert f"{field.name} = " in page
+            continue
+        section = page.split(f"## `[{field.name}]`")[1].split("\n## ")[0]
+        rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| `")]
+        told = {key: row[1] for row in rows for key in re.findall(r"`(\w+)`", row[0])}
+        assert set(told) == {inner.name for inner in msgspec.structs.fields(field.type)}, field.name
+        for inner in msgspec.structs.fields(field.type):
+            plain = isinstance(inner.default, (bool, int, str)) and inner.default is not msgspec.NODEFAULT
+            if plain:
+                default = str(inner.default).lower() if isinstance(inner.default, bool) else inner.default
+                assert told[inner.name] == f"`{default}`", inner.name
