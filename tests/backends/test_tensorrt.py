@@ -243,6 +243,14 @@ def test_a_child_that_dies_is_an_error(tmp_path, monkeypatch):
         compiled(one_node("Relu"), tmp_path)
 
 
+def test_a_library_that_loads_in_the_parent_alone_is_an_error_that_says_so(tmp_path, monkeypatch):
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('libcudart.so.13: cannot open shared object file')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(BackendError, match=r"installed and cannot be loaded .*libcudart"):
+        compiled(one_node("Relu"), tmp_path)
+
+
 def test_several_profiles_and_a_workspace_are_taken(tmp_path):
     build = Build(batch=((1, 1, 4), (5, 8, 16)), workspace_mib=512)
     found, _, layers = compiled(trip("fashion-resnet18").graph, tmp_path, build=build)

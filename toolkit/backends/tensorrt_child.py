@@ -73,15 +73,23 @@ def prepare(request: Request, fixed: bool) -> Callable[[], Answer]:
     from toolkit.backends.tensorrt_apart import Answer, Refusal
     from toolkit.backends.tensorrt_build import build_plan
     from toolkit.backends.tensorrt_library import load
-    from toolkit.errors import ToolkitError
+    from toolkit.errors import BackendError, ToolkitError
 
-    library = load(request.target.kind)
+    def refused(error: ToolkitError) -> Answer:
+        kind = BackendError if isinstance(error, BackendError) else type(error)  # MissingExtra takes other arguments
+        return Answer(refusal=Refusal(kind=kind.__name__, what=error.what, remedy=error.remedy))
+
+    try:
+        library = load(request.target.kind)
+    except ToolkitError as error:  # it did load in the parent
+        refusal = refused(error)
+        return lambda: refusal
 
     def answer() -> Answer:
         try:
             built = build_plan(library, request.data, request.build, request.target)
         except ToolkitError as error:
-            return Answer(refusal=Refusal(kind=type(error).__name__, what=error.what, remedy=error.remedy))
+            return refused(error)
         return Answer(built=built if fixed else msgspec.structs.replace(built, notes=(*built.notes, UNFIXED)))
 
     return answer
