@@ -155,8 +155,25 @@ def test_memory_is_flat(graph: ir.Model, images: Float) -> None:
 
 def test_activations_of_an_image_do_not_depend_on_what_ran_before(graph: ir.Model, images: Float) -> None:
     watch = Watch(graph, TENSORS, 2)
-    first = watch.run(images[:1])
+    one, other = watch.lane(), watch.lane()
+    first = one(images[:1])
     kept = {name: value.copy() for name, value in first.items()}
-    watch.run(images[1:2])
-    again = watch.run(images[:1])
-    assert all(np.array_equal(again[name], kept[name]) and np.array_equal(first[name], kept[name]) for name in TENSORS)
+    other(images[1:2])
+    assert all(np.array_equal(first[name], kept[name]) for name in TENSORS), "lanes do not share memory"
+    one(images[1:2])
+    again = one(images[:1])
+    assert all(np.array_equal(again[name], kept[name]) for name in TENSORS)
+
+
+def test_an_image_of_another_size_on_a_graph_that_takes_any() -> None:
+    """What is kept from the first image must not be written with the second's other shape."""
+    graph = network()
+    shape = graph.graph.inputs[0].shape
+    assert shape is not None
+    graph.graph.inputs[0].shape = ir.Shape([shape[0], shape[1], None, None])
+    random = np.random.default_rng(0)
+    pictures = [random.standard_normal((1, 3, side, side)).astype(np.float32) for side in (12, 12, 20, 12)]
+    lane = Watch(graph, ["first"], 1).lane()
+    found = [lane(picture)["first"].copy() for picture in pictures]
+    alone = [Watch(graph, ["first"], 1).lane()(picture)["first"] for picture in pictures]
+    assert all(np.array_equal(a, b) for a, b in zip(found, alone, strict=True))

@@ -125,6 +125,7 @@ def session(model: bytes | str, target: Target, settings: dict[str, Any], output
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.get("spin") else "0")
     options.add_session_config_entry("session.force_spinning_stop", "1")  # between calls cores are free for others
     options.enable_mem_pattern = bool(settings.get("memory_pattern", True))
+    options.enable_cpu_mem_arena = bool(settings.get("arena", True))
     if "profile" in settings:  # where to write a profile: never part of a manifest
         options.enable_profiling, options.profile_file_prefix = True, settings["profile"]
     if "optimised" in settings:  # where to write the graph as it will run, its weights beside it

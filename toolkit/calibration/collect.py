@@ -1,16 +1,19 @@
 """Collect: one pass of images through the graph fills a Histogram for each watched tensor.
 
-Images run one at a time, however they arrive: what a kernel gives for an image can depend, in its last bit, on how many others
-share its batch, and on a CPU a larger batch runs no faster. So neither the batch size nor the order of the images shows in the
-ranges. Memory: the activations of one image and 480 KiB a tensor, for any number of images.
+Images run singly, however they arrive: what a kernel gives for an image can depend, in its last bit, on how many others share
+its batch, and on a CPU a larger batch runs no faster. So neither the batch size nor the order of the images shows in the ranges.
+Two are on their way at a time, each on a lane of its own: threads that share one image wait for each other at every layer.
+Memory: the activations of two images and 480 KiB a tensor, for any number of images.
 """
 
 from __future__ import annotations
 
 import io
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +33,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 SAVE_EVERY = 20.0  # seconds
+LANES = 2  # images at a time: each has its activations in memory
 _Histograms = dict[str, Histogram]
+Run = Callable[[Float], dict[str, Array]]
 
 
 def origin_of(graph: ir.Model, tensors: Sequence[str], images: str = "", preprocess: str = "") -> Origin:
@@ -60,14 +65,16 @@ def collect(
 
     Raises CalibrationError: no images, a NaN or an infinity in a tensor (named with the image), a checkpoint of other work.
     """
-    origin, watch = origin or origin_of(graph, tensors), Watch(graph, tensors, threads or cpu.cores())
-    keeper, saved = Keeper(tensors, watch.threads), time.monotonic()
+    threads = threads or cpu.cores()
+    lanes = min(LANES, threads)
+    watch, origin = Watch(graph, tensors, threads - lanes + 1), origin or origin_of(graph, tensors)
+    keeper, saved = Keeper(watch, tensors, lanes), time.monotonic()
     if checkpoint is not None and checkpoint.exists():
         keeper.load(checkpoint, origin)
     try:
-        for index in _fill(keeper, watch, images, name_of):
+        for done in _fill(keeper, images, name_of):
             if progress is not None:
-                progress(index + 1, max(count or 0, index + 1))
+                progress(done, max(count or 0, done))
             if checkpoint is not None and time.monotonic() - saved > SAVE_EVERY:
                 keeper.save(checkpoint, origin)
                 saved = time.monotonic()
@@ -77,58 +84,103 @@ def collect(
             keeper.save(checkpoint, origin)
         raise
     keeper.close()
-    if not keeper.images:
-        raise CalibrationError("there is no image to calibrate with", remedy="Check `calibration.data` and `calibration.images`")
-    return Ranges(origin=origin, images=keeper.images, tensors={n: TensorRange.of(h) for n, h in keeper.histograms.items()})
+    return keeper.ranges(origin)
 
 
-def _fill(keeper: Keeper, watch: Watch, images: Iterable[Float], name_of: Callable[[int], str] | None) -> Iterator[int]:
-    """Run what the keeper has not seen yet, one image at a time; yields the number of each when it is counted."""
-    done = keeper.images
+def _fill(keeper: Keeper, images: Iterable[Float], name_of: Callable[[int], str] | None) -> Iterator[int]:
+    """Run what the keeper has not seen yet, as many images at a time as it has lanes; yields how many are done, one by one."""
+    done = landed = keeper.images
     singly = (batch[i : i + 1] for batch in images for i in range(len(batch)))
     for index, image in enumerate(singly):
         if index < done:
             continue
-        keeper.add(watch.run(np.ascontiguousarray(image, np.float32))).result()
-        if keeper.broken:
-            where = f"image {index}" + (f" ({name_of(index)})" if name_of else "")
-            remedy = "Look at that image, then at the weights of the layer: the FP32 graph itself fails on it"
-            raise CalibrationError(f"tensor '{keeper.broken}' holds a NaN or an infinity for {where}", remedy=remedy)
-        yield index
+        if keeper.is_full:
+            landed += _land(keeper, landed, name_of)
+            yield landed
+        keeper.start(np.ascontiguousarray(image, np.float32))
+    while keeper.flying:
+        landed += _land(keeper, landed, name_of)
+        yield landed
+
+
+def _land(keeper: Keeper, index: int, name_of: Callable[[int], str] | None) -> int:
+    """Wait for image `index`; 1. Raises CalibrationError where it made a tensor NaN or infinite."""
+    bad = keeper.land()
+    if bad is not None:
+        where = f"image {index}" + (f" ({name_of(index)})" if name_of else "")
+        remedy = "Look at that image, then at the weights of the layer: the FP32 graph itself fails on it"
+        raise CalibrationError(f"tensor '{bad}' holds a NaN or an infinity for {where}", remedy=remedy)
+    return 1
 
 
 class Keeper:
-    """The histograms, filled an image at a time by threads of their own, so that an interrupt never leaves half an image."""
+    """The histograms, and threads that fill them, each with a lane through the graph and an image of its own.
 
-    def __init__(self, tensors: Sequence[str], threads: int) -> None:
+    An image that has started is counted whole, whatever interrupts the caller.
+    """
+
+    def __init__(self, watch: Watch, tensors: Sequence[str], lanes: int) -> None:
         self.histograms: _Histograms = {name: Histogram() for name in tensors}
-        self.images = 0
-        self.broken: str | None = None  # the first tensor, in the order of the graph, with a value that is not finite
-        self._threads = threads
-        self._keeper = ThreadPoolExecutor(1, "calibration")
-        self._workers = ThreadPoolExecutor(threads, "histogram")
+        self.images = 0  # that are counted
+        self.broken = False  # whether an image is lost halfway: what was counted is of no more use
+        self.flying: deque[tuple[Run, Future[str | None]]] = deque()
+        self._watch = watch
+        self._free: deque[Run] = deque(watch.lane() for _ in range(lanes))
+        self._threads = ThreadPoolExecutor(lanes, "calibration")
+        self._locks = {name: threading.Lock() for name in tensors}
+        self._counting = threading.Lock()
 
-    def add(self, activations: dict[str, Array]) -> Future[None]:
-        """Count one image's activations."""
-        return self._keeper.submit(self._add, activations)
+    @property
+    def is_full(self) -> bool:
+        return not self._free
 
-    def _add(self, activations: dict[str, Array]) -> None:
-        by_size = sorted(activations, key=lambda name: -activations[name].size)
-        shares = [by_size[i :: self._threads] for i in range(self._threads)]
-        bad = [name for part in self._workers.map(lambda names: self._count(names, activations), shares) for name in part]
-        self.broken = next((name for name in self.histograms if name in bad), None)
-        self.images += 1
+    def start(self, image: Float) -> None:
+        """Send an image on its way. Raises CalibrationError for one of another shape."""
+        self._watch.check(image)
+        run = self._free.popleft()
+        self.flying.append((run, self._threads.submit(self._count, run, image)))
 
-    def _count(self, names: Sequence[str], activations: dict[str, Array]) -> list[str]:
-        return [name for name in names if not self.histograms[name].add(activations[name])]
+    def _count(self, run: Run, image: Float) -> str | None:
+        """Count an image's activations; the first tensor, in the order of the graph, with a value that is not finite."""
+        bad: list[str] | None = None
+        try:
+            values = run(image)
+            bad = [name for name in self.histograms if not self._add(name, values[name])]
+        finally:
+            with self._counting:
+                self.images += bad == []
+                self.broken |= bad != []
+        return bad[0] if bad else None
+
+    def _add(self, name: str, values: Array) -> bool:
+        with self._locks[name]:
+            return self.histograms[name].add(values)
+
+    def land(self) -> str | None:
+        """Wait for the image that started first; the tensor that it broke, if any."""
+        run, future = self.flying[0]
+        bad = future.result()
+        self.flying.popleft()
+        self._free.append(run)
+        return bad
 
     def close(self) -> None:
-        """Wait for the image at hand, then end the threads."""
-        self._keeper.shutdown(wait=True)
-        self._workers.shutdown(wait=True)
+        """Wait for the images on their way, then end the threads, and give back the memory of the activations."""
+        self._threads.shutdown(wait=True)
+        self._free.clear()
+        self.flying.clear()
+
+    def ranges(self, origin: Origin) -> Ranges:
+        """What was counted, once closed; histograms go as they are read. Raises CalibrationError where there was no image."""
+        if not self.images:
+            remedy = "Check `calibration.data` and `calibration.images`"
+            raise CalibrationError("there is no image to calibrate with", remedy=remedy)
+        tensors = {name: TensorRange.of(self.histograms.pop(name)) for name in tuple(self.histograms)}
+        return Ranges(origin=origin, images=self.images, tensors=tensors)
 
     def save(self, path: Path, origin: Origin) -> None:
-        """Write all that is needed to go on."""
+        """Write all that is needed to go on, once what is on its way is counted."""
+        wait([future for _, future in self.flying])
         states = [histogram.state() for histogram in self.histograms.values()]
         buffer = io.BytesIO()
         np.savez(

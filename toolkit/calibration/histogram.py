@@ -72,12 +72,12 @@ def _count(bits: Any, bins: Any, counts: Any, base: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _add(bits: Any, recent: Any, kept: Any, state: Any) -> bool:
+def _add(bits: Any, recent: Any, state: Any) -> bool:
     """Count `bits`. False: not all are finite.
 
     `state` is [base, largest unsigned, smallest unsigned, largest signed, zeros, values in `recent`]. `recent` is uint32, since
-    a network's histograms do not fit the cache together and half the size is half the wait; before it could overflow it is
-    added to `kept`. Counts lie scattered: reading them in order first, which memory does fast, spares a wait at each.
+    a network's histograms do not fit the cache together and half the size is half the wait. Counts lie scattered: reading them
+    in order first, which memory does fast, spares a wait at each.
     """
     if _read(recent) < 0:  # never so; the compiler must not leave the reading out
         return False
@@ -93,22 +93,10 @@ def _add(bits: Any, recent: Any, kept: Any, state: Any) -> bool:
         base = ((top >> 23) - OCTAVES + 1) * PER_OCTAVE
         if base > state[0]:
             _raise(recent, base - state[0])
-            _raise(kept, base - state[0])
             state[0] = base
-        if state[5] + chunk.size > _MOST:
-            _settle(recent, kept, state)
         _count(chunk, bins, recent, state[0])
         state[5] += chunk.size
     return True
-
-
-@njit(cache=True, nogil=True)
-def _settle(recent: Any, kept: Any, state: Any) -> None:
-    """Add `recent` to `kept`, and empty it."""
-    for i in range(SIZE):
-        kept[i] += np.int64(recent[i])
-    recent[:] = 0
-    state[5] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -123,6 +111,8 @@ def _read(counts: Any) -> Any:
 @njit(cache=True, nogil=True)
 def _raise(counts: Any, by: int) -> None:
     """Move the window up by `by` bins: what drops out below joins the lowest bin."""
+    if by == 0:
+        return
     by = min(by, SIZE)
     dropped = counts[: min(by + _LANES, SIZE)].sum()
     for i in range(SIZE - by):
@@ -137,20 +127,33 @@ class Histogram:
 
     def __init__(self) -> None:
         self._recent = np.zeros(SIZE, np.uint32)
-        self._kept: Counts = np.zeros(SIZE, np.int64)
+        self._kept: Counts | None = None  # what `recent` had no room for any more, and at the end all
+        self._base = -(1 << 30)  # the lowest bin of `kept`
         self._state: Counts = np.array([-(1 << 30), 0, 0xFFFFFFFF, -0x80000000, 0, 0], np.int64)
 
     def add(self, values: Array) -> bool:
         """Count float32 `values` of any shape. False (and no more use for the histogram) where one is NaN or infinite."""
         bits = np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint32)
-        return bool(_add(bits, self._recent, self._kept, self._state))
+        if self._state[5] + bits.size > _MOST:
+            self._settle()
+        return bool(_add(bits, self._recent, self._state))
+
+    def _settle(self) -> Counts:
+        """Add `recent` to `kept`, and empty it."""
+        base = int(self._state[0])
+        if self._kept is None:
+            self._kept = self._recent.astype(np.int64)
+        else:
+            _raise(self._kept, base - self._base)
+            self._kept += self._recent
+        self._base, self._recent[:], self._state[5] = base, 0, 0
+        return self._kept
 
     @property
     def _counts(self) -> Counts:
         """[SIZE]: all counts; the lowest _LANES bins belong together."""
-        if self._state[5]:
-            _settle(self._recent, self._kept, self._state)
-        return self._kept
+        settled = self._state[5] == 0 and self._base == self._state[0]
+        return self._kept if settled and self._kept is not None else self._settle()
 
     @property
     def total(self) -> int:
@@ -232,7 +235,9 @@ class Histogram:
     def restore(cls, counts: Array, state: Array) -> Histogram:
         """The histogram whose `state` this was."""
         self = cls()
-        self._kept[:], self._state[:] = counts, state
+        self._kept = np.array(counts, np.int64)
+        self._state[:] = state
+        self._base = int(self._state[0])
         return self
 
 
