@@ -115,6 +115,25 @@ def test_an_output_that_is_a_file_is_exit_2(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "a file"
 
 
+def test_a_fault_of_our_own_is_one_line_and_not_the_code_of_a_refusal(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    from toolkit import cli
+
+    def fault(**options: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(cli, "app", fault)
+    monkeypatch.setattr(sys, "argv", ["toolkit", "doctor"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: the toolkit has a fault here (ZeroDivisionError: division by zero)")
+    assert said.count("\n") == 1
+    monkeypatch.setattr(sys, "argv", ["toolkit", "doctor", "--debug"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals are another matter there")
 def test_ctrl_c_is_one_line_and_nothing_is_replaced(engine: Path) -> None:
     before = (engine / "manifest.json").read_bytes()

@@ -277,6 +277,11 @@ def main() -> NoReturn:
         _fail(error, 2, debug)
     except (KeyboardInterrupt, typer.Abort):
         _fail(KeyboardInterrupt(), 2, debug)
+    except Exception as error:  # a fault of the toolkit's own: exit code 1 would say that a verdict was refused
+        if debug:
+            raise
+        remedy = "Run the command again with --debug, and report what it prints"
+        _fail(ToolkitError(f"the toolkit has a fault here ({type(error).__name__}: {error})", remedy=remedy), 2, debug)
     if code == INTERRUPTED:
         _fail(KeyboardInterrupt(), 2, debug)
     sys.exit(code if isinstance(code, int) else 0)

@@ -57,6 +57,10 @@ class Block(Frozen, frozen=True):
     handoff: tuple[float, ...] = ()
     launch: int = 0
 
+    def __post_init__(self) -> None:
+        if min(self.samples_ns, default=0) < 0 or min(self.yardstick_ns, default=0) < 0:
+            raise ValueError("a time below 0 was never measured")
+
     @property
     def near(self) -> bool:
         """Whether the cores were near enough to each other for small layers to gain, or at least not to lose, by two threads."""
