@@ -59,6 +59,12 @@ def test_few_images_cannot_tell_and_say_how_many_would() -> None:
     assert f"cannot tell with 60 images: {verdict.test.needed} would do" in verdict.text
 
 
+def test_no_answers_at_all_are_refused() -> None:
+    logits, labels = answers(20, 0.1)
+    with pytest.raises(MeasurementError, match="no answers to compare"):
+        compare_accuracy(logits[:0], logits[:0], labels[:0])
+
+
 def test_a_margin_that_no_set_can_show_is_said_so() -> None:
     logits, labels = answers(2000, 0.1)
     verdict = compare_accuracy(logits, broken(logits, labels, 0.02), labels, margin=1e-6, min_agreement=0.9)

@@ -93,12 +93,14 @@ def compare_accuracy(
 def _agreement(
     reference: Float, engine: Float, margin: float, min_agreement: float, name: str, against: str, seed: int
 ) -> Verdict:
-    """What can be said without labels. Raises MeasurementError: shapes differ, NaN."""
+    """What can be said without labels. Raises MeasurementError: shapes differ, NaN, no answers."""
     check_logits(reference, len(reference), against)
     check_logits(engine, len(engine), name)
     if reference.shape != engine.shape:
         what = f"{against} gives logits {list(reference.shape)}, {name} {list(engine.shape)}: they cannot be compared"
         raise MeasurementError(what, remedy="Give both the same images, and engines of the same classes")
+    if not len(reference):
+        raise MeasurementError("there are no answers to compare", remedy="Name a data set with images in it")
     error = np.abs(reference.astype(np.float64) - engine)
     differ = np.flatnonzero(engine.argmax(1) != reference.argmax(1))
     return Verdict(
