@@ -67,12 +67,8 @@ def test_no_answers_at_all_are_refused() -> None:
 
 def test_a_margin_that_no_set_can_show_is_said_so() -> None:
     logits, labels = answers(2000, 0.1)
-    verdict = compare_accuracy(logits, broken(logits, labels, 0.02), labels, margin=1e-6, min_agreement=0.9)
-    neither = compare_accuracy(broken(logits, labels, 0.02), logits, labels, margin=1e-6)
-    assert verdict.test is not None
-    assert neither.test is not None
-    flat = compare_accuracy(logits, logits, labels, margin=1e-6)
-    assert "more than 10000000 would do" in flat.text
+    verdict = compare_accuracy(logits, logits, labels, margin=1e-6)
+    assert "more than 10000000 would do" in verdict.text
 
 
 def test_a_real_loss_within_the_margin_is_the_same_and_agreement_can_still_refuse() -> None:

@@ -95,22 +95,23 @@ def _fill(keeper: Keeper, images: Iterable[Float], name_of: Callable[[int], str]
         if index < done:
             continue
         if keeper.is_full:
-            landed += _land(keeper, landed, name_of)
+            _land(keeper, landed, name_of)
+            landed += 1
             yield landed
         keeper.start(np.ascontiguousarray(image, np.float32))
     while keeper.flying:
-        landed += _land(keeper, landed, name_of)
+        _land(keeper, landed, name_of)
+        landed += 1
         yield landed
 
 
-def _land(keeper: Keeper, index: int, name_of: Callable[[int], str] | None) -> int:
-    """Wait for image `index`; 1. Raises CalibrationError where it made a tensor NaN or infinite."""
+def _land(keeper: Keeper, index: int, name_of: Callable[[int], str] | None) -> None:
+    """Wait for image `index`. Raises CalibrationError where it made a tensor NaN or infinite."""
     bad = keeper.land()
     if bad is not None:
         where = f"image {index}" + (f" ({name_of(index)})" if name_of else "")
         remedy = "Look at that image, then at the weights of the layer: the FP32 graph itself fails on it"
         raise CalibrationError(f"tensor '{bad}' holds a NaN or an infinity for {where}", remedy=remedy)
-    return 1
 
 
 class Keeper:
