@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,39 +20,75 @@ def serialise(model: ir.Model) -> bytes:
     return data
 
 
-def write_watched(model: ir.Model, path: Path, outputs: Sequence[str]) -> None:
-    """Write the model with the tensors in `outputs` as further outputs. It stays as it is.
+def write_watched(model: ir.Model, path: Path, tensors: Iterable[str]) -> None:
+    """Write a model that puts out `tensors` and nothing else. The one given stays as it is.
 
     The weights go to a file of their own beside `path`, which ONNX Runtime maps into memory and does not copy.
     """
     import onnx_ir as ir
 
-    copy = model.clone()
-    present = {output.name for output in copy.graph.outputs}
-    wanted = set(outputs) - present
-    copy.graph.outputs.extend(value for node in copy.graph for value in node.outputs if value.name in wanted)
+    copy, wanted = model.clone(), set(tensors)
+    copy.graph.outputs[:] = [value for node in copy.graph for value in node.outputs if value.name in wanted]
     ir.save(copy, path, external_data=f"{path.stem}.weights")
 
 
-def expose_blocks(path: Path) -> dict[str, str]:
-    """Make a graph that ONNX Runtime optimised and wrote to `path` put out tensors as its kernels have them.
+class Piece(NamedTuple):
+    """A file with part of a graph, which takes one value; `outputs`: what each output is called here, and in the whole graph."""
 
-    ONNX Runtime's NCHWc kernels keep channels in blocks of 8 or 16; each output costs one pass to reorder it. Where only its
-    values count and not their order, that pass can go. Returns {name of an output: what it is called now}. Outputs whose
-    channels may not fill their blocks stay as they are: a block that is not full is filled up with zeros.
+    path: Path
+    input: str
+    outputs: dict[str, str]
+
+
+def in_pieces(path: Path) -> list[Piece]:
+    """Cut a graph that ONNX Runtime optimised and wrote to `path` into pieces, which, run in turn, have its outputs.
+
+    A piece ends with an output that is all that the nodes behind it need. What no output needs is in none of them. The files lie
+    beside `path` and share its weights.
+
+    An output may have another order of values than in the graph: ONNX Runtime's NCHWc kernels keep channels in blocks of 8 or 16,
+    and each output costs one pass to reorder it, which is left out. Outputs whose channels may not fill their blocks keep their
+    order: a block that is not full is filled up with zeros.
     """
     import onnx_ir as ir
 
-    model, names = ir.load(path), dict[str, str]()
-    for index, output in enumerate(model.graph.outputs):
+    model = ir.load(path)
+    names, start, pieces = _expose_blocks(model), model.graph.inputs[0], list[Piece]()
+    for index, (outputs, end) in enumerate(_cut(model.graph)):
+        file = path.with_name(f"{path.stem}.{index}.onnx")
+        part = ir.convenience.extract(model.graph, [start], outputs)
+        ir.save(ir.Model(part, ir_version=model.ir_version), file)
+        pieces.append(Piece(file, start.name or "", {value.name or "": names[value] for value in outputs}))
+        start = end
+    return pieces
+
+
+def _expose_blocks(model: ir.Model) -> dict[ir.Value, str]:
+    """Let outputs be what their kernels write, in whatever order; the name that each had."""
+    outputs = model.graph.outputs
+    names = {}
+    for index, output in enumerate(outputs):
         node = output.producer()
-        names[output.name or ""] = output.name or ""
-        if node is None or node.op_type != "ReorderOutput" or node.attributes["channels"].as_int() % _LANES:
-            continue
-        assert node.inputs[0] is not None
-        model.graph.outputs[index] = node.inputs[0]
-        names[output.name or ""] = node.inputs[0].name or ""
-        if not output.uses():
-            model.graph.remove(node, safe=True)
-    ir.save(model, path)
+        if node is not None and node.op_type == "ReorderOutput" and node.attributes["channels"].as_int() % _LANES == 0:
+            block = node.inputs[0]
+            assert block is not None
+            block.type, outputs[index] = output.type, block
+            if not output.uses():
+                model.graph.remove(node, safe=True)
+        names[outputs[index]] = output.name or ""
     return names
+
+
+def _cut(graph: ir.Graph) -> Iterator[tuple[list[ir.Value], ir.Value]]:
+    """For each piece the outputs in it, in the order of the nodes, and the last of them: the one that is needed further on."""
+    nodes, wanted = list(graph), set(graph.outputs)
+    last = {value: index for index, node in enumerate(nodes) for value in node.inputs if value is not None}
+    needed, outputs = set(graph.inputs), list[Any]()
+    for index, node in enumerate(nodes):
+        outputs += [value for value in node.outputs if value in wanted]
+        needed = {value for value in (*needed, *node.outputs) if last.get(value, -1) > index}
+        if outputs and needed == {outputs[-1]}:
+            yield outputs, outputs[-1]
+            outputs = []
+    if outputs:
+        yield outputs, outputs[-1]

@@ -39,7 +39,7 @@ def test_minmax(sample: Float) -> None:
 
 @pytest.mark.parametrize("percent", methods.PERCENTILES)
 def test_percentile_is_numpys_within_a_bin(sample: Float, percent: float) -> None:
-    found = methods.percentile(histogram(sample), percent)
+    (found,) = methods.percentiles(histogram(sample), [percent])
     exact = np.percentile(np.abs(sample), percent, method="inverted_cdf")
     assert exact <= found * (1 + 1e-7)
     assert found <= exact * (1 + 1 / PER_OCTAVE)

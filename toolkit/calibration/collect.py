@@ -3,7 +3,7 @@
 Images run singly, however they arrive: what a kernel gives for an image can depend, in its last bit, on how many others share
 its batch, and on a CPU a larger batch runs no faster. So neither the batch size nor the order of the images shows in the ranges.
 Two are on their way at a time, each on a lane of its own: threads that share one image wait for each other at every layer.
-Memory: the activations of two images and 480 KiB a tensor, for any number of images.
+Memory: the activations of two residual blocks for each, and 480 KiB a tensor, for any number of images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from toolkit import cpu
 from toolkit.calibration.fingerprint import Fingerprint
 from toolkit.calibration.histogram import Histogram
 from toolkit.calibration.ranges import Origin, Ranges, TensorRange
-from toolkit.calibration.watch import Watch
+from toolkit.calibration.watch import Lane, Watch
 from toolkit.errors import CalibrationError
 from toolkit.manifest import sha256_bytes, write_atomically
 from toolkit.types import Array, Float, Progress
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 SAVE_EVERY = 20.0  # seconds
-LANES = 2  # images at a time: each has its activations in memory
+LANES = 2  # images at a time
 _Histograms = dict[str, Histogram]
-Run = Callable[[Float], dict[str, Array]]
 
 
 def origin_of(graph: ir.Model, tensors: Sequence[str], images: str = "", preprocess: str = "") -> Origin:
@@ -67,7 +66,10 @@ def collect(
     """
     threads = threads or cpu.cores()
     lanes = min(LANES, threads)
-    watch, origin = Watch(graph, tensors, threads - lanes + 1), origin or origin_of(graph, tensors)
+    with ThreadPoolExecutor(1) as aside:  # hashing the weights takes as long as three images
+        key = aside.submit(lambda: origin or origin_of(graph, tensors))
+        watch = Watch(graph, tensors, threads - lanes + 1)
+        origin = key.result()
     keeper, saved = Keeper(watch, tensors, lanes), time.monotonic()
     if checkpoint is not None and checkpoint.exists():
         keeper.load(checkpoint, origin)
@@ -124,9 +126,9 @@ class Keeper:
         self.histograms: _Histograms = {name: Histogram() for name in tensors}
         self.images = 0  # that are counted
         self.broken = False  # whether an image is lost halfway: what was counted is of no more use
-        self.flying: deque[tuple[Run, Future[str | None]]] = deque()
+        self.flying: deque[tuple[Lane, Future[str | None]]] = deque()
         self._watch = watch
-        self._free: deque[Run] = deque(watch.lane() for _ in range(lanes))
+        self._free: deque[Lane] = deque(watch.lane() for _ in range(lanes))
         self._threads = ThreadPoolExecutor(lanes, "calibration")
         self._locks = {name: threading.Lock() for name in tensors}
         self._counting = threading.Lock()
@@ -138,15 +140,14 @@ class Keeper:
     def start(self, image: Float) -> None:
         """Send an image on its way. Raises CalibrationError for one of another shape."""
         self._watch.check(image)
-        run = self._free.popleft()
-        self.flying.append((run, self._threads.submit(self._count, run, image)))
+        lane = self._free.popleft()
+        self.flying.append((lane, self._threads.submit(self._count, lane, image)))
 
-    def _count(self, run: Run, image: Float) -> str | None:
-        """Count an image's activations; the first tensor, in the order of the graph, with a value that is not finite."""
+    def _count(self, lane: Lane, image: Float) -> str | None:
+        """Count an image's activations; the tensor first computed that has a value that is not finite, if any."""
         bad: list[str] | None = None
         try:
-            values = run(image)
-            bad = [name for name in self.histograms if not self._add(name, values[name])]
+            bad = [name for name, values in lane(image) if not self._add(name, values)]
         finally:
             with self._counting:
                 self.images += bad == []
@@ -159,10 +160,10 @@ class Keeper:
 
     def land(self) -> str | None:
         """Wait for the image that started first; the tensor that it broke, if any."""
-        run, future = self.flying[0]
+        lane, future = self.flying[0]
         bad = future.result()
         self.flying.popleft()
-        self._free.append(run)
+        self._free.append(lane)
         return bad
 
     def close(self) -> None:

@@ -168,13 +168,13 @@ class Histogram:
     def min(self) -> float:
         """The least value, exact; 0.0 where there is none."""
         _, high, low, *_ = self._state.tolist()
-        return _float(high if high >= 0x80000000 else low) if self.total else 0.0
+        return _float(high if high >= 0x80000000 else low) if self._state[2] <= self._state[1] else 0.0
 
     @property
     def max(self) -> float:
         """The greatest value, exact; 0.0 where there is none."""
         _, _, low, signed, *_ = self._state.tolist()
-        return _float(signed if signed >= 0 else low) if self.total else 0.0
+        return _float(signed if signed >= 0 else low) if self._state[2] <= self._state[1] else 0.0
 
     @property
     def absmax(self) -> float:

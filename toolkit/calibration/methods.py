@@ -9,7 +9,7 @@ step is signed, 255 where an unsigned step serves a tensor without negative valu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,20 +42,20 @@ def thresholds(histogram: Histogram) -> dict[str, float]:
     """Every method's threshold: keys minmax, percentile-99.9 and so on, entropy, mse; see `TensorRange.thresholds`."""
     grids = _Grids(histogram)
     found = {"minmax": histogram.absmax}
-    found |= {f"percentile-{percent}": percentile(histogram, percent) for percent in PERCENTILES}
+    found |= {f"percentile-{percent}": limit for percent, limit in zip(PERCENTILES, percentiles(histogram), strict=True)}
     for levels in (127, 255) if histogram.min >= 0 else (127,):
         suffix = "" if levels == 127 else f"-{levels}"
         found |= {f"entropy{suffix}": _best(grids, levels, _divergences), f"mse{suffix}": _best(grids, levels, _errors)}
     return found
 
 
-def percentile(histogram: Histogram, percent: float) -> float:
-    """The least bin edge that at least `percent` of all magnitudes, zeros included, lie below; at most the maximum."""
+def percentiles(histogram: Histogram, percents: Sequence[float] = PERCENTILES) -> list[float]:
+    """The least bin edges that at least so many percent of all magnitudes, zeros included, lie below; at most the maximum."""
     below = np.cumsum(histogram.counts())
     if not below[-1]:
-        return 0.0
-    index = int(np.searchsorted(below, np.ceil(below[-1] * (percent / 100))))
-    return min(float(histogram.edges(index + 1, index + 2)[0]), histogram.absmax)
+        return [0.0] * len(percents)
+    found = np.searchsorted(below, np.ceil(below[-1] * (np.asarray(percents) / 100)))
+    return [min(float(histogram.edges(index + 1, index + 2)[0]), histogram.absmax) for index in found.tolist()]
 
 
 def entropy(histogram: Histogram, levels: int = 127) -> float:
@@ -133,7 +133,7 @@ def _divergences(grid: _Grid, levels: int) -> _Real:
     last = grid.counts[grid.stops - 1]
     clipped = grid.n[-1] + grid.beyond[0] - grid.n[grid.stops]
     edges = grid.stops[:, None] * np.arange(levels + 2) // (levels + 1)
-    share, bins = np.diff(grid.n[edges], axis=1), np.diff(grid.filled[edges], axis=1)
+    share, bins = _between(grid.n, edges), _between(grid.filled, edges)
     bins[:, -1] += (last == 0) & (clipped > 0)
     weight = share.copy()
     share[:, -1] += 0.5 * ((share[:, -1] == 0) & (clipped > 0))
@@ -153,7 +153,7 @@ def _errors(grid: _Grid, levels: int) -> _Real:
     step = grid.stops[:, None] / levels
     middles = np.rint(step * (np.arange(levels) + 0.5)).astype(np.int64)
     edges = np.concatenate([np.zeros_like(middles[:, :1]), middles, np.full_like(middles[:, :1], len(grid.counts))], axis=1)
-    n, x, xx = (np.diff(total[edges], axis=1) for total in (grid.n, grid.x, grid.xx))
+    n, x, xx = (_between(sums, edges) for sums in (grid.n, grid.x, grid.xx))
     for moment, extra in zip((n, x, xx), grid.beyond, strict=True):
         moment[:, -1] += extra
     y = step * np.arange(levels + 1)
@@ -163,6 +163,12 @@ def _errors(grid: _Grid, levels: int) -> _Real:
 def _sums(values: Array) -> _Real:
     """[0, values[0], values[0] + values[1], ...] in float64; exact for counts below 2^53."""
     return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+
+
+def _between(sums: _Real, edges: Counts) -> _Real:
+    """What lies between each edge and the next; `edges` [candidates, m] -> [candidates, m - 1]."""
+    found = sums[edges]
+    return np.asarray(found[:, 1:] - found[:, :-1])
 
 
 def _xlogx(values: Array) -> _Real:

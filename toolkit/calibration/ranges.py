@@ -89,6 +89,8 @@ class Ranges(Frozen, frozen=True):
     origin: Origin
     images: int
     tensors: dict[str, TensorRange]
+    notes: tuple[str, ...] = ()
+    version: int = VERSION
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -98,8 +100,6 @@ class Ranges(Frozen, frozen=True):
             return ()
         more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
         return (f"constant over all {self.images} calibration images: {', '.join(constant[:5])}{more}",)
-    notes: tuple[str, ...] = ()
-    version: int = VERSION
 
     def range(self, tensor: str, method: Method, percentile: float = 99.99, *, levels: int = 127) -> tuple[float, float]:
         """(lo, hi) with lo <= 0 <= hi; (0.0, 0.0) for a tensor that was zero throughout.
@@ -161,11 +161,8 @@ class Ranges(Frozen, frozen=True):
 
 
 def _bars(histogram: Histogram) -> tuple[int, ...]:
-    edges, counts = histogram.edges(), histogram.counts()
     if histogram.absmax == 0:
         return ()
-    counts[0] -= histogram.zeros
-    filled = np.flatnonzero(counts)
-    middles = (edges[filled] + edges[filled + 1]) / 2
-    index = np.minimum(middles / histogram.absmax * BARS, BARS - 1).astype(np.int64)
-    return tuple(int(n) for n in np.bincount(index, counts[filled], BARS))
+    width, counts = histogram.uniform()
+    index = np.minimum((np.arange(len(counts)) + 0.5) * (width / histogram.absmax * BARS), BARS - 1).astype(np.int64)
+    return tuple(int(n) for n in np.bincount(index, counts, BARS))

@@ -1,23 +1,32 @@
-"""Watch: a graph that puts out the values of the tensors to calibrate, beside its own results."""
+"""Watch: a graph that puts out the values of the tensors to calibrate."""
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from toolkit.backends import onnxruntime
 from toolkit.errors import CalibrationError
-from toolkit.onnxfile import expose_blocks, write_watched
+from toolkit.onnxfile import Piece, in_pieces, write_watched
 from toolkit.types import Array, Float, Target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_ALIGNED = 64  # bytes
+
 
 class Watch:
-    """The graph with the watched tensors as further outputs, live in ONNX Runtime. A thread takes a lane through it."""
+    """The graph, live in ONNX Runtime in pieces that end with a watched tensor. A thread takes a lane through it.
+
+    In pieces, since values are counted while they are still in the cache, and then make room: a whole image's are 60 MB in a
+    ResNet-50, and memory that nobody touched lately costs as much to write and read as its values cost to count.
+    """
 
     def __init__(self, graph: ir.Model, tensors: Sequence[str], threads: int) -> None:
         known = {value.name for value in (*graph.graph.inputs, *(v for node in graph.graph for v in node.outputs))}
@@ -25,11 +34,10 @@ class Watch:
         if missing:
             remedy = "Watch the tensors that toolkit.graph.qdq.watched names"
             raise CalibrationError(f"the graph has no tensor '{missing[0]}' to watch", remedy=remedy)
-        self._input = graph.graph.inputs[0].name
-        self._tensors = tuple(dict.fromkeys(tensors))
-        self._outputs = [name for name in self._tensors if name != self._input]  # an input needs no way out
+        self._input = graph.graph.inputs[0].name or ""
+        self._tensors = set(tensors)
         self._shape = tuple(graph.graph.inputs[0].shape or ())[1:]
-        self._session, self._names = _open(graph, self._outputs, threads)
+        self._pieces = _open(graph, [name for name in tensors if name != self._input], threads)
 
     def check(self, image: Float) -> None:
         """Raises CalibrationError for an image [1, *input shape] of another shape."""
@@ -37,42 +45,90 @@ class Watch:
         if len(shape) != len(self._shape) or any(a != b for a, b in zip(shape, self._shape, strict=True) if isinstance(b, int)):
             raise CalibrationError(f"the graph takes images of {list(self._shape)}, not {list(shape)}")
 
-    def lane(self) -> Callable[[Float], dict[str, Array]]:
-        """A function for one thread at a time: [1, *input shape] -> each watched tensor's values, in any order and shape.
-
-        The values lie where those of the first image lay: the next image overwrites them. Memory that is new to the process costs
-        as much to touch as the values cost to count.
-        """
-        binding = self._session.io_binding()
-        held: dict[str, Array] = {}
-        bound = [()]
-
-        def run(image: Float) -> dict[str, Array]:
-            if image.shape != bound[0]:
-                values = self._session.run(self._names, {self._input: image}) if self._outputs else []
-                held.update(zip(self._outputs, values, strict=True))
-                for name, value in zip(self._names, values, strict=True):
-                    binding.bind_output(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
-                bound[0] = image.shape
-            elif self._outputs:
-                binding.bind_input(self._input, "cpu", 0, image.dtype, image.shape, image.ctypes.data)
-                self._session.run_with_iobinding(binding)
-            return {name: held.get(name, image) for name in self._tensors}
-
-        return run
+    def lane(self) -> Lane:
+        """A way through the graph for one thread at a time."""
+        return Lane(self._pieces, self._input if self._input in self._tensors else None)
 
 
-def _open(graph: ir.Model, outputs: Sequence[str], threads: int) -> tuple[Any, list[str]]:
-    """A session of the graph with further outputs, and what it calls these.
+class Lane:
+    """[1, *input shape] -> the name and the values, in any order and shape, of each watched tensor, as the graph computes them.
 
-    ONNX Runtime optimises the graph once, with every output in the layout of the original; then it reads what it wrote, less
-    the nodes that only bring an output into that layout. They would cost a tenth of an inference.
+    Values hold until the next are asked for. They lie in two blocks of memory, which the pieces write by turns: each reads what
+    the one before it wrote.
     """
+
+    def __init__(self, pieces: Sequence[tuple[Any, Piece]], watched_input: str | None) -> None:
+        self._pieces, self._input = pieces, watched_input
+        self._shape: tuple[int, ...] = ()  # of the images that there is memory for
+        self._bound: list[tuple[Any, list[Array]]] = []  # for each piece a binding, and where it has its session write
+
+    def __call__(self, image: Float) -> Iterator[tuple[str, Array]]:
+        if self._input is not None:
+            yield self._input, image
+        yield from self._again(image) if image.shape == self._shape else self._first(image)
+
+    def _first(self, image: Float) -> Iterator[tuple[str, Array]]:
+        """An image of another shape than the last: ONNX Runtime finds memory, from which we learn how much is needed."""
+        here, layouts = dict[str, Array](), []
+        for session, piece in self._pieces:
+            values = session.run(list(piece.outputs), {piece.input: here.get(piece.input, image)})
+            here = dict(zip(piece.outputs, values, strict=True))
+            layouts.append([(value.shape, value.dtype) for value in values])
+            yield from zip(piece.outputs.values(), values, strict=True)
+        self._bind(layouts)
+        self._shape = image.shape
+
+    def _bind(self, layouts: Sequence[_Layout]) -> None:
+        blocks = [np.empty(max(map(_size, layouts[turn::2]), default=0), np.uint8) for turn in range(2)]
+        here, self._bound = dict[str, Array](), []
+        for index, ((session, piece), layout) in enumerate(zip(self._pieces, layouts, strict=True)):
+            binding, before = session.io_binding(), here
+            here = dict(zip(piece.outputs, _carve(blocks[index % 2], layout), strict=True))
+            if index:
+                binding.bind_input(*_place(piece.input, before[piece.input]))
+            for name, values in here.items():
+                binding.bind_output(*_place(name, values))
+            self._bound.append((binding, list(here.values())))
+
+    def _again(self, image: Float) -> Iterator[tuple[str, Array]]:
+        if self._pieces:
+            self._bound[0][0].bind_input(*_place(self._pieces[0][1].input, image))
+        for (session, piece), (binding, values) in zip(self._pieces, self._bound, strict=True):
+            session.run_with_iobinding(binding)
+            yield from zip(piece.outputs.values(), values, strict=True)
+
+
+def _place(name: str, values: Array) -> tuple[Any, ...]:
+    """What ONNX Runtime's binding asks for."""
+    return name, "cpu", 0, values.dtype, values.shape, values.ctypes.data
+
+
+def _size(layout: _Layout) -> int:
+    """The bytes that `_carve` needs."""
+    return sum(math.prod(shape) * dtype.itemsize + _ALIGNED for shape, dtype in layout) + _ALIGNED
+
+
+def _carve(block: Array, layout: _Layout) -> list[Array]:
+    """Arrays of these shapes and types in `block`, one behind the other."""
+    start, arrays = -block.ctypes.data % _ALIGNED, []
+    for shape, dtype in layout:
+        stop = start + math.prod(shape) * dtype.itemsize
+        arrays.append(block[start:stop].view(dtype).reshape(shape))
+        start = stop + -stop % _ALIGNED
+    return arrays
+
+
+def _open(graph: ir.Model, tensors: Sequence[str], threads: int) -> list[tuple[Any, Piece]]:
+    """A session for each piece. ONNX Runtime optimises the graph once and whole; then it reads what it wrote, in pieces."""
+    if not tensors:
+        return []
     settings = {"threads": threads, "spin": False, "memory_pattern": False, "arena": False}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps a file that is mapped
         path, optimised = Path(folder, "watched.onnx"), Path(folder, "optimised.onnx")
-        write_watched(graph, path, outputs)
+        write_watched(graph, path, tensors)
         onnxruntime.session(str(path), Target("cpu"), settings | {"optimised": str(optimised)})
-        names = expose_blocks(optimised)
-        live = onnxruntime.session(str(optimised), Target("cpu"), settings | {"as_is": True})
-    return live, [names[name] for name in outputs]
+        pieces = in_pieces(optimised)
+        return [(onnxruntime.session(str(piece.path), Target("cpu"), settings | {"as_is": True}), piece) for piece in pieces]
+
+
+_Layout = list[tuple[tuple[int, ...], np.dtype[Any]]]
