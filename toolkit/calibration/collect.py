@@ -66,10 +66,7 @@ def collect(
     """
     threads = threads or cpu.cores()
     lanes = min(LANES, threads)
-    with ThreadPoolExecutor(1) as aside:  # hashing the weights takes as long as three images
-        key = aside.submit(lambda: origin or origin_of(graph, tensors))
-        watch = Watch(graph, tensors, threads - lanes + 1)
-        origin = key.result()
+    watch, origin = _prepare(graph, tensors, threads - lanes + 1, origin)
     keeper, saved = Keeper(watch, tensors, lanes), time.monotonic()
     if checkpoint is not None and checkpoint.exists():
         keeper.load(checkpoint, origin)
@@ -87,6 +84,13 @@ def collect(
         raise
     keeper.close()
     return keeper.ranges(origin)
+
+
+def _prepare(graph: ir.Model, tensors: Sequence[str], threads: int, origin: Origin | None) -> tuple[Watch, Origin]:
+    """The graph made ready to run; its origin is found beside that: hashing the weights takes as long as three images."""
+    with ThreadPoolExecutor(1) as aside:
+        key = aside.submit(lambda: origin or origin_of(graph, tensors))
+        return Watch(graph, tensors, threads), key.result()
 
 
 def _fill(keeper: Keeper, images: Iterable[Float], name_of: Callable[[int], str] | None) -> Iterator[int]:
