@@ -290,7 +290,7 @@ def main() -> NoReturn:
 def _fail(error: BaseException, code: int, debug: bool) -> NoReturn:
     if debug:
         raise error
-    text = "stopped; nothing was replaced" if isinstance(error, KeyboardInterrupt) else str(error)
+    text = "stopped; what was not finished is as it was before" if isinstance(error, KeyboardInterrupt) else str(error)
     # A remedy such as pip install 'resnet-deploy[gpu]' is no markup.
     err.print(f"[bold red]error:[/] {escape(' '.join(text.split()))}", highlight=False, soft_wrap=True)
     sys.exit(code)

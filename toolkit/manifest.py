@@ -137,8 +137,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    os.chmod(temporary, 0o755)
     try:
+        os.chmod(temporary, 0o755)
         yield temporary
         old = temporary.with_name(temporary.name + ".old")
         if path.exists():
