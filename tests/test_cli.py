@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,9 @@ def test_a_fault_of_our_own_is_one_line_and_not_the_code_of_a_refusal(monkeypatc
 def test_ctrl_c_is_one_line_and_nothing_is_replaced(engine: Path) -> None:
     before = (engine / "manifest.json").read_bytes()
     command = [sys.executable, "-m", "toolkit", "build", str(RECIPE), "-o", str(engine.parent)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as running:
+    # A shell's background job is born deaf to Ctrl-C, and so would be its children.
+    hearing = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=hearing) as running:
         while running.poll() is None and not list(engine.parent.glob(f".{engine.name}.*")):
             time.sleep(0.01)  # until the draft of the new engine lies there: it is still to be compiled and proven
         running.send_signal(signal.SIGINT)
