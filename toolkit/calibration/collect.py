@@ -87,7 +87,7 @@ def collect(
 
 
 def _prepare(graph: ir.Model, tensors: Sequence[str], threads: int, origin: Origin | None) -> tuple[Watch, Origin]:
-    """The graph made ready to run; its origin is found beside that: hashing the weights takes as long as three images."""
+    """The graph made ready to run; its origin is found beside that, since hashing the weights takes a while."""
     with ThreadPoolExecutor(1) as aside:
         key = aside.submit(lambda: origin or origin_of(graph, tensors))
         return Watch(graph, tensors, threads), key.result()

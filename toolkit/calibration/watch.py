@@ -24,8 +24,8 @@ _ALIGNED = 64  # bytes
 class Watch:
     """The graph, live in ONNX Runtime in pieces that end with a watched tensor. A thread takes a lane through it.
 
-    In pieces, since values are counted while they are still in the cache, and then make room: a whole image's are 60 MB in a
-    ResNet-50, and memory that nobody touched lately costs as much to write and read as its values cost to count.
+    In pieces, since values are counted while they are still in the cache, and then make room: a whole image's do not fit there,
+    and memory that nobody touched lately costs as much to write and read as its values cost to count.
     """
 
     def __init__(self, graph: ir.Model, tensors: Sequence[str], threads: int) -> None:
