@@ -58,6 +58,16 @@ def test_neither_batch_nor_order_nor_threads_show(graph: ir.Model, images: Float
     assert collect(graph, batches(shuffled, size), TENSORS, threads=threads).encode() == expected.encode()
 
 
+def test_an_array_that_is_filled_again_and_again(graph: ir.Model, images: Float) -> None:
+    def reader() -> Iterator[Float]:
+        buffer = np.empty_like(images[:1])
+        for image in images:
+            buffer[0] = image
+            yield buffer
+
+    assert collect(graph, reader(), TENSORS).encode() == collect(graph, [images], TENSORS).encode()
+
+
 def test_watching_leaves_the_graph_alone(graph: ir.Model, images: Float) -> None:
     before = ir.to_proto(graph).SerializeToString(deterministic=True)
     collect(graph, [images[:2]], TENSORS)

@@ -2,7 +2,8 @@
 
 Images run singly, however they arrive: what a kernel gives for an image can depend, in its last bit, on how many others share
 its batch, and on a CPU a larger batch runs no faster. So neither the batch size nor the order of the images shows in the ranges.
-Two are on their way at a time, each on a lane of its own: threads that share one image wait for each other at every layer.
+Two are on their way at a time, each on a lane of its own: threads that share one image wait for each other at every layer. Two
+more wait their turn, so that no lane waits for the other.
 Memory: the activations of two residual blocks for each, and 480 KiB a tensor, for any number of images.
 """
 
@@ -94,7 +95,7 @@ def _prepare(graph: ir.Model, tensors: Sequence[str], threads: int, origin: Orig
 
 
 def _fill(keeper: Keeper, images: Iterable[Float], name_of: Callable[[int], str] | None) -> Iterator[int]:
-    """Run what the keeper has not seen yet, as many images at a time as it has lanes; yields how many are done, one by one."""
+    """Run what the keeper has not seen yet, as many images at a time as it takes; yields how many are done, one by one."""
     done = landed = keeper.images
     singly = (batch[i : i + 1] for batch in images for i in range(len(batch)))
     for index, image in enumerate(singly):
@@ -104,7 +105,7 @@ def _fill(keeper: Keeper, images: Iterable[Float], name_of: Callable[[int], str]
             _land(keeper, landed, name_of)
             landed += 1
             yield landed
-        keeper.start(np.ascontiguousarray(image, np.float32))
+        keeper.start(image)
     while keeper.flying:
         _land(keeper, landed, name_of)
         landed += 1
@@ -130,29 +131,30 @@ class Keeper:
         self.histograms: _Histograms = {name: Histogram() for name in tensors}
         self.images = 0  # that are counted
         self.broken = False  # whether an image is lost halfway: what was counted is of no more use
-        self.flying: deque[tuple[Lane, Future[str | None]]] = deque()
+        self.flying: deque[Future[str | None]] = deque()
         self._watch = watch
         self._free: deque[Lane] = deque(watch.lane() for _ in range(lanes))
+        self._most = 2 * lanes  # images that have started: a lane that is done finds the next one there
         self._threads = ThreadPoolExecutor(lanes, "calibration")
         self._locks = {name: threading.Lock() for name in tensors}
         self._counting = threading.Lock()
 
     @property
     def is_full(self) -> bool:
-        return not self._free
+        return len(self.flying) == self._most
 
     def start(self, image: Float) -> None:
-        """Send an image on its way. Raises CalibrationError for one of another shape."""
+        """Send a copy of an image on its way. Raises CalibrationError for one of another shape."""
         self._watch.check(image)
-        lane = self._free.popleft()
-        self.flying.append((lane, self._threads.submit(self._count, lane, image)))
+        self.flying.append(self._threads.submit(self._count, np.array(image, np.float32, order="C")))
 
-    def _count(self, lane: Lane, image: Float) -> str | None:
+    def _count(self, image: Float) -> str | None:
         """Count an image's activations; the tensor first computed that has a value that is not finite, if any."""
-        bad: list[str] | None = None
+        lane, bad = self._free.popleft(), None
         try:
             bad = [name for name, values in lane(image) if not self._add(name, values)]
         finally:
+            self._free.append(lane)
             with self._counting:
                 self.images += bad == []
                 self.broken |= bad != []
@@ -164,10 +166,8 @@ class Keeper:
 
     def land(self) -> str | None:
         """Wait for the image that started first; the tensor that it broke, if any."""
-        lane, future = self.flying[0]
-        bad = future.result()
+        bad = self.flying[0].result()
         self.flying.popleft()
-        self._free.append(lane)
         return bad
 
     def close(self) -> None:
@@ -186,7 +186,7 @@ class Keeper:
 
     def save(self, path: Path, origin: Origin) -> None:
         """Write all that is needed to go on, once what is on its way is counted."""
-        wait([future for _, future in self.flying])
+        wait(self.flying)
         states = [histogram.state() for histogram in self.histograms.values()]
         buffer = io.BytesIO()
         np.savez(
