@@ -33,11 +33,14 @@ def write_watched(model: ir.Model, path: Path, tensors: Iterable[str]) -> None:
 
 
 class Piece(NamedTuple):
-    """A file with part of a graph, which takes one value; `outputs`: what each output is called here, and in the whole graph."""
+    """A file with part of a graph, which takes one value and puts out all that it computes.
+
+    `outputs`: what each value is called here, and what it is called among the outputs of the whole graph, where it is one.
+    """
 
     path: Path
     input: str
-    outputs: dict[str, str]
+    outputs: dict[str, str | None]
 
 
 def in_pieces(path: Path) -> list[Piece]:
@@ -57,13 +60,14 @@ def in_pieces(path: Path) -> list[Piece]:
     for index, (outputs, end) in enumerate(_cut(model.graph)):
         file = path.with_name(f"{path.stem}.{index}.onnx")
         part = ir.convenience.extract(model.graph, [start], outputs)
+        part.outputs[:] = [value for node in part for value in node.outputs if value.name]
         ir.save(ir.Model(part, ir_version=model.ir_version), file)
-        pieces.append(Piece(file, start.name or "", {value.name or "": names[value] for value in outputs}))
+        pieces.append(Piece(file, start.name or "", {value.name or "": names.get(value.name or "") for value in part.outputs}))
         start = end
     return pieces
 
 
-def _expose_blocks(model: ir.Model) -> dict[ir.Value, str]:
+def _expose_blocks(model: ir.Model) -> dict[str, str]:
     """Let outputs be what their kernels write, in whatever order; the name that each had."""
     outputs = model.graph.outputs
     names = {}
@@ -75,7 +79,7 @@ def _expose_blocks(model: ir.Model) -> dict[ir.Value, str]:
             block.type, outputs[index] = output.type, block
             if not output.uses():
                 model.graph.remove(node, safe=True)
-        names[outputs[index]] = output.name or ""
+        names[outputs[index].name or ""] = output.name or ""
     return names
 
 

@@ -35,6 +35,8 @@ _LANES = 8  # the lowest bins, which all hold 'smaller': equal values in a row t
 _CHUNK = 4096  # values that stay in the first-level cache between the two passes over them
 _INFINITY = 0x7F800000
 _MOST = 0xFFFFFFFF  # that 32 bits count
+# Where the equal bins of `uniform` start, in bins back from their end: half of them are bins, a quarter two bins each, and so on.
+_BACK = np.concatenate([[SIZE], *((o + 1) * PER_OCTAVE - np.arange(0, PER_OCTAVE, 1 << o) for o in range(BITS, -1, -1))])
 
 
 @njit(cache=True, nogil=True)
@@ -197,23 +199,11 @@ class Histogram:
     def uniform(self, octave: int = 0) -> tuple[float, Counts]:
         """(width, counts [4096]): magnitudes without the exact zeros, in equal bins from 0 to the end of an octave.
 
-        `octave` 0 is the one that holds the maximum, 1 the one below, and so on; what lies beyond is left out. From octave 4
-        down the lowest few bins hold what lies below the window, and so share one count.
+        `octave` 0 is the one that holds the maximum, 1 the one below, and so on to 7; what lies beyond is left out.
         """
         stop = SIZE - octave * PER_OCTAVE
-        own = self._counts[:stop].copy()
-        smaller = int(own[:_LANES].sum()) - self.zeros
-        own[:_LANES] = 0
-        counts = np.zeros(2 * PER_OCTAVE, np.int64)
-        counts[PER_OCTAVE:] = own[stop - PER_OCTAVE :]
-        group, end = 2, PER_OCTAVE
-        for low in range(stop - 2 * PER_OCTAVE, -1, -PER_OCTAVE):
-            if group > PER_OCTAVE:
-                break
-            part = own[low : low + PER_OCTAVE].reshape(-1, group).sum(1)
-            counts[end - len(part) : end] = part
-            group, end = group * 2, end - len(part)
-        counts[0] += own.sum() - counts.sum() + smaller
+        counts = np.add.reduceat(self._counts[:stop], np.maximum(stop - _BACK, 0))
+        counts[0] -= self.zeros
         return float(np.ldexp(1.0, self._top() - octave - BITS)), counts
 
     def beyond(self, octave: int) -> NDArray[np.float64]:

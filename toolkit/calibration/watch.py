@@ -54,7 +54,8 @@ class Lane:
     """[1, *input shape] -> the name and the values, in any order and shape, of each watched tensor, as the graph computes them.
 
     Values hold until the next are asked for. They lie in two blocks of memory, which the pieces write by turns: each reads what
-    the one before it wrote.
+    the one before it wrote. What nobody watches lies there too: memory that ONNX Runtime asks the system for, image after image,
+    costs more than to compute the values in it.
     """
 
     def __init__(self, pieces: Sequence[tuple[Any, Piece]], watched_input: str | None) -> None:
@@ -74,7 +75,7 @@ class Lane:
             values = session.run(list(piece.outputs), {piece.input: here.get(piece.input, image)})
             here = dict(zip(piece.outputs, values, strict=True))
             layouts.append([(value.shape, value.dtype) for value in values])
-            yield from zip(piece.outputs.values(), values, strict=True)
+            yield from _watched(piece, values)
         self._bind(layouts)
         self._shape = image.shape
 
@@ -95,7 +96,11 @@ class Lane:
             self._bound[0][0].bind_input(*_place(self._pieces[0][1].input, image))
         for (session, piece), (binding, values) in zip(self._pieces, self._bound, strict=True):
             session.run_with_iobinding(binding)
-            yield from zip(piece.outputs.values(), values, strict=True)
+            yield from _watched(piece, values)
+
+
+def _watched(piece: Piece, values: Sequence[Array]) -> Iterator[tuple[str, Array]]:
+    return ((name, value) for name, value in zip(piece.outputs.values(), values, strict=True) if name is not None)
 
 
 def _place(name: str, values: Array) -> tuple[Any, ...]:
