@@ -10,13 +10,13 @@ step is signed, 255 where an unsigned step serves a tensor without negative valu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from toolkit.calibration.histogram import PER_OCTAVE, Counts, Histogram
-from toolkit.types import Array
 
 _Real = NDArray[np.float64]
 PERCENTILES = (99.9, 99.99, 99.999)
@@ -31,11 +31,7 @@ class _Grid(NamedTuple):
     counts: Counts  # without exact zeros
     stops: Counts  # the candidates, in bins
     beyond: _Real  # n, sum x, sum x^2 of what lies past the end, in units of the width
-    n: _Real
-    x: _Real
-    xx: _Real
-    filled: _Real  # bins that are not empty
-    xlogx: _Real
+    sums: _Real  # [5, bins + 1], each bin seen at its centre: n, sum x, sum x^2, bins that are not empty, sum n log n
 
 
 def thresholds(histogram: Histogram) -> dict[str, float]:
@@ -92,18 +88,8 @@ class _Grids:
         if octave == 0:
             top = min(int(self.absmax / width) + 1, 2 * PER_OCTAVE)
             stops = np.concatenate([[top], stops[stops < top]])
-        centre = np.arange(len(counts)) + 0.5
-        return _Grid(
-            width,
-            counts,
-            stops,
-            self._histogram.beyond(octave) / np.array([1, width, width * width]),
-            _sums(counts),
-            _sums(counts * centre),
-            _sums(counts * centre**2),
-            _sums(counts > 0),
-            _sums(_xlogx(counts)),
-        )
+        beyond = self._histogram.beyond(octave) / np.array([1, width, width * width])
+        return _Grid(width, counts, stops, beyond, _sums(counts))
 
 
 def _best(grids: _Grids, levels: int, judge: _Judge) -> float:
@@ -122,7 +108,8 @@ def _best(grids: _Grids, levels: int, judge: _Judge) -> float:
     return best
 
 
-def _divergences(grid: _Grid, levels: int) -> _Real:
+@njit(cache=True, nogil=True)
+def _divergences(grid: Any, levels: int) -> Any:
     """Kullback-Leibler divergence of each candidate, times the total, up to a constant.
 
     Sum of p log(p / q) with p a bin's count (the last bin's: with all that is clipped) and q its level's share / filled bins,
@@ -130,49 +117,58 @@ def _divergences(grid: _Grid, levels: int) -> _Real:
     chance alone adds is taken off, half a count for each degree of freedom (Miller, 1955): finer bins hold fewer values, and
     with few images the noise would else drive T to where bins are wide.
     """
-    last = grid.counts[grid.stops - 1]
-    clipped = grid.n[-1] + grid.beyond[0] - grid.n[grid.stops]
-    edges = grid.stops[:, None] * np.arange(levels + 2) // (levels + 1)
-    share, bins = _between(grid.n, edges), _between(grid.filled, edges)
-    bins[:, -1] += (last == 0) & (clipped > 0)
-    weight = share.copy()
-    share[:, -1] += 0.5 * ((share[:, -1] == 0) & (clipped > 0))
-    weight[:, -1] += clipped
-    own = grid.xlogx[grid.stops] + _xlogx(last + clipped) - _xlogx(last)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cross = np.where(weight > 0, weight * np.log(share / (bins * share.sum(1, keepdims=True))), 0.0).sum(1)
-    chance = np.maximum(bins - 1, 0).sum(1) / 2
-    return np.asarray(own - cross - chance)
+    n, _, _, filled, nlogn = grid.sums
+    scores = np.empty(grid.stops.size)
+    for i, stop in enumerate(grid.stops):
+        last, clipped = float(grid.counts[stop - 1]), n[-1] + grid.beyond[0] - n[stop]
+        half = 0.5 if clipped > 0 and n[stop] == n[stop * levels // (levels + 1)] else 0.0
+        cross, chance, end = 0.0, 0.0, 0
+        for level in range(1, levels + 2):
+            start, end = end, stop * level // (levels + 1)
+            share, bins = n[end] - n[start], filled[end] - filled[start]
+            weight = share
+            if level == levels + 1 and clipped > 0:
+                weight, share, bins = weight + clipped, share + half, bins + (last == 0)
+            if weight > 0:
+                cross += weight * np.log(share / (bins * (n[stop] + half)))
+            chance += max(bins - 1, 0) / 2
+        scores[i] = nlogn[stop] + _nlogn(last + clipped) - _nlogn(last) - cross - chance
+    return scores
 
 
-def _errors(grid: _Grid, levels: int) -> _Real:
+@njit(cache=True, nogil=True)
+def _errors(grid: Any, levels: int) -> Any:
     """Summed squared error of each candidate.
 
     For a level at y: sum of (x - y)^2 = sum x^2 - 2 y sum x + y^2 n, over the bins that round to it; beyond T, y is T.
     """
-    step = grid.stops[:, None] / levels
-    middles = np.rint(step * (np.arange(levels) + 0.5)).astype(np.int64)
-    edges = np.concatenate([np.zeros_like(middles[:, :1]), middles, np.full_like(middles[:, :1], len(grid.counts))], axis=1)
-    n, x, xx = (_between(sums, edges) for sums in (grid.n, grid.x, grid.xx))
-    for moment, extra in zip((n, x, xx), grid.beyond, strict=True):
-        moment[:, -1] += extra
-    y = step * np.arange(levels + 1)
-    return np.asarray((xx - 2 * y * x + y * y * n).sum(1) * grid.width**2)
+    n, x, xx, _, _ = grid.sums
+    scores = np.empty(grid.stops.size)
+    for i, stop in enumerate(grid.stops):
+        step, error, end = stop / levels, 0.0, 0
+        for level in range(levels):
+            y, start, end = level * step, end, int(np.rint((level + 0.5) * step))
+            error += xx[end] - xx[start] - 2 * y * (x[end] - x[start]) + y * y * (n[end] - n[start])
+        past_n, past_x, past_xx = n[-1] - n[end], x[-1] - x[end], xx[-1] - xx[end]
+        past_n, past_x, past_xx = past_n + grid.beyond[0], past_x + grid.beyond[1], past_xx + grid.beyond[2]
+        scores[i] = (error + past_xx - 2 * stop * past_x + stop * stop * past_n) * grid.width**2
+    return scores
 
 
-def _sums(values: Array) -> _Real:
-    """[0, values[0], values[0] + values[1], ...] in float64; exact for counts below 2^53."""
-    return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+@njit(cache=True, nogil=True)
+def _sums(counts: Any) -> Any:
+    """`_Grid.sums`; exact for counts below 2^53."""
+    sums = np.zeros((5, counts.size + 1))
+    for i in range(counts.size):
+        n, x = float(counts[i]), i + 0.5
+        for k, more in enumerate((n, n * x, n * x * x, min(n, 1.0), _nlogn(n))):
+            sums[k, i + 1] = sums[k, i] + more
+    return sums
 
 
-def _between(sums: _Real, edges: Counts) -> _Real:
-    """What lies between each edge and the next; `edges` [candidates, m] -> [candidates, m - 1]."""
-    found = sums[edges]
-    return np.asarray(found[:, 1:] - found[:, :-1])
-
-
-def _xlogx(values: Array) -> _Real:
-    return np.asarray(values * np.log(np.maximum(values, 1)), np.float64)
+@njit(cache=True, nogil=True)
+def _nlogn(n: float) -> float:
+    return n * np.log(n) if n > 0 else 0.0
 
 
 _Judge = Callable[[_Grid, int], _Real]
