@@ -5,14 +5,15 @@
 
 Each tool is a process of its own that waits for its turn; the tools take turns round after round, so that a slow minute of the
 machine falls on all. A turn is the whole work, from the ONNX file to the ranges, and is compared with a turn of bare inference
-of the same images in batches of 1. Peak memory is the kernel's high-water mark (VmHWM) of a fresh process that does it once.
-Model Optimizer and NNCF run in the Python of an environment of theirs, where one is given. It prints a table and
-writes benchmarks/results/calibration.json with every sample.
+of the same images in batches of 1. What a turn leaves behind is collected before the next one starts. Peak memory is the kernel's
+high-water mark (VmHWM) of a fresh process that does it once. Model Optimizer and NNCF run in the Python of an environment of
+theirs, where one is given. It prints a table and writes benchmarks/results/calibration.json with every sample.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -146,6 +147,7 @@ def serve(tool: str, model: Path, count: int, threads: int) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the tools print must not mix with the answers
     for _ in sys.stdin:
+        gc.collect()  # a graph is a web of references: it would stay, and each turn would ask the system for fresh memory
         start = time.perf_counter()
         work(tool, model, count, threads)
         print(json.dumps({"seconds": time.perf_counter() - start, "peak_gb": peak()}), file=answers, flush=True)
