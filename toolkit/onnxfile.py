@@ -6,6 +6,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from toolkit.types import Array
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -43,8 +47,9 @@ class Piece(NamedTuple):
     outputs: dict[str, str | None]
 
 
-def in_pieces(path: Path) -> list[Piece]:
+def in_pieces(path: Path) -> tuple[list[Piece], dict[str, Array]]:
     """Cut a graph that ONNX Runtime optimised and wrote to `path` into pieces, which, run in turn, have its outputs.
+    Those that turned out constant come apart, by name.
 
     A piece ends with an output that is all that the nodes behind it need. What no output needs is in none of them. The files lie
     beside `path` and share its weights.
@@ -57,14 +62,15 @@ def in_pieces(path: Path) -> list[Piece]:
 
     model = ir.load(path)
     names, start, pieces = _expose_blocks(model), model.graph.inputs[0], list[Piece]()
-    for index, (outputs, end) in enumerate(_cut(model.graph)):
+    for index, (wanted, end) in enumerate(_cut(model.graph)):
         file = path.with_name(f"{path.stem}.{index}.onnx")
-        part = ir.convenience.extract(model.graph, [start], outputs)
+        part = ir.convenience.extract(model.graph, [start], wanted)
         part.outputs[:] = [value for node in part for value in node.outputs if value.name]
         ir.save(ir.Model(part, ir_version=model.ir_version), file)
         pieces.append(Piece(file, start.name or "", {value.name or "": names.get(value.name or "") for value in part.outputs}))
         start = end
-    return pieces
+    outputs = model.graph.outputs
+    return pieces, {names[v.name or ""]: made.numpy().copy() for v in outputs if (made := v.const_value) is not None}
 
 
 def _expose_blocks(model: ir.Model) -> dict[str, str]:

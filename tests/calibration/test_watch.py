@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from tests_calibration_network import TENSORS, network
@@ -26,3 +27,17 @@ def test_every_value_is_there_once(images: Float, channels: int) -> None:
         assert np.array_equal(found["input"], images[:1])
         for name in outputs:
             assert np.array_equal(np.sort(found[name], axis=None), np.sort(expected[name], axis=None))
+
+
+def test_a_tensor_that_is_constant(images: Float) -> None:
+    graph = network()
+    bias = graph.graph.initializers["b1"]
+    conv, twice = graph.graph.node(0), ir.node("Add", [bias, bias])
+    twice.outputs[0].name = "twice"
+    graph.graph.insert_before(conv, twice)
+    conv.replace_input_with(2, twice.outputs[0])
+    lane = Watch(graph, ["twice", "sum"], 1).lane()
+    for _ in range(2):
+        found = {name: values.copy() for name, values in lane(images[:1])}
+        assert sorted(found) == ["sum", "twice"]
+        assert np.array_equal(found["twice"], 2 * np.asarray(bias.const_value))

@@ -37,7 +37,7 @@ class Watch:
         self._input = graph.graph.inputs[0].name or ""
         self._tensors = set(tensors)
         self._shape = tuple(graph.graph.inputs[0].shape or ())[1:]
-        self._pieces = _open(graph, [name for name in tensors if name != self._input], threads)
+        self._pieces, self._constants = _open(graph, [name for name in tensors if name != self._input], threads)
 
     def check(self, image: Float) -> None:
         """Raises CalibrationError for an image [1, *input shape] of another shape."""
@@ -47,7 +47,7 @@ class Watch:
 
     def lane(self) -> Lane:
         """A way through the graph for one thread at a time."""
-        return Lane(self._pieces, self._input if self._input in self._tensors else None)
+        return Lane(self._pieces, self._input if self._input in self._tensors else None, self._constants)
 
 
 class Lane:
@@ -58,14 +58,15 @@ class Lane:
     costs more than to compute the values in it.
     """
 
-    def __init__(self, pieces: Sequence[tuple[Any, Piece]], watched_input: str | None) -> None:
-        self._pieces, self._input = pieces, watched_input
+    def __init__(self, pieces: Sequence[_Live], watched_input: str | None, constants: dict[str, Array]) -> None:
+        self._pieces, self._input, self._constants = pieces, watched_input, constants
         self._shape: tuple[int, ...] = ()  # of the images that there is memory for
         self._bound: list[tuple[Any, list[Array]]] = []  # for each piece a binding, and where it has its session write
 
     def __call__(self, image: Float) -> Iterator[tuple[str, Array]]:
         if self._input is not None:
             yield self._input, image
+        yield from self._constants.items()
         yield from self._again(image) if image.shape == self._shape else self._first(image)
 
     def _first(self, image: Float) -> Iterator[tuple[str, Array]]:
@@ -123,17 +124,21 @@ def _carve(block: Array, layout: _Layout) -> list[Array]:
     return arrays
 
 
-def _open(graph: ir.Model, tensors: Sequence[str], threads: int) -> list[tuple[Any, Piece]]:
-    """A session for each piece. ONNX Runtime optimises the graph once and whole; then it reads what it wrote, in pieces."""
+def _open(graph: ir.Model, tensors: Sequence[str], threads: int) -> tuple[list[_Live], dict[str, Array]]:
+    """A session for each piece, and what is constant. ONNX Runtime optimises the graph once and whole; then it reads what it
+    wrote, in pieces.
+    """
     if not tensors:
-        return []
+        return [], {}
     settings = {"threads": threads, "spin": False, "memory_pattern": False, "arena": False}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps a file that is mapped
         path, optimised = Path(folder, "watched.onnx"), Path(folder, "optimised.onnx")
         write_watched(graph, path, tensors)
         onnxruntime.session(str(path), Target("cpu"), settings | {"optimised": str(optimised)})
-        pieces = in_pieces(optimised)
-        return [(onnxruntime.session(str(piece.path), Target("cpu"), settings | {"as_is": True}), piece) for piece in pieces]
+        pieces, constants = in_pieces(optimised)
+        as_is = settings | {"as_is": True}
+        return [(onnxruntime.session(str(piece.path), Target("cpu"), as_is), piece) for piece in pieces], constants
 
 
+_Live = tuple[Any, Piece]  # a session and what it runs
 _Layout = list[tuple[tuple[int, ...], np.dtype[Any]]]
