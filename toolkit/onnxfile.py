@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,11 +38,13 @@ class Piece(NamedTuple):
     """A file with part of a graph, which takes one value and puts out all that it computes.
 
     `outputs`: what each value is called here, and what it is called among the outputs of the whole graph, where it is one.
+    `in_place`: values that only a ReLU reads and nobody watches -> that ReLU's output, which may have the same memory.
     """
 
     path: Path
     input: str
     outputs: dict[str, str | None]
+    in_place: dict[str, str]
 
 
 def in_pieces(path: Path) -> tuple[list[Piece], dict[str, Array]]:
@@ -65,7 +67,8 @@ def in_pieces(path: Path) -> tuple[list[Piece], dict[str, Array]]:
         part = ir.convenience.extract(model.graph, [start], wanted)
         part.outputs[:] = [value for node in part for value in node.outputs if value.name]
         ir.save(ir.Model(part, ir_version=model.ir_version), file)
-        pieces.append(Piece(file, start.name or "", {value.name or "": names.get(value.name or "") for value in part.outputs}))
+        called = {value.name or "": names.get(value.name or "") for value in part.outputs}
+        pieces.append(Piece(file, start.name or "", called, _in_place(part, names)))
         start = end
     outputs = model.graph.outputs
     return pieces, {names[v.name or ""]: made.numpy().copy() for v in outputs if (made := v.const_value) is not None}
@@ -85,6 +88,16 @@ def _expose_blocks(model: ir.Model) -> dict[str, str]:
                 model.graph.remove(node, safe=True)
         names[outputs[index].name or ""] = output.name or ""
     return names
+
+
+def _in_place(graph: ir.Graph, watched: Container[str]) -> dict[str, str]:
+    """See `Piece`. That ONNX Runtime's ReLU may write where it reads is in its kernel's definition (MayInplace)."""
+    found = {}
+    for node in graph:
+        value = node.inputs[0] if node.op_type == "Relu" else None
+        if value and value.producer() and len(value.uses()) == 1 and value.name not in watched:
+            found[value.name or ""] = node.outputs[0].name or ""
+    return found
 
 
 def _cut(graph: ir.Graph) -> Iterator[tuple[list[ir.Value], ir.Value]]:

@@ -86,6 +86,7 @@ class Lane:
         for index, ((session, piece), layout) in enumerate(zip(self._pieces, layouts, strict=True)):
             binding, before = session.io_binding(), here
             here = dict(zip(piece.outputs, _carve(blocks[index % 2], layout), strict=True))
+            here |= {value: here[output] for value, output in piece.in_place.items()}
             if index:
                 binding.bind_input(*_place(piece.input, before[piece.input]))
             for name, values in here.items():
