@@ -187,7 +187,7 @@ def build(
         compiled = engine.backend(target).compile(graph, recipe.build, target, draft)
         findings = lint(graph, scheme, recipe.precision.keep)
         ranges = trip.ranges if recipe.precision.int8 else None
-        remarks = (*recipe.notes, *(ranges.remarks if ranges is not None else ()))
+        remarks = (*recipe.notes, *trip.source.reference.manifest.notes, *(ranges.remarks if ranges is not None else ()))
         compiled = msgspec.structs.replace(compiled, notes=(*compiled.notes, *remarks, *map(str, (*foreseen(trip), *findings))))
         if scheme not in proofs:
             proofs[scheme] = prove(trip, graph, stage)

@@ -27,7 +27,8 @@ class Reference(Frozen, frozen=True):
     weights: str | None = None
     version: Literal["v1", "v1.5"] = "v1.5"
     width: float | None = None  # absent: read from the weights
-    stem: Literal["imagenet", "small"] | None = None  # absent: read from the weights
+    stem: Literal["imagenet", "small", "cifar", "cifar-pool", "deep"] | None = None  # absent: read from the weights
+    ema: bool | None = None  # averaged (EMA, SWA) weights, where a file holds both; absent: the raw ones, which is said
     onnx: str | None = None
     output: str | None = None  # which output of the ONNX file holds the logits, where there are several
     classes: str | None = None  # a file with one class name a line
@@ -39,6 +40,8 @@ class Reference(Frozen, frozen=True):
             raise ValueError("`arch` needs `weights`: a path, packaged:NAME, torchvision:IMAGENET1K_V1|V2 or random:SEED")
         if self.onnx is not None and self.weights is not None:
             raise ValueError("`weights` belongs to `arch`; an ONNX file carries its own")
+        if self.width is not None and not 0 < self.width <= 64:
+            raise ValueError("`width` must be above 0 and at most 64: it multiplies the 64 channels of the first stage")
 
 
 class Preprocess(Frozen, frozen=True):

@@ -34,11 +34,11 @@ def open_source(recipe: Recipe, *, progress: Progress | None = None) -> Source:
         return _open_onnx(recipe, Path(recipe.reference.onnx))
     from toolkit.graph.export import export
     from toolkit.reference.runner import reference_runner
-    from toolkit.reference.weights import load_reference
+    from toolkit.reference.weights import open_weights
 
     channels, classes = recipe.preprocess.channels, class_names(recipe)
-    model = load_reference(recipe.reference, channels=channels, classes=len(classes or ()) or 1000, progress=progress)
-    return Source(reference_runner(model, recipe), export(model, recipe.preprocess))
+    loaded = open_weights(recipe.reference, channels=channels, classes=len(classes or ()) or 1000, progress=progress)
+    return Source(reference_runner(loaded.model, recipe, loaded.notes), export(loaded.model, recipe.preprocess))
 
 
 def open_reference(recipe: Recipe, threads: int | None = None) -> Runner:

@@ -180,11 +180,8 @@ def run(
 
 
 def _save(model: FakeQuant, recipe: Recipe, path: Path, seed: int) -> None:
-    assert recipe.reference.arch is not None
     reference = load_reference(recipe.reference, channels=recipe.preprocess.channels)
-    first = reference.conv1.weight
-    stem = "small" if first.shape[-1] == 3 else "imagenet"
-    metadata = {"arch": recipe.reference.arch, "width": str(first.shape[0] / 64), "stem": stem, "seed": str(seed)}
+    metadata = {**reference.metadata, "seed": str(seed)}
     save_file({key: value.contiguous() for key, value in state_dict(model, reference).items()}, path, metadata)
 
 

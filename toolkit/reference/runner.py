@@ -10,7 +10,7 @@ from toolkit.images import class_names
 from toolkit.manifest import Manifest
 from toolkit.recipe import Recipe
 from toolkit.reference.resnet import ResNet
-from toolkit.reference.weights import digest, load_reference
+from toolkit.reference.weights import digest, open_weights
 from toolkit.runtime.runner import Runner
 from toolkit.types import Array, Float, Progress, TensorSpec
 
@@ -44,12 +44,12 @@ def open_reference(recipe: Recipe, threads: int | None = None, progress: Progres
         torch.set_num_threads(threads)
     classes = class_names(recipe)
     count = len(classes or ()) or 1000
-    model = load_reference(recipe.reference, channels=recipe.preprocess.channels, classes=count, progress=progress)
-    return reference_runner(model, recipe)
+    loaded = open_weights(recipe.reference, channels=recipe.preprocess.channels, classes=count, progress=progress)
+    return reference_runner(loaded.model, recipe, loaded.notes)
 
 
-def reference_runner(model: ResNet, recipe: Recipe) -> Runner:
-    """A loaded reference as the recipe's Runner."""
+def reference_runner(model: ResNet, recipe: Recipe, notes: tuple[str, ...] = ()) -> Runner:
+    """A loaded reference as the recipe's Runner; `notes` say what was chosen when its weights were read."""
     how = recipe.preprocess
     manifest = Manifest(
         name=f"{recipe.name}-reference",
@@ -66,5 +66,6 @@ def reference_runner(model: ResNet, recipe: Recipe) -> Runner:
         device="PyTorch on the CPU",
         settings={"threads": torch.get_num_threads()},
         recipe=recipe.to_dict(),
+        notes=notes,
     )
     return Runner(manifest, TorchExecutor(model))

@@ -132,7 +132,7 @@ def train(recipe: TrainingRecipe, data: Path, out: Path) -> float:
             print(json.dumps(line), file=log, flush=True)
             start = time.perf_counter()
         stored = as_stored(model)
-        metadata = {"arch": recipe.arch, "width": str(recipe.width), "stem": recipe.stem, "seed": str(recipe.seed)}
+        metadata = {**model.metadata, "seed": str(recipe.seed)}
         write_atomically(out / f"{recipe.name}.safetensors", save(stored, metadata))
         model.load_state_dict(stored)
         top1 = accuracy(model, test_images, test_labels)

@@ -1,0 +1,172 @@
+"""A recipe's `[reference]` -> the PyTorch ResNet with its weights, in eval mode, and what was chosen on the way.
+
+`weights` is a path, `packaged:NAME`, `torchvision:IMAGENET1K_V1|V2` or `random:SEED`. Width, stem, input channels and classes
+come from the recipe where it names them, then from the file's metadata, then from tensor shapes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.errors import WeightsError
+from toolkit.images import PACKAGED
+from toolkit.recipe import Reference
+from toolkit.reference.published import published
+from toolkit.reference.resnet import PLAIN, ResNet
+from toolkit.reference.weights.check import check
+from toolkit.reference.weights.choice import pick
+from toolkit.reference.weights.files import Content, neighbor, read_content
+from toolkit.reference.weights.records import Record
+from toolkit.reference.weights.refusals import refuse_named
+from toolkit.reference.weights.shapes import Plan, Weights, network, plan_of
+from toolkit.types import Progress
+
+
+class Loaded(NamedTuple):
+    """A reference, and in words what was assumed, skipped or chosen when its file was read."""
+
+    model: ResNet
+    notes: tuple[str, ...]
+
+
+def load_reference(
+    reference: Reference, *, channels: int | None = None, classes: int = 1000, progress: Progress | None = None
+) -> ResNet:
+    """`open_weights` without the notes."""
+    return open_weights(reference, channels=channels, classes=classes, progress=progress).model
+
+
+def open_weights(
+    reference: Reference, *, channels: int | None = None, classes: int = 1000, progress: Progress | None = None
+) -> Loaded:
+    """The reference in eval mode, float32.
+
+    `channels` is what the pictures have, to be held against the first convolution; only `random:SEED` takes it (absent: 3) and
+    `classes` as they are. `progress` counts the bytes of a download. Raises WeightsError.
+    """
+    if reference.arch is None or reference.weights is None:
+        raise WeightsError("the recipe's reference is an ONNX file, which has no PyTorch weights")
+    if reference.weights.startswith("random:"):
+        plan = Plan(channels or 3, classes, 1.0, "imagenet", PLAIN)
+        return Loaded(randomise(network(reference, plan), _seed(reference.weights), plan.channels), ())
+    weights = read_weights(_file(reference.arch, reference.weights, progress), reference.ema)
+    known = weights.metadata.get("arch")
+    if known is not None and known != reference.arch:
+        raise WeightsError(f"{weights.where} holds a {known}, the recipe says {reference.arch}", remedy=f'Write arch = "{known}"')
+    plan = plan_of(reference, weights)
+    check(reference, plan, weights)
+    _check_channels(plan, channels, weights.where)
+    model = network(reference, plan)
+    model.load_state_dict({name: weights.tensors.get(name, value) for name, value in model.state_dict().items()}, strict=True)
+    return Loaded(model.float().eval(), tuple(f"weights: {note}" for note in (*weights.picked.notes, *_form_notes(plan))))
+
+
+def read_weights(path: Path, averaged: bool | None = None) -> Weights:
+    """The tensors of one network in a file, by torchvision's names; of raw and averaged weights the raw ones, unless `averaged`.
+
+    Raises WeightsError.
+    """
+    content = read_content(path)
+    refuse_named(str(path), _words(path, content))
+    picked = pick(str(path), content.value, averaged)
+    return Weights(str(path), picked.tensors, content.metadata, picked)
+
+
+def _words(path: Path, content: Content) -> list[str]:
+    """What the file, its name and the config beside it call the architecture."""
+    words: list[Any] = [path.stem, neighbor(path).get("architecture")]
+    if isinstance(content.value, Mapping):
+        words.append(content.value.get("arch"))
+        for key in ("args", "hyper_parameters", "config", "opt"):
+            held = content.value.get(key)
+            held = held.__dict__ if isinstance(held, Record) else held
+            if isinstance(held, Mapping):
+                words += [held.get("model"), held.get("arch"), held.get("model_name")]
+    return [word for word in (*words, content.metadata.get("arch")) if isinstance(word, str)]
+
+
+def _form_notes(plan: Plan) -> list[str]:
+    form, said = plan.form, []
+    if form.groups > 1:
+        said.append(f"the 3x3 convolutions of its bottlenecks have {form.groups} groups (ResNeXt)")
+    if form.inner != 1:
+        said.append(f"the 3x3 convolutions of its bottlenecks are {form.inner:g} times as wide")
+    if form.pooled:
+        said.append("its strided shortcuts average 2x2 pixels first (ResNet-D, as in timm)")
+    return said
+
+
+def _check_channels(plan: Plan, channels: int | None, where: str) -> None:
+    if channels is None or plan.channels == channels:
+        return
+    color = {1: '"L", and one value each for `mean` and `std`', 3: '"RGB", and three values each for `mean` and `std`'}
+    what = f"{where} takes pictures of {plan.channels} channel(s), the recipe's `preprocess.color` gives {channels}"
+    named = color.get(plan.channels)
+    raise WeightsError(what, remedy=f"Write color = {named}" if named else "Such pictures cannot be read here")
+
+
+def randomise(model: ResNet, seed: int, channels: int) -> ResNet:
+    """Seeded weights, then BatchNorm statistics as they are on smooth noise, so that every activation has a sane scale.
+
+    Each statistic is the average over four batches of eight images [channels, 64, 64] of unit variance.
+    """
+    random = torch.Generator().manual_seed(seed)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for parameter in model.parameters():
+        if parameter.ndim > 1:  # He initialisation (2015, arXiv:1502.01852) by fan-in; kernels [out, in, ...]
+            parameter.data.normal_(0, (2 / parameter[0].numel()) ** 0.5, generator=random)
+    nn.init.zeros_(model.fc.bias)
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches, not an exponential one
+    model.train()
+    with torch.no_grad():
+        for _ in range(4):
+            model(_smooth_noise(8, channels, random))
+    for norm in norms:
+        norm.momentum = 0.1
+    return model.eval()
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 in hex over the names, shapes and float32 bytes of every tensor: the same weights give it from any file."""
+    result = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            result.update(f"{name}{list(value.shape)}".encode())
+            result.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return result.hexdigest()
+
+
+def _smooth_noise(count: int, channels: int, random: torch.Generator) -> Tensor:
+    """Noise with the falling spectrum of photographs: random grids of 4, 16 and 64 cells a side, blown up and added."""
+    grids = [torch.randn(count, channels, cells, cells, generator=random) for cells in (4, 16, 64)]
+    grown = [nn.functional.interpolate(grid, (64, 64), mode="bilinear") for grid in grids]
+    image = torch.stack(grown).sum(0)
+    return image / image.std()
+
+
+def _seed(spec: str) -> int:
+    text = spec.removeprefix("random:")
+    if not text.isdecimal():
+        raise WeightsError(f"'{spec}' has no seed", remedy="Write a whole number, such as random:0")
+    return int(text)
+
+
+def _file(arch: str, spec: str, progress: Progress | None) -> Path:
+    kind, _, name = spec.partition(":")
+    if kind == "torchvision":
+        return published(arch, name, progress)
+    if kind != "packaged":
+        return Path(spec)
+    path = PACKAGED / f"{name}.safetensors"
+    if not path.is_file():
+        names = ", ".join(f"packaged:{known.stem}" for known in sorted(PACKAGED.glob("*.safetensors")))
+        raise WeightsError(f"no weights named '{name}' are packaged", remedy=f"Packaged are: {names}")
+    return path
