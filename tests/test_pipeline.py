@@ -207,6 +207,7 @@ def test_fp16_overflow_is_foreseen(trip: Trip) -> None:
     import onnx_ir as ir
 
     from toolkit.graph.edit import constant, initializer
+    from toolkit.graph.overflow import Overflow
 
     graph = trip.source.graph.clone()
     conv = next(node for node in graph.graph if node.name == "layer3.0.conv1")
@@ -215,13 +216,30 @@ def test_fp16_overflow_is_foreseen(trip: Trip) -> None:
         assert value is not None
         conv.replace_input_with(index, initializer(graph.graph, f"huge{index}", value * np.float32(3e4)))
     fp16 = recipe("fashion-resnet18-fp16")
-    loud = trip._replace(recipe=fp16, graph=graph, ranges=pipeline.peaks(graph, pipeline.calibration_images(fp16)))
+    loud = trip._replace(recipe=fp16, graph=graph, ranges=None, peaks=pipeline.peaks(graph, pipeline.calibration_images(fp16)))
     found = pipeline.foreseen(loud)
-    assert "layer3.0.relu" in {overflow.tensor for overflow in found}
+    assert "layer3.0.relu" in {overflow.tensor for overflow in found if isinstance(overflow, Overflow)}
     typed = pipeline.typed(loud, CPU)
     kinds = {node.name: node.outputs[0].dtype for node in typed.graph}
     assert kinds["layer3.0.conv1"] == ir.DataType.FLOAT
     assert kinds["layer2.0.conv1"] == ir.DataType.FLOAT16
+
+
+def test_the_variance_of_a_norm_stays_in_fp32_and_is_said(trip: Trip) -> None:
+    import onnx.parser
+    import onnx_ir as ir
+
+    text = """<ir_version: 9, opset_import: ["": 18]> g (float[N,64] x) => (float[N,64] y)
+        <float two = {2}, int64[1] last = {-1}> {
+        square = Pow(x, two) mean = ReduceMean(square, last) root = Sqrt(mean) unit = Div(x, root) y = Relu(unit) }"""
+    graph = ir.from_proto(onnx.parser.parse_model(text))
+    for node in graph.graph:
+        node.name = node.outputs[0].name
+    (found,) = pipeline.foreseen(
+        trip._replace(recipe=recipe("fashion-resnet18-fp16"), graph=graph, ranges=None, peaks={"square": 1e6})
+    )
+    assert "calibration.data" in pipeline.unforeseen(trip._replace(recipe=recipe("fashion-resnet18-fp16"), peaks={}))[0]
+    assert found.nodes == ("square", "mean", "root", "unit") and "variance or norm" in str(found)
 
 
 def test_data_that_is_not_there_is_said() -> None:

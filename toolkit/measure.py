@@ -20,7 +20,7 @@ from toolkit.bench.yardstick import Handoff
 from toolkit.engine import load
 from toolkit.errors import BackendError, DataError, DeviceError, EngineError, MeasurementError
 from toolkit.graph.product import LAYERS, chain
-from toolkit.graph.run import graph_runner, load_graph
+from toolkit.graph.run import load_graph, predicting_runner
 from toolkit.graph.source import open_reference
 from toolkit.insight import explain
 from toolkit.manifest import Manifest, sha256
@@ -80,8 +80,8 @@ def answering(engine: Path, manifest: Manifest) -> Iterator[tuple[Classifier, st
         if not graph.is_file() or sha256(graph) != manifest.hashes.get("onnx"):
             raise
         yield (
-            graph_runner(load_graph(graph)),
-            f"predicted: {error.what}; ONNX Runtime ran the graph that the engine was compiled from",
+            predicting_runner(load_graph(graph), manifest.to_target()),
+            f"predicted: {error.what}; ONNX Runtime ran the graph that it was compiled from, rounded as the target rounds",
         )
         return
     with runner:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -22,19 +22,23 @@ from toolkit.graph.edit import require_matches
 from toolkit.graph.equalize import equalize
 from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.lint import lint
-from toolkit.graph.overflow import Overflow, fp16_overflow
+from toolkit.graph.magnitude import magnitudes
+from toolkit.graph.overflow import fp16_overflow
 from toolkit.graph.qdq import Scheme, quantised_layers, quantize, scheme_of
-from toolkit.graph.run import graph_runner
+from toolkit.graph.rounding import holds_half
+from toolkit.graph.run import predicting_runner
 from toolkit.graph.scheme_cpu import watched
 from toolkit.graph.source import Source, open_source
+from toolkit.graph.variance import Island, vanishing, variances
 from toolkit.graph.weights import Room
 from toolkit.identity import identity, precision_of
 from toolkit.images import Images, class_names, open_data
 from toolkit.manifest import Manifest, cache_folder, new_folder, sha256, sha256_bytes, write_atomically
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Recipe
-from toolkit.types import Float, Progress, Target
+from toolkit.types import ON_CPU, Float, Progress, Target
 
+Numerics = tuple[Scheme, bool]  # where Q/DQ pairs stand, and whether half precision is rounded as on a GPU
 Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
 RANGES = "ranges.json"
 PEAK_IMAGES = 32
@@ -54,7 +58,8 @@ class Trip(NamedTuple):
     agreement: Agreement  # how well the two agree
     truth: Float | None  # the reference's logits on the images of `[accept]`; None without any, or without proof
     graph: ir.Model  # FP32, equalised where the recipe says so
-    ranges: Ranges | None  # what INT8 is scaled by, or FP16 could overflow on
+    ranges: Ranges | None  # what INT8 is scaled by
+    peaks: Mapping[str, float]  # how large each tensor of `graph` becomes on some images, where FP16 must hold it
 
 
 def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> tuple[str, Agreement]:
@@ -84,7 +89,7 @@ def build_all(
     trip: Trip | None = None
     for recipe in recipes:
         trip = prepare(recipe, stage, proof=proof, like=trip)
-        proofs: dict[Scheme, Verdict | None] = {}
+        proofs: dict[Numerics, Verdict | None] = {}
         for target in Target.parse_many(targets or recipe.build.target):
             own = str(target) == recipe.build.target
             folder = out / (recipe.name if own else f"{recipe.name}-{str(target).replace(':', '-')}")
@@ -99,7 +104,7 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     foreseeing = recipe.precision.compute == "fp16" and recipe.calibration_data is not None
     seen = calibration_images(recipe) if recipe.precision.int8 or foreseeing else None  # first: a fault of theirs ends it now
     if like is not None and same_start(recipe, like.recipe):
-        _, source, agreement, truth, _, _ = like
+        source, agreement, truth = like.source, like.agreement, like.truth
     else:
         progress = stage("reference and export")
         source = open_source(recipe, progress=progress)
@@ -109,8 +114,8 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     graph, ranges = source.graph, None
     if seen is not None:
         graph = equalize(graph, recipe.precision.equalize, seen.batches(8))
-        ranges = calibrate(recipe, graph, seen, stage) if recipe.precision.int8 else peaks(graph, seen)
-    return Trip(recipe, source, agreement, truth, graph, ranges)
+        ranges = calibrate(recipe, graph, seen, stage) if recipe.precision.int8 else None
+    return Trip(recipe, source, agreement, truth, graph, ranges, peaks(graph, seen) if seen and foreseeing else {})
 
 
 def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Stage = quiet) -> Ranges:
@@ -140,9 +145,9 @@ def not_blank(ranges: Ranges, graph: ir.Model) -> Ranges:
     return ranges
 
 
-def peaks(graph: ir.Model, images: Images) -> Ranges:
-    """The ranges of a few images, to foresee what overflows FP16."""
-    return calibration.collect(graph, islice(images.batches(1), PEAK_IMAGES), watched(graph))
+def peaks(graph: ir.Model, images: Images) -> dict[str, float]:
+    """How large each tensor becomes on a few images, to foresee what overflows FP16."""
+    return magnitudes(graph, islice(images.batches(1), PEAK_IMAGES))
 
 
 def typed(trip: Trip, target: Target) -> ir.Model:
@@ -150,7 +155,7 @@ def typed(trip: Trip, target: Target) -> ir.Model:
     recipe, graph = trip.recipe, trip.graph
     scheme, keep = scheme_of(target), recipe.precision.keep_fp32
     require_matches(graph, keep, "precision.keep_fp32")
-    keep = (*keep, *(node for tensor in foreseen(trip) for node in tensor.nodes))
+    keep = (*keep, *(node for found in foreseen(trip) for node in found.nodes))
     if recipe.precision.int8:
         assert trip.ranges is not None
         narrow = recipe.precision.reduce_range
@@ -164,34 +169,49 @@ def typed(trip: Trip, target: Target) -> ir.Model:
     return to_fp16(graph, keep) if recipe.precision.compute == "fp16" else graph
 
 
-def foreseen(trip: Trip) -> tuple[Overflow, ...]:
-    """The tensors that FP16 could not hold, as far as the ranges tell: what computes and reads them stays in FP32."""
-    if trip.ranges is None or trip.recipe.precision.compute != "fp16":
+def foreseen(trip: Trip) -> tuple[Island, ...]:
+    """What FP16 could not hold, by the graph's form, on the trip's `peaks` and by its ranges: those nodes stay in FP32."""
+    if trip.recipe.precision.compute != "fp16":
         return ()
-    return fp16_overflow(trip.graph, trip.ranges.tensors)
+    seen = dict(trip.peaks)
+    for name, found in (trip.ranges.tensors if trip.ranges is not None else {}).items():
+        seen[name] = max(seen.get(name, 0.0), -found.min, found.max)
+    branches = variances(trip.graph)
+    kept = {node for branch in branches for node in branch.nodes}
+    others: tuple[Island, ...] = (*vanishing(trip.graph), *fp16_overflow(trip.graph, seen))
+    return (*branches, *(found for found in others if not kept.issuperset(found.nodes)))
+
+
+def unforeseen(trip: Trip) -> tuple[str, ...]:
+    """A note where no images told what overflows FP16."""
+    blind = trip.recipe.precision.compute == "fp16" and not trip.peaks
+    return ("FP16 without calibration images: which tensors overflow was not looked at. Set `calibration.data`",) if blind else ()
 
 
 def build(
-    trip: Trip, target: Target, folder: Path, stage: Stage = quiet, proofs: dict[Scheme, Verdict | None] | None = None
+    trip: Trip, target: Target, folder: Path, stage: Stage = quiet, proofs: dict[Numerics, Verdict | None] | None = None
 ) -> Manifest:
     """Type, compile and prove, then put the engine where `folder` is; whatever stood there stays until this one is whole.
 
     Raises BudgetError where the proof refuses it. For a target that cannot run here the proof is a prediction: ONNX Runtime
-    runs the very graph that the target was given. `proofs` holds, and is given, the verdict on this trip's graph for each scheme:
-    targets of one scheme are given the same graph, and share its proof.
+    runs the very graph that the target was given, rounded as the target rounds. `proofs` holds, and is given, the verdict on this
+    trip's graph for each scheme and rounding: targets that share both share the proof.
     """
     proofs = {} if proofs is None else proofs
     recipe, graph, scheme = trip.recipe, typed(trip, target), scheme_of(target)
+    numerics = scheme, target.kind not in ON_CPU and holds_half(graph)
     with new_folder(folder) as draft:
         stage(f"compile {recipe.name} for {target}")
         compiled = engine.backend(target).compile(graph, recipe.build, target, draft)
         findings = lint(graph, scheme, recipe.precision.keep)
         ranges = trip.ranges if recipe.precision.int8 else None
         remarks = (*recipe.notes, *trip.source.reference.manifest.notes, *(ranges.remarks if ranges is not None else ()))
-        compiled = msgspec.structs.replace(compiled, notes=(*compiled.notes, *remarks, *map(str, (*foreseen(trip), *findings))))
-        if scheme not in proofs:
-            proofs[scheme] = prove(trip, graph, stage)
-        manifest = identity(recipe, target, graph, compiled, trip.source.reference.manifest, ranges, proofs[scheme])
+        compiled = msgspec.structs.replace(
+            compiled, notes=(*compiled.notes, *remarks, *map(str, (*foreseen(trip), *findings)), *unforeseen(trip))
+        )
+        if numerics not in proofs:
+            proofs[numerics] = prove(trip, graph, target, stage)
+        manifest = identity(recipe, target, graph, compiled, trip.source.reference.manifest, ranges, proofs[numerics])
         return save(draft, manifest, graph, ranges)
 
 
@@ -206,12 +226,14 @@ def save(draft: Path, manifest: Manifest, graph: ir.Model, ranges: Ranges | None
     return sealed
 
 
-def prove(trip: Trip, graph: ir.Model, stage: Stage = quiet) -> Verdict | None:
-    """Hold the typed graph to the recipe's `[accept]`; None where there is nothing to hold it to. Raises BudgetError."""
+def prove(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -> Verdict | None:
+    """Hold the typed graph, rounded as `target` rounds, to the recipe's `[accept]`; None without any. Raises BudgetError."""
     images, accept, name = proof_images(trip.recipe), trip.recipe.accept, trip.recipe.name
     if images is None or trip.truth is None:
         return None
-    answers = accuracy(graph_runner(graph), images, name=name, progress=stage(f"prove {name} on {images.count} images"))
+    answers = accuracy(
+        predicting_runner(graph, target), images, name=name, progress=stage(f"prove {name} on {images.count} images")
+    )
     verdict = compare_accuracy(trip.truth, answers, images.labels, accept.max_top1_drop, accept.min_agreement, name=name)
     if not verdict.accepted:
         remedy = "Run: toolkit tune RECIPE; or build with --no-proof to look into it"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from networks import fashion_graph, pictures, run
 
 from toolkit.graph.edit import constant
 from toolkit.graph.fp16 import to_fp16
+from toolkit.graph.magnitude import magnitudes
 from toolkit.graph.overflow import LIMIT, fp16_overflow
 
 BIG = 3e5
@@ -29,8 +28,8 @@ def swollen():
 
 def test_only_what_passes_the_limit_is_named():
     seen = {
-        "layer2.0.relu": SimpleNamespace(min=0.0, max=LIMIT * 1.01),
-        "layer1.0.relu": SimpleNamespace(min=-LIMIT * 0.99, max=1.0),
+        "layer2.0.relu": LIMIT * 1.01,
+        "layer1.0.relu": LIMIT * 0.99,
     }
     (found,) = fp16_overflow(fashion_graph("resnet18"), seen)
     assert found.tensor == "layer2.0.relu" and found.magnitude == pytest.approx(LIMIT * 1.01)
@@ -38,10 +37,14 @@ def test_only_what_passes_the_limit_is_named():
     assert "layer2.0.relu" in str(found) and "65504" in str(found)
 
 
-def test_negative_magnitudes_count():
-    seen = {"layer2.0.downsample.0": SimpleNamespace(min=-1e6, max=0.0)}
-    (found,) = fp16_overflow(fashion_graph("resnet18"), seen)
-    assert found.magnitude == 1e6 and set(found.nodes) == {"layer2.0.downsample.0", "layer2.0.add"}
+def test_every_tensor_is_looked_at_and_negative_values_count():
+    graph, images = swollen(), pictures(32)
+    peaks = magnitudes(graph, [images[:16], images[16:]])
+    floats = {output.name for node in graph.graph for output in node.outputs}
+    assert peaks.keys() == {graph.graph.inputs[0].name, *floats} - {r.inputs[0].name for r in graph.graph if r.op_type == "Relu"}
+    assert peaks["logits"] == pytest.approx(np.abs(run(graph, images)).max(), rel=1e-5)
+    assert peaks[graph.graph.inputs[0].name] == np.abs(images).max()
+    assert "layer2.0.relu" in {found.tensor for found in fp16_overflow(graph, peaks)}
 
 
 def test_a_kept_tensor_answers_where_half_precision_breaks():
@@ -50,7 +53,7 @@ def test_a_kept_tensor_answers_where_half_precision_breaks():
     with np.errstate(all="ignore"):
         half = run(to_fp16_carelessly(graph), images)
     assert not np.isfinite(half).all() or np.abs(half - want).max() > 1
-    seen = {"layer2.0.relu": SimpleNamespace(min=0.0, max=1e6)}
+    seen = {"layer2.0.relu": 1e6}
     keep = [name for found in fp16_overflow(graph, seen) for name in found.nodes]
     assert np.abs(run(to_fp16(graph, keep), images) - want).max() < 0.05
 

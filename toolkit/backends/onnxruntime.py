@@ -136,7 +136,8 @@ def session(model: bytes | str, target: Target, settings: dict[str, Any], output
     if settings.get("as_is"):  # such a graph, read again
         options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        live = library.InferenceSession(model, options, providers=[provider])
+        without = settings.get("without")  # optimizers: never part of a manifest
+        live = library.InferenceSession(model, options, providers=[provider], disabled_optimizers=without)
     except Exception as error:  # ONNX Runtime's own classes, made while it loads
         raise EngineError(f"ONNX Runtime cannot load this graph: {str(error).strip()}") from error
     if provider not in live.get_providers():

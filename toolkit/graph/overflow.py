@@ -1,54 +1,42 @@
-"""Which tensors FP16 could not hold, as the calibration ranges foresee it: their layers stay in FP32."""
+"""Which tensors FP16 could not hold, as a look at some images foresees it: their layers stay in FP32."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 
 from toolkit.graph.edit import constant, weight_of
-from toolkit.types import Frozen
+from toolkit.graph.variance import Island
 
-# Calibration sees some images only; a tensor that comes within a factor of 2 of the largest float16 is not safe on others.
+# Some images only are looked at; a tensor that comes within a factor of 2 of the largest float16 is not safe on others.
 LIMIT = float(np.finfo(np.float16).max) / 2
 PASSES = ("Relu", "Clip", "MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 
 
-class Extremes(Protocol):
-    """What is asked of a TensorRange: the exact extremes that calibration saw."""
-
-    @property
-    def min(self) -> float: ...
-
-    @property
-    def max(self) -> float: ...
-
-
-class Overflow(Frozen, frozen=True):
-    """A tensor that passes `LIMIT`, and the nodes that compute or read it and so stay in FP32."""
+class Overflow(Island, frozen=True):
+    """A tensor that passes `LIMIT`; its nodes are those that compute or read it."""
 
     tensor: str
     magnitude: float
-    nodes: tuple[str, ...]
 
     def __str__(self) -> str:
         most = np.finfo(np.float16).max
         return f"FP32 kept for {', '.join(self.nodes)}: '{self.tensor}' reaches {self.magnitude:.4g}, float16 ends at {most:.0f}"
 
 
-def fp16_overflow(model: ir.Model, tensors: Mapping[str, Extremes]) -> tuple[Overflow, ...]:
-    """The tensors of the FP32 graph whose calibrated magnitude passes `LIMIT`, in graph order.
+def fp16_overflow(model: ir.Model, tensors: Mapping[str, float]) -> tuple[Overflow, ...]:
+    """The tensors of the FP32 graph whose magnitude passes `LIMIT`, in graph order.
 
-    `tensors` are those of Ranges. A tensor's value is computed by its producer and by what that reads without changing its
-    magnitude (the sum before a Relu), and goes on through operators that only move it, to the first that computes with it.
+    `tensors` are the largest |x| seen, by name. A tensor's value is computed by its producer and by what that reads without
+    changing its magnitude (the sum before a Relu), and goes on through operators that only move it, to the first that computes
+    with it.
     """
     found = []
     values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
     for value in values:
-        extremes = tensors.get(value.name or "")
-        magnitude = 0.0 if extremes is None else max(-extremes.min, extremes.max)
+        magnitude = tensors.get(value.name or "", 0.0)
         if magnitude > LIMIT:
             nodes = [*_makers(value), *_takers(value)]
             found.append(Overflow(tensor=value.name or "", magnitude=magnitude, nodes=tuple(dict.fromkeys(nodes))))

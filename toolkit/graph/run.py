@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -10,8 +11,9 @@ from google.protobuf.message import DecodeError
 from toolkit import cpu
 from toolkit.backends import onnxruntime
 from toolkit.errors import GraphError
+from toolkit.graph.rounding import UNROUNDING, as_rounded, holds_half
 from toolkit.onnxfile import serialise
-from toolkit.types import Classifier, Target
+from toolkit.types import ON_CPU, Classifier, Target
 
 
 def load_graph(path: Path) -> ir.Model:
@@ -22,8 +24,19 @@ def load_graph(path: Path) -> ir.Model:
         raise GraphError(f"the graph {path} cannot be read: {error}", remedy="Build the engine again") from error
 
 
-def graph_runner(graph: ir.Model, threads: int | None = None) -> Classifier:
-    """float32 [N, ...] -> logits float32 [N, classes]. Raises EngineError where ONNX Runtime cannot load the graph."""
-    settings = {"threads": threads or cpu.cores()}
+def predicting_runner(graph: ir.Model, target: Target, threads: int | None = None) -> Classifier:
+    """As `graph_runner`, with the numerics of `target`: a GPU holds FP16 and BF16 tensors in half precision, and so does this;
+    on the CPU ONNX Runtime computes with them in FP32, whatever the graph says. Raises EngineError, GraphError."""
+    if target.kind in ON_CPU or not holds_half(graph):
+        return graph_runner(graph, threads)
+    return graph_runner(as_rounded(graph), threads, without=UNROUNDING)
+
+
+def graph_runner(graph: ir.Model, threads: int | None = None, *, without: Sequence[str] = ()) -> Classifier:
+    """float32 [N, ...] -> logits float32 [N, classes]. `without` names optimizers of ONNX Runtime that are to be left out.
+
+    Raises EngineError where ONNX Runtime cannot load the graph.
+    """
+    settings = {"threads": threads or cpu.cores(), "without": list(without)}
     live = onnxruntime.session(serialise(graph), Target("cpu"), settings)
     return onnxruntime.SessionExecutor(live, graph.graph.inputs[0].name or "", graph.graph.outputs[0].name or "").run

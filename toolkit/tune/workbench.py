@@ -9,7 +9,7 @@ import onnx_ir as ir
 from toolkit import pipeline
 from toolkit.bench.accuracy import accuracy, compare_accuracy
 from toolkit.errors import BudgetError, RecipeError
-from toolkit.graph.run import graph_runner
+from toolkit.graph.run import graph_runner, predicting_runner
 from toolkit.pipeline import Stage, Trip
 from toolkit.recipe import Precision, Recipe
 from toolkit.tune.cost import cost, int8_share
@@ -37,7 +37,7 @@ class Workbench:
         first = pipeline.prepare(self.recipe, stage)
         assert first.truth is not None
         self.truth = first.truth
-        self._trips = {self.recipe.precision.equalize: first}
+        self._trips: dict[str, Trip] = {self.recipe.precision.equalize: first}  # by equalisation; '' for those without INT8
         self._few = np.concatenate(list(pipeline.calibration_images(recipe).batches(IMAGES))[:1])
         self._few_truth = graph_runner(first.source.graph)(self._few)
 
@@ -60,7 +60,7 @@ class Workbench:
             raise BudgetError(f"the search has spent its {self.limit} evaluations", remedy="Raise the limit: 16 or more")
         self.evaluations += 1
         graph = self.graph(recipe)
-        answer = graph_runner(graph)(self._few)
+        answer = predicting_runner(graph, self.target)(self._few)
         batch = self.recipe.build.profiles[0][1]
         return Trial(name=name, recipe=recipe, snr=snr(self._few_truth, answer), cost=cost(graph, batch), int8=int8_share(graph))
 
@@ -76,8 +76,8 @@ class Workbench:
         return msgspec.structs.replace(trial, **{"held_out" if held_out else "searched": verdict})
 
     def runner(self, recipe: Recipe, threads: int | None = None) -> Classifier:
-        """The graph of a variation on ONNX Runtime's CPU."""
-        return graph_runner(self.graph(recipe), threads)
+        """The graph of a variation on ONNX Runtime's CPU, rounded as the target rounds."""
+        return predicting_runner(self.graph(recipe), self.target, threads)
 
     def few(self, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """A batch of `count` calibration images, repeated where there are fewer."""
@@ -86,12 +86,17 @@ class Workbench:
     def trip(self, recipe: Recipe) -> Trip:
         """How far a variation of the recipe has come before its target is chosen."""
         first = next(iter(self._trips.values()))
-        if not recipe.precision.int8:
-            return first._replace(recipe=recipe, graph=first.source.graph, ranges=None)
-        mode = recipe.precision.equalize
-        if mode not in self._trips:
-            self._trips[mode] = pipeline.prepare(recipe, self.stage, like=first)
-        return self._trips[mode]._replace(recipe=recipe)
+        precision = recipe.precision
+        key = precision.equalize if precision.int8 else ""
+        if key not in self._trips and precision.int8:
+            self._trips[key] = pipeline.prepare(recipe, self.stage, like=first)
+        elif key not in self._trips:
+            self._trips[key] = first._replace(graph=first.source.graph, ranges=None, peaks={})
+        trip = self._trips[key]
+        if precision.compute == "fp16" and not trip.peaks and recipe.calibration_data is not None:
+            peaks = pipeline.peaks(trip.graph, pipeline.calibration_images(recipe))
+            self._trips[key] = trip = trip._replace(peaks=peaks)
+        return trip._replace(recipe=recipe)
 
 
 def vary(recipe: Recipe, **precision: object) -> Recipe:
@@ -105,5 +110,3 @@ def vary(recipe: Recipe, **precision: object) -> Recipe:
 def calibrated(recipe: Recipe, **calibration: object) -> Recipe:
     """The recipe with other fields of `[calibration]`."""
     return msgspec.structs.replace(recipe, calibration=msgspec.structs.replace(recipe.calibration, **calibration))
-
-

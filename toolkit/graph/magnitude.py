@@ -1,0 +1,60 @@
+"""How large every tensor of an FP32 graph becomes over some images: what FP16 must be able to hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_ir as ir
+
+from toolkit import cpu
+from toolkit.backends import onnxruntime
+from toolkit.graph.edit import constant, finish, make, sole_consumer
+from toolkit.onnxfile import serialise
+from toolkit.types import Float, Target
+
+
+def magnitudes(model: ir.Model, images: Iterable[Float], threads: int | None = None) -> dict[str, float]:
+    """Tensor name -> the largest |x| over `images`, batches [n, ...] float32, for every float32 tensor that a node computes.
+
+    A tensor that only a Relu reads is left out: what the Relu gives is what counts. One that turns NaN or infinite has
+    infinity. The graph reduces each tensor to one number itself, so that memory stays what the graph alone takes.
+    """
+    probe, names = _with_peaks(model)
+    live = onnxruntime.session(serialise(probe), Target("cpu"), {"threads": threads or cpu.cores()})
+    largest = dict.fromkeys(names.values(), 0.0)
+    for batch in images:
+        peaks = live.run(list(names), {model.graph.inputs[0].name: batch})
+        for name, peak in zip(names.values(), peaks, strict=True):
+            value = float(peak)
+            largest[name] = max(largest[name], value) if math.isfinite(value) else math.inf
+    return largest
+
+
+def _with_peaks(model: ir.Model) -> tuple[ir.Model, dict[str, str]]:
+    """A copy that puts out the largest magnitude of each tensor and nothing else; output -> tensor."""
+    model = model.clone()
+    graph, names = model.graph, dict[str, str]()
+    values = [value for value in graph.inputs if value.dtype == ir.DataType.FLOAT]
+    values += [output for node in graph for output in node.outputs if _counts(output)]
+    outputs = []
+    for index, value in enumerate(values):
+        magnitude = make("Abs", [value], f"peak.{index}.abs")
+        largest = make("ReduceMax", magnitude.outputs, f"peak.{index}", keepdims=0)
+        largest.outputs[0].type, largest.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+        graph.extend([magnitude, largest])
+        outputs.append(largest.outputs[0])
+        names[f"peak.{index}"] = value.name or ""
+    graph.outputs[:] = outputs
+    return finish(model), names
+
+
+def _counts(value: ir.Value) -> bool:
+    reader = sole_consumer(value)
+    clipped = reader is not None and reader.op_type == "Relu"
+    return value.dtype == ir.DataType.FLOAT and not clipped and constant(value) is None and np.prod(_sizes(value)) != 0
+
+
+def _sizes(value: ir.Value) -> list[int]:
+    return [size for size in value.shape or () if isinstance(size, int)]
