@@ -41,3 +41,11 @@ def test_committed_text_names_no_machine() -> None:
             text = path.read_text(errors="replace")
             hits += [f"{name}: {word}" for word in ("/work" + "/", "/root" + "/", "pypi" + "-more") if word in text]
     assert hits == []
+
+
+def test_no_link_is_committed() -> None:
+    """A link leads somewhere else on every machine; one called `.venv` would take the place of the real folder."""
+    import subprocess
+
+    listed = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    assert [line for line in listed.splitlines() if line.startswith("120000")] == []
