@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import msgspec
@@ -240,6 +241,32 @@ def test_the_variance_of_a_norm_stays_in_fp32_and_is_said(trip: Trip) -> None:
     )
     assert "calibration.data" in pipeline.unforeseen(trip._replace(recipe=recipe("fashion-resnet18-fp16"), peaks={}))[0]
     assert found.nodes == ("square", "mean", "root", "unit") and "variance or norm" in str(found)
+
+
+def test_int8_is_right_on_every_cpu_unless_the_recipe_says_otherwise(
+    trip: Trip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.engine import load
+
+    vnni = msgspec.structs.replace(trip.recipe, build=msgspec.structs.replace(trip.recipe.build, cpu="vnni", threads=1))
+    everywhere = msgspec.structs.replace(vnni, build=msgspec.structs.replace(vnni.build, cpu="any"))
+    monkeypatch.setattr("toolkit.pipeline.has_vnni", lambda: False)
+    monkeypatch.setattr("toolkit.runtime.foreign.has_vnni", lambda: False)
+    narrow = pipeline.build(trip._replace(recipe=everywhere, truth=None), CPU, tmp_path / "any")
+    assert narrow.settings["cpu"] == "any" and not any("VNNI" in note for note in narrow.notes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(tmp_path / "any").close()
+    full = pipeline.build(trip._replace(recipe=vnni, truth=None), CPU, tmp_path / "vnni")
+    assert full.settings["cpu"] == "vnni" and any("this machine is such a CPU" in note for note in full.notes)
+    with pytest.warns(RuntimeWarning, match=r'without VNNI.*Set `build.cpu = "any"` and build it again'):
+        load(tmp_path / "vnni").close()
+    monkeypatch.setattr("toolkit.runtime.foreign.has_vnni", lambda: True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(tmp_path / "vnni").close()
+    overruled = msgspec.structs.replace(vnni, precision=msgspec.structs.replace(vnni.precision, reduce_range=True))
+    assert pipeline.room_of(overruled, CPU) == "pairs" and pipeline.room_of(everywhere, Target("cuda")) == "full"
 
 
 def test_data_that_is_not_there_is_said() -> None:

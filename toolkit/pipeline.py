@@ -24,7 +24,7 @@ from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.lint import lint
 from toolkit.graph.magnitude import magnitudes
 from toolkit.graph.overflow import fp16_overflow
-from toolkit.graph.qdq import Scheme, quantised_layers, quantize, scheme_of
+from toolkit.graph.qdq import Scheme, needs_vnni, quantised_layers, quantize, scheme_of
 from toolkit.graph.rounding import holds_half
 from toolkit.graph.run import predicting_runner
 from toolkit.graph.scheme_cpu import watched
@@ -36,7 +36,8 @@ from toolkit.images import Images, class_names, open_data
 from toolkit.manifest import Manifest, cache_folder, new_folder, sha256, sha256_bytes, write_atomically
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Recipe
-from toolkit.types import ON_CPU, Float, Progress, Target
+from toolkit.runtime.foreign import SATURATES
+from toolkit.types import ON_CPU, Compiled, Float, Progress, Target
 
 Numerics = tuple[Scheme, bool]  # where Q/DQ pairs stand, and whether half precision is rounded as on a GPU
 Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
@@ -158,15 +159,31 @@ def typed(trip: Trip, target: Target) -> ir.Model:
     keep = (*keep, *(node for found in foreseen(trip) for node in found.nodes))
     if recipe.precision.int8:
         assert trip.ranges is not None
-        narrow = recipe.precision.reduce_range
-        narrow = scheme == "cpu" and not has_vnni() if narrow is None else narrow
-        room: Room = "pairs" if narrow else "full"
+        room = room_of(recipe, target)
         graph = quantize(graph, trip.ranges, recipe.precision, recipe.calibration, scheme=scheme, room=room)
         if recipe.precision.bias_correction:
             graph = correct_bias(trip.graph, graph, calibration_images(recipe).batches(8))
         if scheme == "cpu":
             keep = (*keep, *quantised_layers(graph))  # in INT8 they hold no FP16; Casts between would break the fusion
     return to_fp16(graph, keep) if recipe.precision.compute == "fp16" else graph
+
+
+def room_of(recipe: Recipe, target: Target) -> Room:
+    """What INT8 weights may use of their 8 bits: all where sums have 32 bits, which a CPU without VNNI has not."""
+    narrow = recipe.precision.reduce_range
+    if narrow is None:
+        narrow = target.kind in ON_CPU and recipe.build.cpu == "any"
+    return "pairs" if narrow else "full"
+
+
+def for_cpus(compiled: Compiled, graph: ir.Model, target: Target) -> Compiled:
+    """The same, with the CPUs that an INT8 engine is right on; and a note where this one is not among them."""
+    if target.kind not in ON_CPU or not quantised_layers(graph):
+        return compiled
+    cpus, notes = "vnni" if needs_vnni(graph) else "any", compiled.notes
+    if cpus == "vnni" and not has_vnni():
+        notes = (*notes, f"{SATURATES}; this machine is such a CPU, and so the proof is of a saturated engine")
+    return msgspec.structs.replace(compiled, settings={**compiled.settings, "cpu": cpus}, notes=notes)
 
 
 def foreseen(trip: Trip) -> tuple[Island, ...]:
@@ -203,6 +220,7 @@ def build(
     with new_folder(folder) as draft:
         stage(f"compile {recipe.name} for {target}")
         compiled = engine.backend(target).compile(graph, recipe.build, target, draft)
+        compiled = for_cpus(compiled, graph, target)
         findings = lint(graph, scheme, recipe.precision.keep)
         ranges = trip.ranges if recipe.precision.int8 else None
         remarks = (*recipe.notes, *trip.source.reference.manifest.notes, *(ranges.remarks if ranges is not None else ()))

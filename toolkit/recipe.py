@@ -86,7 +86,7 @@ class Precision(Frozen, frozen=True):
     weights: Literal["absmax", "mse"] = "absmax"  # how a weight's scale is chosen, per output channel
     equalize: Literal["none", "pairs", "streams"] = "streams"  # streams: pairs and whole residual streams
     bias_correction: bool = False
-    reduce_range: bool | None = None  # weights that cannot saturate 16-bit sums; absent: only where the CPU has no VNNI
+    reduce_range: bool | None = None  # weights that cannot saturate 16-bit sums; absent: as `build.cpu` says
     methods: dict[str, Method] = {}  # per tensor, instead of calibration.method
 
     def __post_init__(self) -> None:
@@ -117,6 +117,7 @@ class Build(Frozen, frozen=True):
     batch: tuple[int | tuple[int, int, int], ...] = (1, 8, 32)  # min, opt, max; or several such profiles
     threads: int | None = None  # cpu; absent: one, or all cores that the process may use, whichever the build finds faster
     spin: bool | None = None  # cpu: whether threads spin while they wait for each other within a call; absent: if faster
+    cpu: Literal["any", "vnni"] = "any"  # INT8 on the CPU: right on every CPU, or the full range of weights for those with VNNI
     workspace_mib: int | None = None
     optimization_level: int | None = None  # 0 to 5
     timing_cache: bool = False

@@ -17,7 +17,8 @@ from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
 from toolkit.manifest import Manifest, sha256_bytes, write_atomically
 from toolkit.recipe import Build
 from toolkit.runtime.device import best
-from toolkit.types import Array, Compiled, Float, Target
+from toolkit.runtime.foreign import warn_of_cpu
+from toolkit.types import ON_CPU, Array, Compiled, Float, Target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -54,6 +55,8 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
 
 def open(folder: Path, manifest: Manifest, threads: int | None = None) -> SessionExecutor | BoundExecutor:
     """A live session of the engine in `folder`; `threads` overrules the manifest. Raises BackendError, EngineError."""
+    if manifest.target in ON_CPU:
+        warn_of_cpu(manifest)
     settings = dict(manifest.settings)
     if threads is not None:
         settings["threads"] = threads

@@ -16,6 +16,7 @@ from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
 from toolkit.manifest import Manifest, sha256_bytes, write_atomically
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Build
+from toolkit.runtime.foreign import warn_of_cpu
 from toolkit.types import Array, Compiled, Float, Target
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
 
 def open(folder: Path, manifest: Manifest, threads: int | None = None) -> OpenVinoExecutor:
     """A live compiled model of the engine in `folder`; `threads` overrules the manifest. Raises BackendError, EngineError."""
+    warn_of_cpu(manifest)
     settings = dict(manifest.settings)
     if threads is not None:
         settings["threads"] = threads

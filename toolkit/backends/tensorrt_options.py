@@ -29,6 +29,9 @@ def refuse_options(library: Library, build: Build) -> None:
         if getattr(build, key) is not None:
             what = f"`build.{key}` is an option of ONNX Runtime; {library.name} has none"
             raise BackendError(what, remedy="Remove it, or build for cpu")
+    if build.cpu != default.cpu:
+        what = f"`build.cpu` is an option of targets cpu and openvino; {library.name} has none"
+        raise BackendError(what, remedy="Remove it, or build for cpu")
     if library.kind == "rtx":
         for key, why in ABSENT_IN_RTX.items():
             if getattr(build, key) != getattr(default, key):

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from toolkit.errors import CalibrationError
 from toolkit.graph.edit import (
+    WEIGHTED,
     attribute,
     constant,
     finish,
@@ -26,7 +27,7 @@ from toolkit.graph.edit import (
 )
 from toolkit.graph.scheme_cpu import Edge, cpu_edges, fused_relu, origin
 from toolkit.graph.scheme_tensorrt import tensorrt_edges
-from toolkit.graph.weights import Room, quantise_weight
+from toolkit.graph.weights import Room, fits_16_bits, quantise_weight
 from toolkit.recipe import Calibration, Method, Precision
 from toolkit.types import Array, Target
 
@@ -164,6 +165,25 @@ def quantised_layers(model: ir.Model) -> tuple[str, ...]:
         node.inputs[0].producer() for node in model.graph if node.op_type == "QuantizeLinear" and node.inputs[0] is not None
     ]
     return tuple(dict.fromkeys(node.name for node in (*readers, *written) if node is not None and node.name))
+
+
+def needs_vnni(model: ir.Model) -> bool:
+    """Whether some INT8 layer with uint8 activations has weights whose 16-bit pair sums would saturate on a CPU without VNNI."""
+    for node in model.graph:
+        data = node.inputs[0].producer() if node.op_type in WEIGHTED and node.inputs[0] is not None else None
+        weight = node.inputs[1].producer() if data is not None and node.inputs[1] is not None else None
+        if data is None or weight is None or {data.op_type, weight.op_type} != {"DequantizeLinear"}:
+            continue
+        values = constant(weight.inputs[0])
+        unsigned = data.inputs[0] is not None and data.inputs[0].dtype == ir.DataType.UINT8
+        if (
+            values is not None
+            and values.dtype == np.int8
+            and unsigned
+            and not fits_16_bits(values, output_axis(node) % values.ndim)
+        ):
+            return True
+    return False
 
 
 def scheme_of(target: Target) -> Scheme:

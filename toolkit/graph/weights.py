@@ -41,6 +41,12 @@ def quantise_weight(
     return _unrows(_round(rows, step, limit, room == "pairs"), array, axis), step
 
 
+def fits_16_bits(quantised: Array, axis: int) -> bool:
+    """Whether no two of these int8 weights that a kernel adds in 16 bits can overflow there: what `pairs` sees to."""
+    rows = _rows(quantised, axis)
+    return bool((np.abs(rows[:, 0::2] + rows[:, 1::2]) <= PAIR).all())
+
+
 def _least_error(rows: Array, widest: Float, limit: int, pairs: bool) -> Float:
     best, least = widest, np.full(len(rows), np.inf)
     for shrink in SHRINKS:

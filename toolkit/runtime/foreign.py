@@ -1,14 +1,27 @@
-"""Is this engine one for this library and this GPU? Answered from the manifest alone: some libraries crash on a foreign file."""
+"""Is this engine one for this library, GPU or CPU? Answered from the manifest alone: some libraries crash on a foreign file."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+from toolkit.cpu import has_vnni
 from toolkit.errors import EngineError
 from toolkit.manifest import Manifest
 from toolkit.runtime.device import Device
 
 AGAIN = "Build the engine again"
+SATURATES = "its INT8 weights saturate in 16-bit sums on a CPU without VNNI"
+
+
+def warn_of_cpu(manifest: Manifest) -> None:
+    """Warn (RuntimeWarning) where an engine was built for CPUs with VNNI and this one has none: its answers are worse here."""
+    built_for = manifest.settings.get("cpu")
+    if built_for is None and manifest.precision.startswith("int8") and "VNNI" in manifest.device:
+        built_for = "vnni"  # by a toolkit that did not write it down
+    if built_for == "vnni" and not has_vnni():
+        what = f"{manifest.name} is for CPUs with VNNI, which this one lacks: {SATURATES}, and its verdict does not hold here"
+        warnings.warn(f'{what}. Set `build.cpu = "any"` and build it again', RuntimeWarning, stacklevel=3)
 
 
 def refuse_foreign(manifest: Manifest, library: Any, device: Device | None = None) -> None:
