@@ -35,15 +35,46 @@ def has_vnni() -> bool:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use, at least 1: those it is bound to, and at most its cgroup's quota of their time."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = quota(_read("/proc/self/cgroup"))
+    return bound if allowed is None else max(1, min(bound, int(allowed)))
+
+
+def quota(groups: str, root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """The cores whose time a process may use by its cgroups (as a container's `--cpus 1.5`); None: all of it.
+
+    `groups` is its /proc/self/cgroup. Version 2 has `cpu.max` ("QUOTA PERIOD", in microseconds), version 1 two files; a group is
+    bound by every group above it too. Inside a container the path may be the host's: then the files lie at the root.
+    """
+    found: list[float] = []
+    for line in groups.splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number != "0" and "cpu" not in controllers.split(","):
+            continue
+        top = root if number == "0" else next((root / name for name in (controllers, "cpu") if (root / name).is_dir()), root)
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for depth in range(len(parts) + 1):
+            folder = top.joinpath(*parts[:depth])
+            words = _read(folder / "cpu.max").split()
+            if not words:
+                words = [_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+            if all(word.isdecimal() for word in words) and len(words) == 2 and int(words[1]) > 0:
+                found.append(int(words[0]) / int(words[1]))
+    return min(found, default=None)
 
 
 def _info() -> str:
+    return _read("/proc/cpuinfo")
+
+
+def _read(path: str | Path) -> str:
+    """The text of a small file of the system; empty where it is not there, as away from Linux."""
     try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ""  # not Linux
+        return ""
 
 
 def _first(info: str, key: str) -> str | None:

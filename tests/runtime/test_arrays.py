@@ -27,6 +27,23 @@ def test_what_is_no_array_is_refused(value):
         adopt(value)
 
 
+def test_lazy_views_of_torch_are_resolved():
+    """Their memory holds the values before the sign or the conjugate: shared as it is, the answer would be another's."""
+    torch = pytest.importorskip("torch")
+    tensor = torch.tensor([[1.0, -2.0]])
+    assert adopt(torch._neg_view(tensor)).tolist() == [[-1.0, 2.0]]
+    imaginary = torch.tensor([1 + 2j]).conj().imag  # a negative view, as torch makes it
+    assert imaginary.is_neg()
+    assert adopt(imaginary).tolist() == [-2.0]
+    assert adopt(torch.tensor([1 + 2j]).conj()).tolist() == [1 - 2j]
+
+
+def test_a_meta_tensor_has_nothing_to_share():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(InputError, match="A meta tensor has no values"):
+        adopt(torch.zeros(2, 3, device="meta"))
+
+
 class OnGpu:
     """A tensor that says that its memory is on GPU 1, and hands out torch's own capsule."""
 
@@ -72,9 +89,30 @@ def test_the_cuda_array_interface():
     assert adopt(Interface(stream=None)).stream is None
     assert adopt(Interface(version=2)).stream == LEGACY_STREAM
     assert adopt(Interface(strides=(8, 4))).shape == (4, 2)
-    for wrong in ({"strides": (4, 16)}, {"mask": Interface()}):
+    for wrong in (
+        {"strides": (4, 16)}, {"mask": Interface()}, {"strides": (4,)}, {"shape": (-1, 2)}, {"shape": None}, {"shape": ("a", 2)},
+        {"typestr": "<q9"}, {"typestr": None}, {"data": None}, {"data": (0, False)},
+        {"stream": 0}, {"stream": "x"}, {"version": "x"},
+    ):  # fmt: skip
         with pytest.raises(InputError):
             adopt(Interface(**wrong))
+
+
+@pytest.mark.parametrize("key", ["shape", "typestr", "data"])
+def test_half_an_interface_is_refused(key):
+    half = Interface()
+    del half.__cuda_array_interface__[key]
+    with pytest.raises(InputError, match=f"Interface cannot be shared: KeyError: '{key}'"):
+        adopt(half)
+
+
+def test_a_producer_that_fails_is_an_input_error():
+    class Broken:
+        def __dlpack_device__(self):
+            raise ZeroDivisionError("no device")
+
+    with pytest.raises(InputError, match="Broken cannot be shared: ZeroDivisionError: no device"):
+        adopt(Broken())
 
 
 def test_rows_of_a_device_array():

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import signal
 import threading
+import time
+import traceback
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -119,7 +125,60 @@ def test_a_cancelled_image_is_not_run() -> None:
     assert seen == [0, 2]
 
 
-@pytest.mark.parametrize("settings", [{"max_batch": 0}, {"workers": 0}, {"max_wait": -1.0}, {"max_wait": float("nan")}])
+@pytest.mark.parametrize("wait", [float("inf"), 1e300])
+def test_a_batcher_without_end_to_its_patience_waits_for_a_full_batch(wait: float) -> None:
+    with Batcher(double, max_batch=2, max_wait=wait) as batcher:
+        first = batcher.submit(image(1))
+        second = batcher.submit(image(2))
+        assert [a.result(timeout=FOREVER)[1] for a in (first, second)] == [2, 4]
+        rest = batcher.submit(image(3))
+    assert rest.result(timeout=0)[1] == 6, "close answers what waits"
+
+
+def in_a_fork(work: Callable[[], None]) -> int:
+    """The exit code of a forked process that did `work`; -9 where it hung."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    for _ in range(600):
+        if (done := os.waitpid(child, os.WNOHANG))[0]:
+            return os.waitstatus_to_exitcode(done[1])
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_batcher_says_so_and_closes() -> None:
+    with Batcher(double, max_batch=2, max_wait=FOREVER) as batcher:
+        waiting = batcher.submit(image(1))
+
+        def child() -> None:
+            with pytest.raises(ClosedError, match=r"forked from\. Make a new one"):
+                batcher.submit(image(2))
+            batcher.close()
+            with Batcher(double, max_batch=1) as own:
+                assert own(image(4))[1] == 8
+
+        assert in_a_fork(child) == 0
+        assert batcher.submit(image(3)).result(timeout=FOREVER)[1] == 6
+        assert waiting.result(timeout=FOREVER)[1] == 2
+
+
+def test_a_batcher_is_not_pickled() -> None:
+    with Batcher(double) as batcher, pytest.raises(InputError, match="Make one in each process"):
+        pickle.dumps(batcher)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_batch": 0}, {"workers": 0}, {"max_wait": -1.0}, {"max_wait": float("nan")}, {"max_wait": "1"}, {"max_batch": 1.5}],
+)
 def test_settings_that_cannot_work(settings: dict[str, float]) -> None:
     with pytest.raises(InputError):
         Batcher(double, **settings)  # type: ignore[arg-type]

@@ -48,35 +48,60 @@ class DeviceArray:
 def adopt(value: Any) -> Array | DeviceArray:
     """An ndarray or a DeviceArray over the memory of `value`, by DLPack or the CUDA array interface. Raises InputError.
 
-    DLPack comes first where a library has both: it alone says which stream's work to wait for in every version.
+    DLPack comes first where a library has both: it alone says which stream's work to wait for in every version. A lazily
+    conjugated or negated view of torch's is resolved first, which copies it: its memory holds other values than it has.
     """
     if isinstance(value, np.ndarray):
         return value
-    where = getattr(value, "__dlpack_device__", None)
     try:
+        value = _resolved(value)
+        where = getattr(value, "__dlpack_device__", None)
         if where is not None:
             kind, index = where()
             if kind not in (CUDA, CUDA_MANAGED):
                 return np.from_dlpack(value)
             return _from_dlpack(value, int(index))
         interface = getattr(value, "__cuda_array_interface__", None)
-    except (BufferError, RuntimeError, TypeError) as failure:  # what producers raise for what they cannot export
-        what = f"{type(value).__name__} cannot be shared: {failure}"
-        raise InputError(what, remedy="For a tensor with gradients: .detach()") from failure
-    if interface is None:
-        what = f"a runner takes arrays, not {type(value).__name__}"
-        raise InputError(what, remedy="Use numpy.asarray, or anything with DLPack or the CUDA array interface")
-    return _from_interface(value, interface)
+        if interface is not None:
+            return _from_interface(value, interface)
+    except InputError:
+        raise
+    except Exception as failure:  # whatever a producer raises for what it cannot export, or writes into half an interface
+        reason = f"{type(failure).__name__}: {failure}".splitlines()[0].rstrip(": ")
+        raise InputError(f"{type(value).__name__} cannot be shared: {reason}", remedy=_remedy(value)) from failure
+    what = f"a runner takes arrays, not {type(value).__name__}"
+    raise InputError(what, remedy="Use numpy.asarray, or anything with DLPack or the CUDA array interface")
+
+
+def _resolved(value: Any) -> Any:
+    """A torch tensor whose memory holds what it says; anything else as it is."""
+    for lazy, resolve in (("is_conj", "resolve_conj"), ("is_neg", "resolve_neg")):
+        if callable(getattr(value, lazy, None)) and callable(getattr(value, resolve, None)) and getattr(value, lazy)():
+            value = getattr(value, resolve)()
+    return value
+
+
+def _remedy(value: Any) -> str:
+    if getattr(value, "is_meta", False):
+        return "A meta tensor has no values: give one with data"
+    return "For a tensor with gradients: .detach()" if getattr(value, "requires_grad", False) else "Use numpy.asarray on the host"
 
 
 def _from_interface(value: Any, interface: dict[str, Any]) -> DeviceArray:
-    shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
-    _check_strides(shape, dtype, interface.get("strides"))
+    shape, dtype = tuple(int(size) for size in interface["shape"]), np.dtype(str(interface["typestr"]))
+    address, strides = int(interface["data"][0]), interface.get("strides")
+    if min(shape, default=0) < 0 or (strides is not None and len(strides) != len(shape)):
+        raise InputError(f"a GPU array of shape {list(shape)} and strides {strides} cannot be")
+    if address <= 0 and 0 not in shape:
+        raise InputError("a GPU array without an address cannot be an input")
+    _check_strides(shape, dtype, strides)
     if interface.get("mask") is not None:
         raise InputError("a masked GPU array cannot be an input")
     # Before version 3 the interface could not name a stream: then the default one is the only one to wait for.
     stream = interface.get("stream") if interface.get("version", 0) >= 3 else LEGACY_STREAM
-    return DeviceArray(int(interface["data"][0]), shape, dtype, value, stream)
+    if stream is not None and (not isinstance(stream, int) or stream < 1):  # version 3 forbids 0: it could mean two streams
+        raise InputError(f"a GPU array on stream {stream!r} cannot be waited for")
+    return DeviceArray(address, shape, dtype, value, stream)
 
 
 class _DLTensor(ctypes.Structure):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from concurrent.futures import Future
-from typing import NamedTuple
+from numbers import Integral, Real
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,30 +27,35 @@ class _Waiting(NamedTuple):
 class Batcher:
     """`submit(image [C, H, W])` -> a Future of its logits [classes].
 
-    A batch leaves when `max_batch` images wait, or when the oldest has waited `max_wait` seconds. `workers` batches may run
-    at once, where the engine takes calls from several threads. `run` takes an array [n, C, H, W] and answers [n, classes].
+    A batch leaves when `max_batch` images wait, or when the oldest has waited `max_wait` seconds (infinity: only when it is
+    full). `workers` batches may run at once, where the engine takes calls from several threads. `run` takes an array
+    [n, C, H, W] and answers [n, classes].
 
     Where a batch fails its images run again one by one, so that only the caller whose image is at fault gets the error.
-    `close` refuses new images, answers all that were taken, and returns when the last is answered.
+    `close` refuses new images, answers all that were taken, and returns when the last is answered. A batcher belongs to the
+    process that made it: its threads do not live on in one that is forked off, where it is closed.
     """
 
     def __init__(self, run: Classifier, *, max_batch: int = 32, max_wait: float = 0.002, workers: int = 1) -> None:
-        if max_batch < 1 or workers < 1 or not max_wait >= 0:
+        whole = isinstance(max_batch, Integral) and isinstance(workers, Integral) and isinstance(max_wait, Real)
+        if not whole or max_batch < 1 or workers < 1 or not max_wait >= 0:
             raise InputError(f"a batcher of max_batch {max_batch}, max_wait {max_wait} and {workers} workers cannot work")
         self._run, self._max, self._wait = run, max_batch, max_wait
+        self._gone = "this batcher is closed"
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._threads = [threading.Thread(target=self._work, name=f"batcher-{i}", daemon=True) for i in range(workers)]
         for thread in self._threads:
             thread.start()
+        _alive.add(self)
 
     def submit(self, image: Array) -> Future[Float]:
         """Raises ClosedError after `close`. The Future may be cancelled until its batch leaves."""
         answer: Future[Float] = Future()
         with self._changed:
             if self._closed:
-                raise ClosedError("this batcher is closed", remedy="Make a new one")
+                raise ClosedError(self._gone, remedy="Make a new one")
             self._queue.append(_Waiting(image, answer, time.monotonic()))
             self._changed.notify()
         return answer
@@ -77,7 +86,8 @@ class Batcher:
                 left = self._queue[0].since + self._wait - time.monotonic()
                 if len(self._queue) >= self._max or left <= 0 or self._closed:
                     break
-                self._changed.wait(left)  # another worker may take the queue meanwhile: look again
+                # another worker may take the queue meanwhile: look again
+                self._changed.wait(None if math.isinf(left) else min(left, threading.TIMEOUT_MAX))
             batch = [self._queue.popleft() for _ in range(min(self._max, len(self._queue)))]
             if self._queue:
                 self._changed.notify()  # what is left may be a batch for another worker
@@ -107,8 +117,29 @@ class Batcher:
             if thread is not threading.current_thread():
                 thread.join()
 
+    def _forked(self) -> None:
+        """In a forked process: no thread is here to answer, and the lock may be held by one that never was."""
+        self._changed, self._closed = threading.Condition(), True
+        self._gone = "this batcher's threads stayed in the process that this one was forked from"
+        self._queue, self._threads = deque(), []
+
+    def __reduce__(self) -> Any:
+        raise InputError("a batcher cannot be pickled: its threads stay in this process", remedy="Make one in each process")
+
     def __enter__(self) -> Batcher:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_alive: weakref.WeakSet[Batcher] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for batcher in list(_alive):
+        batcher._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
