@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -9,15 +10,18 @@ from typing import Any
 
 import msgspec
 
+from toolkit.cpu import cores
 from toolkit.manifest import Manifest
 from toolkit.runtime.runner import Runner
-from toolkit.types import Target
+from toolkit.types import ON_CPU, Target
 
 BACKENDS = {"cpu": "onnxruntime", "openvino": "openvino", "cuda": "onnxruntime", "tensorrt": "tensorrt", "rtx": "tensorrt"}
 
 
-def load(path: str | Path, **options: Any) -> Runner:
+def load(path: str | Path, *, check_finite: bool = False, **options: Any) -> Runner:
     """A live Runner of the engine folder at `path`. `options` go to the backend: `threads` for ONNX Runtime on the CPU.
+
+    With `check_finite` it refuses inputs that hold NaN or infinity.
 
     The runner's own manifest says what it runs with. Everything that the manifest can tell is checked before a library touches
     the compiled file. Raises EngineError (no engine, damaged, foreign), BackendError (a library or provider is not there),
@@ -26,9 +30,13 @@ def load(path: str | Path, **options: Any) -> Runner:
     folder = Path(path)
     manifest = Manifest.read(folder)
     open_again = partial(backend(manifest.to_target()).open, folder, manifest, **options)
+    threads = options.get("threads") or manifest.settings.get("threads")
+    if manifest.target in ON_CPU and isinstance(threads, int) and threads > cores():
+        what = f"{manifest.name} runs on {threads} threads, this process may use {cores()} core(s): they will wait for each other"
+        warnings.warn(f"{what}. Load it with threads={cores()}, or build it here", RuntimeWarning, stacklevel=2)
     if options.get("threads"):
         manifest = msgspec.structs.replace(manifest, settings={**manifest.settings, "threads": options["threads"]})
-    return Runner(manifest, open_again(), open_again)
+    return Runner(manifest, open_again(), open_again, check_finite=check_finite)
 
 
 def backend(target: Target) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -125,7 +126,7 @@ def bench(
     return results
 
 
-def _options(manifests: Sequence[Manifest], threads: int | None) -> dict[str, int]:
+def _options(manifests: Sequence[Manifest], threads: int | None) -> dict[str, Any]:
     if threads is None:
         return {}
     for manifest in manifests:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
 import threading
-import time
-import traceback
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from forking import in_a_fork
 
 from toolkit.errors import ClosedError, InputError
 from toolkit.runtime.batcher import Batcher
@@ -133,24 +129,6 @@ def test_a_batcher_without_end_to_its_patience_waits_for_a_full_batch(wait: floa
         assert [a.result(timeout=FOREVER)[1] for a in (first, second)] == [2, 4]
         rest = batcher.submit(image(3))
     assert rest.result(timeout=0)[1] == 6, "close answers what waits"
-
-
-def in_a_fork(work: Callable[[], None]) -> int:
-    """The exit code of a forked process that did `work`; -9 where it hung."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    for _ in range(600):
-        if (done := os.waitpid(child, os.WNOHANG))[0]:
-            return os.waitstatus_to_exitcode(done[1])
-        time.sleep(0.05)
-    os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit.errors import ClosedError, InputError
+from toolkit.errors import ClosedError, DataError, InputError
 from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Preprocess
 from toolkit.runtime import Prediction, Runner
@@ -125,3 +125,45 @@ def test_close_is_for_once():
     for call in (lambda: runner(IMAGES), lambda: runner.classify(np.zeros((4, 4, 3), np.uint8))):
         with pytest.raises(ClosedError, match="the runner of means is closed"):
             call()
+
+
+def test_a_huge_batch_is_worked_off_in_slices(monkeypatch):
+    """An engine keeps the memory of the largest batch that it was given."""
+    monkeypatch.setattr("toolkit.runtime.runner.SLICE_IMAGES", 2)
+    monkeypatch.setattr("toolkit.runtime.runner.SLICE_BYTES", 5 * IMAGES[0].nbytes)
+    executor = Means()
+    np.testing.assert_allclose(Runner(MANIFEST, executor)(IMAGES), IMAGES.mean(axis=(2, 3)), rtol=1e-6)
+    assert executor.sizes == [5, 5, 1]
+    large = msgspec.structs.replace(MANIFEST, profiles=(Profile(min=1, opt=1, max=8),))
+    executor = Means()
+    Runner(large, executor)(IMAGES)
+    assert executor.sizes == [8, 3], "what the recipe is built for is never split"
+
+
+def test_one_bad_file_does_not_lose_the_other_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr("toolkit.runtime.runner.SLICE_IMAGES", 2)
+    colors = ["red", "green", "blue", "red", "blue"]
+    for i, color in enumerate(colors):
+        Image.new("RGB", (4, 4), color).save(tmp_path / f"{i}.png")
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    (tmp_path / "3.png").unlink()
+    executor = Means()
+    runner, paths = Runner(MANIFEST, executor), [tmp_path / f"{i}.png" for i in range(5)]
+    answers = list(runner.answers(paths, top=1))
+    assert [a[0].label if isinstance(a, list) else type(a) for a in answers] == ["red", "green", DataError, DataError, "blue"]
+    assert executor.sizes == [2, 1], "no slice is larger, and none is empty"
+    with pytest.raises(DataError, match=r"2\.png"):
+        runner.classify(paths)
+
+
+def test_nan_is_refused_where_that_is_asked_for():
+    wrong = IMAGES.copy()
+    wrong[3, 1, 2, 2] = np.nan
+    wrong[7] = np.inf
+    executor = Means()
+    assert np.isnan(Runner(MANIFEST, executor)(wrong)[3]).any(), "the default answers it"
+    with pytest.raises(InputError, match="image 3 of the batch for means holds NaN or infinity"):
+        Runner(MANIFEST, executor, check_finite=True)(wrong)
+    executor.zero_copy = True
+    with pytest.raises(InputError, match="on a GPU"):
+        Runner(MANIFEST, executor, check_finite=True)(OnGpu())

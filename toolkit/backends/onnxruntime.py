@@ -122,7 +122,7 @@ def session(model: bytes | str, target: Target, settings: dict[str, Any], output
             remedy="Run: pip install 'resnet-deploy[gpu]'" if target.kind == "cuda" else "Reinstall onnxruntime",
         )
     options = library.SessionOptions()
-    options.intra_op_num_threads = int(settings.get("threads", 0))
+    options.intra_op_num_threads = int(settings.get("threads") or cores())  # 0 would be all of the host's
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.get("spin") else "0")

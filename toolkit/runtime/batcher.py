@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from concurrent.futures import Future
 from numbers import Integral, Real
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toolkit.errors import ClosedError, InputError
+from toolkit.runtime import forks
 from toolkit.types import Array, Classifier, Float
 
 
@@ -48,7 +47,7 @@ class Batcher:
         self._threads = [threading.Thread(target=self._work, name=f"batcher-{i}", daemon=True) for i in range(workers)]
         for thread in self._threads:
             thread.start()
-        _alive.add(self)
+        forks.watch(self)
 
     def submit(self, image: Array) -> Future[Float]:
         """Raises ClosedError after `close`. The Future may be cancelled until its batch leaves."""
@@ -117,7 +116,7 @@ class Batcher:
             if thread is not threading.current_thread():
                 thread.join()
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
         """In a forked process: no thread is here to answer, and the lock may be held by one that never was."""
         self._changed, self._closed = threading.Condition(), True
         self._gone = "this batcher's threads stayed in the process that this one was forked from"
@@ -131,15 +130,3 @@ class Batcher:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-_alive: weakref.WeakSet[Batcher] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for batcher in list(_alive):
-        batcher._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from toolkit import images
-from toolkit.errors import ClosedError, InputError
+from toolkit.errors import ClosedError, DataError, InputError
 from toolkit.manifest import Manifest
+from toolkit.runtime import forks
 from toolkit.runtime.arrays import DeviceArray, adopt
 from toolkit.types import Array, Executor, Float
+
+# What an engine without a limit of its own is given at once: its memory grows with a batch, and is kept.
+SLICE_BYTES, SLICE_IMAGES = 1 << 24, 64
 
 
 class Prediction(NamedTuple):
@@ -28,26 +34,40 @@ class Runner:
 
     Any N from 1 up: a batch that the engine cannot take at once is split. A tensor of another library is read where it is
     (DLPack, or the CUDA array interface); on a GPU only by an engine that runs on that GPU. Threads may call it at once.
-    It is a context manager; use after `close` raises ClosedError; a wrong shape, dtype or an empty batch InputError.
+    It is a context manager; use after `close` raises ClosedError; a wrong shape, dtype or an empty batch InputError, and with
+    `check_finite` one that holds NaN or infinity, which INT8 answers as if it were a picture.
+
+    It belongs to the process that opened it: in one that is forked off it is closed. Pickled, it is opened anew from its folder.
     """
 
-    def __init__(self, manifest: Manifest, executor: Executor, open_again: Callable[[], Executor] | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        executor: Executor,
+        open_again: Callable[[], Executor] | None = None,
+        *,
+        check_finite: bool = False,
+    ) -> None:
         self.manifest = manifest
-        self._open_again = open_again
-        self._use(executor)
+        self._open_again, self._finite = open_again, check_finite
+        self._gone = f"the runner of {manifest.name} is closed"
         spec = manifest.inputs[0]
         self._shape = tuple(spec.shape[1:])
         self._dtype = np.dtype(spec.dtype)
+        self._use(executor)
+        forks.watch(self)
 
     def _use(self, executor: Executor) -> None:
         self._executor: Executor | None = executor
         self._run = executor.run
         self._zero_copy = getattr(executor, "zero_copy", False)  # whether it takes a DeviceArray too
-        self._max = executor.max_batch or (1 << 62)
+        image = self._dtype.itemsize * math.prod(size for size in self._shape if isinstance(size, int))
+        largest = max((profile.max for profile in self.manifest.profiles), default=1)
+        self._max = executor.max_batch or max(SLICE_IMAGES, largest, SLICE_BYTES // max(image, 1))
 
     def __call__(self, batch: Array) -> Float:
         if self._executor is None:
-            raise ClosedError(f"the runner of {self.manifest.name} is closed", remedy="Load the engine again")
+            raise ClosedError(self._gone, remedy="Load the engine again")
         if type(batch) is not np.ndarray:
             batch = self._adopt(batch)
         self._check(batch)
@@ -62,9 +82,27 @@ class Runner:
 
     def classify(self, pictures: Iterable[Any] | Any, top: int = 5) -> list[list[Prediction]]:
         """The `top` classes of each picture: paths, Pillow images or uint8 arrays [H, W] or [H, W, 3]; one or many."""
-        many = images.as_list(pictures)
-        batch = np.stack([images.preprocess(picture, self.manifest.preprocess) for picture in many])
-        return [self._best(logits, top) for logits in self(batch)]
+        found = []
+        for answer in self.answers(pictures, top):
+            if isinstance(answer, DataError):
+                raise answer
+            found.append(answer)
+        return found
+
+    def answers(self, pictures: Iterable[Any] | Any, top: int = 5) -> Iterator[list[Prediction] | DataError]:
+        """As `classify`, one after another in the memory of a few: for long lists. A bad file's answer is its DataError."""
+        waiting = iter(images.as_list(pictures))
+        step = min(self._max, SLICE_IMAGES)
+        while some := [self._read(picture) for picture in islice(waiting, step)]:
+            good = [image for image in some if not isinstance(image, DataError)]
+            best = iter([self._best(logits, top) for logits in self(np.stack(good))] if good else ())
+            yield from (image if isinstance(image, DataError) else next(best) for image in some)
+
+    def _read(self, picture: Any) -> Float | DataError:
+        try:
+            return images.preprocess(picture, self.manifest.preprocess)
+        except DataError as error:
+            return error
 
     def _best(self, logits: Float, top: int) -> list[Prediction]:
         exponent = np.exp(logits - logits.max(), dtype=np.float64)
@@ -91,6 +129,15 @@ class Runner:
             raise InputError(what, remedy=f"Use batch.astype('{self._dtype}')")
         if shape[0] == 0:
             raise InputError(f"{self.manifest.name} was given a batch of 0 images")
+        if self._finite:
+            self._check_finite(batch)
+
+    def _check_finite(self, batch: Array) -> None:
+        if isinstance(batch, DeviceArray):
+            raise InputError(f"the input of {self.manifest.name} is on a GPU, where `check_finite` cannot see it")
+        if not np.isfinite(batch).all():
+            first = int(np.flatnonzero(~np.isfinite(batch).reshape(len(batch), -1).all(1))[0])
+            raise InputError(f"image {first} of the batch for {self.manifest.name} holds NaN or infinity")
 
     @property
     def can_reopen(self) -> bool:
@@ -106,6 +153,18 @@ class Runner:
         self.close()
         self._use(self._open_again())
 
+    def forked(self) -> None:
+        """In a forked process: the executor's threads and device are the parent's, and to free it would wait for them."""
+        self._gone = f"the runner of {self.manifest.name} was opened in the process that this one was forked from"
+        executor, self._executor = self._executor, None
+        forks.abandon(executor)
+
+    def __reduce__(self) -> Any:
+        if self._open_again is None:
+            what = f"the runner of {self.manifest.name} was not opened from a folder, and cannot be pickled"
+            raise InputError(what, remedy="Open it in each process")
+        return _opened, (self.manifest, self._open_again, self._finite)
+
     def close(self) -> None:
         """Free what the engine holds. A second call does nothing."""
         executor, self._executor = self._executor, None
@@ -117,3 +176,8 @@ class Runner:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _opened(manifest: Manifest, open_again: Callable[[], Executor], check_finite: bool) -> Runner:
+    """A pickled runner, in the process that it came to."""
+    return Runner(manifest, open_again(), open_again, check_finite=check_finite)
