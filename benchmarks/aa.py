@@ -23,15 +23,15 @@ import msgspec
 import numpy as np
 from needed import need
 
-from toolkit import engine
-from toolkit.bench.compare import LEVEL, TOLERANCE, Comparison, compare
-from toolkit.bench.conditions import Watch
-from toolkit.bench.environment import read_environment
-from toolkit.bench.latency import Plan, measure_latency
-from toolkit.bench.results import Results
-from toolkit.bench.run import entries_of
-from toolkit.bench.yardstick import Yardstick
-from toolkit.manifest import write_atomically
+from toolkit.engine import engine
+from toolkit.files import write_atomically
+from toolkit.harness.compare import LEVEL, TOLERANCE, Comparison, compare
+from toolkit.harness.conditions import Watch
+from toolkit.harness.environment import read_environment
+from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.results import Results
+from toolkit.harness.run import entries_of
+from toolkit.harness.yardstick import Yardstick
 from toolkit.measure import handoff
 
 ENGINES = ("fashion-resnet18-fp32", "fashion-resnet50-fp32")

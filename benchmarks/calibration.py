@@ -60,7 +60,7 @@ def pictures(count: int) -> Any:
 
 
 def inference(model: Path, count: int, threads: int) -> None:
-    from toolkit.backends.onnxruntime import session
+    from toolkit.backends.onnxruntime.backend import session
     from toolkit.types import Target
 
     live = session(str(model), Target("cpu"), {"threads": threads, "spin": False})
@@ -287,8 +287,8 @@ def benchmark(arguments: argparse.Namespace) -> None:
     import msgspec
     from rich.console import Console
 
-    from toolkit.bench.environment import read_environment
-    from toolkit.manifest import write_atomically
+    from toolkit.files import write_atomically
+    from toolkit.harness.environment import read_environment
 
     console = Console()
     tools = dict.fromkeys((*OURS, *ONNX_RUNTIME), sys.executable)

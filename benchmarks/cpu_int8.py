@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit import cpu
-from toolkit.bench.environment import read_environment
-from toolkit.manifest import write_atomically
+from toolkit.files import write_atomically
+from toolkit.harness.environment import read_environment
 
 MODEL = SCRATCH / "resnet50-int8" / "model.onnx"
 NNCF = SCRATCH / "openvino-int8.xml"

@@ -28,15 +28,15 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from toolkit import pipeline
-from toolkit.bench.accuracy import accuracy, compare_accuracy
-from toolkit.bench.conditions import Watch
-from toolkit.bench.environment import now, read_environment
-from toolkit.bench.lane import Entry
-from toolkit.bench.latency import Plan, measure_latency
-from toolkit.bench.measurement import Block, Measurement
-from toolkit.bench.results import Results
 from toolkit.errors import DeviceError, MissingExtra, ToolkitError
-from toolkit.manifest import write_atomically
+from toolkit.files import write_atomically
+from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.conditions import Watch
+from toolkit.harness.environment import now, read_environment
+from toolkit.harness.lane import Entry
+from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.measurement import Block, Measurement
+from toolkit.harness.results import Results
 from toolkit.recipe import Recipe
 from toolkit.runtime.device import Device, best
 from toolkit.types import Target

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from gpu_subjects import Subject
 
-from toolkit.bench.measurement import Measurement
-from toolkit.bench.verdict import Verdict
 from toolkit.errors import DeviceError
+from toolkit.harness.measurement import Measurement
+from toolkit.harness.verdict import Verdict
 
 
 def compare_trtexec(tool: str, subject: Subject, count: int, measurements: Sequence[Measurement]) -> str:

@@ -15,12 +15,12 @@ import toolkit
 from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Preprocess
 from toolkit.runtime import Runner
-from toolkit.runtime.double import Network, library
-from toolkit.runtime.host import HostDevice
 from toolkit.runtime.tensorrt import TensorRTExecutor
+from toolkit.testing.double import Network, library
+from toolkit.testing.host import HostDevice
 from toolkit.types import Array, Float, TensorSpec
 
-RECORDINGS = Path(__file__).resolve().parent.parent / "tests" / "tensorrt_api"
+RECORDINGS = Path(__file__).resolve().parent.parent / "toolkit" / "testing" / "recordings"
 
 
 class Subject(NamedTuple):

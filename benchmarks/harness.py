@@ -25,16 +25,16 @@ from needed import need
 from rich.console import Console
 from rich.table import Table
 
-from toolkit import engine
-from toolkit.bench.environment import read_environment
-from toolkit.bench.lane import Entry
-from toolkit.bench.latency import Plan, cost_of_timing, measure_latency
-from toolkit.bench.measurement import Measurement
-from toolkit.bench.run import entries_of
-from toolkit.bench.server import arrivals, open_loop
-from toolkit.bench.yardstick import Yardstick
 from toolkit.cpu import cores
-from toolkit.manifest import write_atomically
+from toolkit.engine import engine
+from toolkit.files import write_atomically
+from toolkit.harness.environment import read_environment
+from toolkit.harness.lane import Entry
+from toolkit.harness.latency import Plan, cost_of_timing, measure_latency
+from toolkit.harness.measurement import Measurement
+from toolkit.harness.run import entries_of
+from toolkit.harness.server import arrivals, open_loop
+from toolkit.harness.yardstick import Yardstick
 from toolkit.measure import handoff
 from toolkit.recipe import Recipe
 from toolkit.reference.runner import open_reference

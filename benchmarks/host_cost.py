@@ -23,18 +23,19 @@ from onnx import TensorProto, helper
 from rich.console import Console
 from rich.table import Table
 
-from toolkit.backends import onnxruntime as backend
-from toolkit.bench.environment import read_environment
-from toolkit.manifest import Manifest, Profile, write_atomically
+from toolkit.backends.onnxruntime import backend as backend
+from toolkit.files import write_atomically
+from toolkit.harness.environment import read_environment
+from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Preprocess
 from toolkit.runtime import Runner
-from toolkit.runtime.double import Network, library
-from toolkit.runtime.host import HostDevice
 from toolkit.runtime.tensorrt import TensorRTExecutor
+from toolkit.testing.double import Network, library
+from toolkit.testing.host import HostDevice
 from toolkit.types import Target, TensorSpec
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORDING = ROOT / "tests" / "tensorrt_api" / "tensorrt-11.4.json"
+RECORDING = ROOT / "toolkit" / "testing" / "recordings" / "tensorrt-11.4.json"
 X = TensorSpec(name="x", dtype="float32", shape=("N", 4))
 LIMITS = {"ONNX Runtime: runner(batch) over session.run": 15.0, "TensorRT: runner(batch), played": 20.0, "import toolkit": 100e3}
 

@@ -2,7 +2,7 @@
 
     python benchmarks/hostile.py [--seeds 1,2] [--decades 3.2] [--images 10000] [--weights FILE --arch resnet50 --data FOLDER]
 
-The same function in FP32, six ruins of the weights (`toolkit.reference.hostile`), and INT8 from ONNX Runtime's own static
+The same function in FP32, six ruins of the weights (`research.hostile`), and INT8 from ONNX Runtime's own static
 quantisation (per channel, min-max) and from the toolkit without equalisation, with pairs, and with whole residual streams.
 With `--weights` and `--data` it takes one checkpoint of yours as it is instead, such as timm's resnet50 a1 or torchvision's V2,
 with a folder of ImageNet's validation images. It prints a table and writes benchmarks/results/hostile.json and hostile.md, anew
@@ -25,21 +25,21 @@ from rich.console import Console
 from rich.markdown import Markdown
 from safetensors.torch import save_file
 
+from research.hostile import RECIPES, ruin
 from toolkit import cpu
-from toolkit.backends import onnxruntime
-from toolkit.bench.accuracy import accuracy, compare_accuracy
-from toolkit.bench.environment import read_environment
-from toolkit.bench.verdict import Verdict
+from toolkit.backends.onnxruntime import backend as onnxruntime
+from toolkit.cli.progress import stages
+from toolkit.files import write_atomically
 from toolkit.graph.run import graph_runner
-from toolkit.images import PACKAGED, open_data
-from toolkit.manifest import write_atomically
+from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.environment import read_environment
+from toolkit.harness.verdict import Verdict
+from toolkit.images.dataset import PACKAGED, open_data
 from toolkit.onnxfile import serialise
 from toolkit.pipeline import Stage, prepare, typed
-from toolkit.progress import stages
 from toolkit.recipe import Preprocess, Recipe, Reference
-from toolkit.reference.hostile import RECIPES, ruin
 from toolkit.reference.weights import read_weights
-from toolkit.tune.workbench import vary
+from toolkit.tuning.workbench import vary
 from toolkit.types import Classifier, Target
 
 ROOT = Path(__file__).resolve().parent

@@ -21,13 +21,13 @@ from needed import need
 from rich.console import Console
 from rich.table import Table
 
-from toolkit import engine
-from toolkit.bench.environment import read_environment
-from toolkit.bench.lane import Entry
-from toolkit.bench.latency import Plan, measure_latency
-from toolkit.bench.loadgen import run_loadgen
-from toolkit.bench.run import entries_of
-from toolkit.manifest import write_atomically
+from toolkit.engine import engine
+from toolkit.files import write_atomically
+from toolkit.harness.environment import read_environment
+from toolkit.harness.lane import Entry
+from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.loadgen import run_loadgen
+from toolkit.harness.run import entries_of
 
 ENGINES = ("fashion-resnet18-fp32", "fashion-resnet50-fp32")
 BATCHES = (8, 32)  # images a query: LoadGen's own 9 us a query must be small against the engine's time

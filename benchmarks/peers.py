@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from toolkit.bench.accuracy import compare_accuracy
-from toolkit.bench.environment import read_environment
-from toolkit.manifest import write_atomically
+from toolkit.files import write_atomically
+from toolkit.harness.accuracy import compare_accuracy
+from toolkit.harness.environment import read_environment
 from toolkit.pipeline import build_all
 from toolkit.recipe import Build, Calibration, Precision, Preprocess, Recipe, Reference
 
@@ -107,7 +107,7 @@ def crops(count: int, seed: int) -> Iterator[Image.Image]:
 
 def photographs(count: int, seed: int) -> Array:
     """The crops as the network sees them, float32 [count, 3, 224, 224]."""
-    from toolkit.pictures import preprocess
+    from toolkit.images.picture import preprocess
 
     return np.stack([preprocess(crop, HOW) for crop in crops(count, seed)])
 

@@ -22,12 +22,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from toolkit.bench.environment import read_environment
+from toolkit.cli.progress import stages
+from toolkit.files import write_atomically
 from toolkit.graph.run import graph_runner
-from toolkit.images import open_data
-from toolkit.manifest import write_atomically
+from toolkit.harness.environment import read_environment
+from toolkit.images.dataset import open_data
 from toolkit.pipeline import prepare, typed
-from toolkit.progress import stages
 from toolkit.recipe import Recipe
 from toolkit.reference import qat
 from toolkit.types import Classifier, Target

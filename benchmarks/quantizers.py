@@ -27,19 +27,20 @@ from rich.console import Console
 from rich.markdown import Markdown
 from safetensors.torch import save_file
 
+from research.hostile import ruin
 from toolkit import cpu
-from toolkit.backends import onnxruntime, tensorrt
-from toolkit.bench.accuracy import compare_accuracy
-from toolkit.bench.environment import read_environment
-from toolkit.bench.lane import Entry
-from toolkit.bench.latency import Plan, measure_latency
+from toolkit.backends.onnxruntime import backend as onnxruntime
+from toolkit.backends.tensorrt import backend as tensorrt
 from toolkit.errors import ToolkitError
-from toolkit.images import PACKAGED, open_data
-from toolkit.manifest import write_atomically
+from toolkit.files import write_atomically
+from toolkit.harness.accuracy import compare_accuracy
+from toolkit.harness.environment import read_environment
+from toolkit.harness.lane import Entry
+from toolkit.harness.latency import Plan, measure_latency
+from toolkit.images.dataset import PACKAGED, open_data
 from toolkit.onnxfile import serialise
 from toolkit.pipeline import Trip, prepare
 from toolkit.recipe import Build, Recipe
-from toolkit.reference.hostile import ruin
 from toolkit.reference.weights import read_weights
 from toolkit.types import Array, Float, Target
 

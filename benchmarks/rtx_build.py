@@ -25,7 +25,7 @@ LIMIT_SECONDS, LIMIT_MIB = 3.0, 1536.0  # asked of ResNet-50 in INT8 on 2 cores
 CHILD = """
 import hashlib, json, pathlib, resource, sys, tempfile, time
 import onnx_ir
-from toolkit.backends import tensorrt
+from toolkit.backends.tensorrt import backend as tensorrt
 from toolkit.recipe import Build
 from toolkit.types import Target
 graph = onnx_ir.load(sys.argv[1])

@@ -41,7 +41,7 @@ for file in sys.argv[2:]:
 def graphs(name: str, folder: Path, count: int) -> tuple[Path, dict[str, Path]]:
     """Write the images and the model in FP32 and in INT8 with each kind of weights."""
     from toolkit.graph.qdq import quantize
-    from toolkit.images import open_data
+    from toolkit.images.dataset import open_data
     from toolkit.onnxfile import serialise
     from toolkit.pipeline import prepare
     from toolkit.recipe import Recipe
@@ -69,7 +69,7 @@ def logits(images: Path, files: dict[str, Path], emulator: list[str]) -> dict[st
 
 def measure(name: str, images: Path, files: dict[str, Path], emulator: str) -> list[dict[str, Any]]:
     from toolkit.cpu import has_vnni
-    from toolkit.tune.trial import snr
+    from toolkit.tuning.trial import snr
 
     here = logits(images, files, [])
     machines = {f"this CPU, {'with' if has_vnni() else 'without'} VNNI": here}
@@ -95,8 +95,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    from toolkit.bench.environment import read_environment
-    from toolkit.manifest import write_atomically
+    from toolkit.files import write_atomically
+    from toolkit.harness.environment import read_environment
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100)

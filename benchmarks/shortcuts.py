@@ -17,7 +17,7 @@ from xml.etree.ElementTree import tostring
 import numpy as np
 from rich.progress import track
 
-from toolkit.manifest import write_atomically
+from toolkit.files import write_atomically
 from toolkit.report.chart import HEIGHT, WIDTH, Series, chart
 from toolkit.report.markup import tag
 from toolkit.report.scale import Axis
@@ -40,7 +40,7 @@ def measure() -> dict[str, Any]:
     """Every layer's gradient norm, for each depth, with and without shortcuts, for each seed."""
     import torch
 
-    from toolkit.reference.gradients import gradient_norms
+    from research.gradients import gradient_norms
 
     torch.set_num_threads(1)
     cases = [(arch, shortcut, seed) for arch in ARCHITECTURES for shortcut in (True, False) for seed in SEEDS]

@@ -23,15 +23,17 @@ from peers import HOW, PHOTOGRAPHS, SCRATCH, crops, fitted, ratio
 from rich.console import Console
 from rich.markdown import Markdown
 
-from toolkit import engine, pipeline
-from toolkit.bench.environment import read_environment
-from toolkit.bench.latency import Plan, measure_latency
-from toolkit.bench.run import entries_of
-from toolkit.manifest import Manifest, write_atomically
-from toolkit.progress import stages
+from toolkit import pipeline
+from toolkit.cli.progress import stages
+from toolkit.engine import engine
+from toolkit.files import write_atomically
+from toolkit.harness.environment import read_environment
+from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.run import entries_of
+from toolkit.manifest import Manifest
 from toolkit.recipe import Accept, Build, Calibration, Precision, Recipe, Reference
-from toolkit.tune import TuneResult, tune
-from toolkit.tune.workbench import vary
+from toolkit.tuning import TuneResult, tune
+from toolkit.tuning.workbench import vary
 
 ROOT = Path(__file__).resolve().parent
 PACKAGED = ("fashion-resnet18-int8", "fashion-resnet50-int8")

@@ -27,8 +27,8 @@ import zoo_images
 from zoo_networks import WHEELS, Network, networks
 from zoo_table import markdown
 
-from toolkit.bench.environment import read_environment
-from toolkit.manifest import cache_folder, write_atomically
+from toolkit.files import cache_folder, write_atomically
+from toolkit.harness.environment import read_environment
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

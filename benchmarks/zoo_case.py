@@ -26,10 +26,10 @@ import toolkit
 from toolkit import pipeline
 from toolkit.errors import ToolkitError
 from toolkit.graph.run import load_graph, predicting_runner
-from toolkit.images import open_data
+from toolkit.images.dataset import open_data
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Accept, Build, Calibration, Precision, Preprocess, Recipe, Reference
-from toolkit.tune.trial import snr
+from toolkit.tuning.trial import snr
 from toolkit.types import Target
 
 SM = "rtx:sm89"

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import pytest
 
 from toolkit import doctor
-from toolkit.backends import tensorrt_library
+from toolkit.backends.tensorrt import library as tensorrt_library
 from toolkit.doctor import Here, Row, examine, libraries, targets
 from toolkit.errors import DeviceError, MissingExtra
 

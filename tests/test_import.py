@@ -29,7 +29,7 @@ except toolkit.ToolkitError as error:
     assert "not an engine" in str(error)
 """
     assert not loaded(code) & set(HEAVY)
-    assert not loaded("import toolkit.backends.onnxruntime, toolkit.runtime") & set(HEAVY)
+    assert not loaded("import toolkit.backends.onnxruntime.backend, toolkit.runtime") & set(HEAVY)
 
 
 def test_public_names_are_sorted_and_real() -> None:

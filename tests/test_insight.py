@@ -5,13 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from toolkit.backends import onnxruntime
-from toolkit.bench.environment import read_environment
-from toolkit.bench.results import Results
+from toolkit.backends.onnxruntime import backend as onnxruntime
+from toolkit.files import sha256
 from toolkit.graph.export import export
 from toolkit.graph.work import work
+from toolkit.harness.environment import read_environment
+from toolkit.harness.results import Results
 from toolkit.insight import explain
-from toolkit.manifest import Manifest, sha256
+from toolkit.manifest import Manifest
 from toolkit.recipe import Build, Preprocess
 from toolkit.reference.resnet import ResNet
 from toolkit.types import Target, TensorSpec

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from toolkit import pipeline
-from toolkit.bench.latency import Plan
-from toolkit.bench.results import Results
 from toolkit.errors import MeasurementError
+from toolkit.harness.latency import Plan
+from toolkit.harness.results import Results
 from toolkit.measure import REFERENCE, bench, judge
 from toolkit.recipe import Recipe
 

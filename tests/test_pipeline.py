@@ -13,7 +13,7 @@ import pytest
 import toolkit
 from toolkit import pipeline
 from toolkit.errors import BackendError, BudgetError, CalibrationError, DataError, EngineError, InputError, WeightsError
-from toolkit.images import open_data
+from toolkit.images.dataset import open_data
 from toolkit.manifest import Manifest
 from toolkit.measure import judge
 from toolkit.pipeline import Trip
@@ -190,7 +190,7 @@ def test_calibration_images_without_a_picture_are_refused(trip: Trip, tmp_path: 
 def test_a_reference_that_overflows_is_named_with_image_and_tensor(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from toolkit.images import PACKAGED
+    from toolkit.images.dataset import PACKAGED
     from toolkit.reference.weights import read_weights
 
     weights = read_weights(PACKAGED / "fashion-resnet18.safetensors")
@@ -246,7 +246,7 @@ def test_the_variance_of_a_norm_stays_in_fp32_and_is_said(trip: Trip) -> None:
 def test_int8_is_right_on_every_cpu_unless_the_recipe_says_otherwise(
     trip: Trip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolkit.engine import load
+    from toolkit.engine.engine import load
 
     vnni = msgspec.structs.replace(trip.recipe, build=msgspec.structs.replace(trip.recipe.build, cpu="vnni", threads=1))
     everywhere = msgspec.structs.replace(vnni, build=msgspec.structs.replace(vnni.build, cpu="any"))

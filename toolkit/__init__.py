@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from toolkit.engine import load
+    from toolkit.engine.engine import load
     from toolkit.errors import ToolkitError
     from toolkit.manifest import Manifest
     from toolkit.recipe import Recipe
@@ -29,7 +29,7 @@ _HOMES = {
     "Recipe": "recipe",
     "Runner": "runtime.runner",
     "ToolkitError": "errors",
-    "load": "engine",
+    "load": "engine.engine",
 }
 
 

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 
 import toolkit
 from toolkit import cpu
-from toolkit.backends import tensorrt_library
-from toolkit.bench.environment import read_gpus
+from toolkit.backends.tensorrt import library as tensorrt_library
 from toolkit.errors import BackendError, DeviceError, MissingExtra, ToolkitError
+from toolkit.harness.environment import read_gpus
 from toolkit.runtime.device import best
 from toolkit.types import Frozen
 

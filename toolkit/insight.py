@@ -7,13 +7,13 @@ from pathlib import Path
 
 import msgspec
 
-from toolkit.backends.onnxruntime_profile import gemms, profile
-from toolkit.bench.layers import Layers
-from toolkit.bench.results import Results
-from toolkit.bench.roofline import Peaks, Work, measure_peaks
+from toolkit.backends.onnxruntime.profile import gemms, profile
 from toolkit.cpu import cores
 from toolkit.graph.product import products
 from toolkit.graph.work import work_of
+from toolkit.harness.layers import Layers
+from toolkit.harness.results import Results
+from toolkit.harness.roofline import Peaks, Work, measure_peaks
 from toolkit.manifest import Manifest
 from toolkit.types import Progress
 

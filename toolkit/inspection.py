@@ -7,13 +7,23 @@ from pathlib import Path
 
 from toolkit.calibration.ranges import Ranges
 from toolkit.errors import EngineError
-from toolkit.graph.lint import lint
+from toolkit.files import sha256
+from toolkit.graph.lint import Finding, lint
 from toolkit.graph.qdq import scheme_of
 from toolkit.graph.run import load_graph
-from toolkit.manifest import Manifest, sha256
+from toolkit.manifest import Manifest
 from toolkit.measure import recipe_of
 from toolkit.pipeline import GRAPH, RANGES
-from toolkit.report.inspection import Inspection
+from toolkit.types import Frozen
+
+
+class Inspection(Frozen, frozen=True):
+    """All that an engine's folder tells without running it. `layers` are (operator, how many) of the compiled graph."""
+
+    manifest: Manifest
+    layers: dict[str, int]
+    findings: tuple[Finding, ...]
+    ranges: Ranges | None = None
 
 
 def inspect(engine: Path) -> Inspection:

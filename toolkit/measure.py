@@ -10,23 +10,24 @@ from typing import Any
 import msgspec
 
 from toolkit import cpu
-from toolkit.backends import onnxruntime_profile
-from toolkit.bench.accuracy import accuracy, compare_accuracy
-from toolkit.bench.latency import Plan
-from toolkit.bench.measurement import Scenario
-from toolkit.bench.results import Results
-from toolkit.bench.run import run_bench
-from toolkit.bench.verdict import Verdict
-from toolkit.bench.yardstick import Handoff
-from toolkit.engine import load
+from toolkit.backends.onnxruntime import profile as onnxruntime_profile
+from toolkit.engine.engine import load
 from toolkit.errors import BackendError, DataError, DeviceError, EngineError, MeasurementError
+from toolkit.files import sha256
 from toolkit.graph.product import LAYERS, chain
 from toolkit.graph.run import load_graph, predicting_runner
-from toolkit.graph.source import open_reference
+from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.latency import Plan
+from toolkit.harness.measurement import Scenario
+from toolkit.harness.results import Results
+from toolkit.harness.run import run_bench
+from toolkit.harness.verdict import Verdict
+from toolkit.harness.yardstick import Handoff
 from toolkit.insight import explain
-from toolkit.manifest import Manifest, sha256
+from toolkit.manifest import Manifest
 from toolkit.pipeline import GRAPH, Stage, proof_images, quiet
 from toolkit.recipe import Recipe
+from toolkit.reference.source import open_reference
 from toolkit.runtime.runner import Runner
 from toolkit.types import ON_CPU, Classifier
 

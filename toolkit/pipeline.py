@@ -10,14 +10,14 @@ from typing import NamedTuple
 import msgspec
 import onnx_ir as ir
 
-from toolkit import calibration, engine
-from toolkit.bench.accuracy import accuracy, compare_accuracy
-from toolkit.bench.verdict import Verdict
+from toolkit import calibration
 from toolkit.calibration import Ranges, origin_of
 from toolkit.cpu import has_vnni
+from toolkit.engine import engine
+from toolkit.engine.identity import identity, precision_of
 from toolkit.errors import BudgetError, CalibrationError, RecipeError
+from toolkit.files import cache_folder, new_folder, sha256, sha256_bytes, write_atomically
 from toolkit.graph.bias import correct_bias
-from toolkit.graph.check import Agreement, check
 from toolkit.graph.edit import require_matches
 from toolkit.graph.equalize import equalize
 from toolkit.graph.fp16 import to_fp16
@@ -28,14 +28,16 @@ from toolkit.graph.qdq import Scheme, needs_vnni, quantised_layers, quantize, sc
 from toolkit.graph.rounding import holds_half
 from toolkit.graph.run import predicting_runner
 from toolkit.graph.scheme_cpu import watched
-from toolkit.graph.source import Source, open_source
 from toolkit.graph.variance import Island, vanishing, variances
 from toolkit.graph.weights import Room
-from toolkit.identity import identity, precision_of
-from toolkit.images import Images, class_names, open_data
-from toolkit.manifest import Manifest, cache_folder, new_folder, sha256, sha256_bytes, write_atomically
+from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.verdict import Verdict
+from toolkit.images.dataset import Images, class_names, open_data
+from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Recipe
+from toolkit.reference.check import Agreement, check
+from toolkit.reference.source import Source, open_source
 from toolkit.runtime.foreign import SATURATES
 from toolkit.types import ON_CPU, Compiled, Float, Progress, Target
 

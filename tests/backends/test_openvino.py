@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from toolkit.backends import onnxruntime
+from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import BackendError, ClosedError, EngineError
+from toolkit.files import sha256
 from toolkit.graph.export import export
-from toolkit.manifest import Manifest, sha256
+from toolkit.manifest import Manifest
 from toolkit.recipe import Build, Preprocess
 from toolkit.reference.resnet import ResNet
 from toolkit.types import Target, TensorSpec

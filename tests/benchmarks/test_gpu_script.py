@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from toolkit.bench.results import Results
+from toolkit.harness.results import Results
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))

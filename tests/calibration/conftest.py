@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from tests_calibration_network import network
 
+from tests.calibration.network import network
 from toolkit.types import Float
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 import pytest
-from tests_calibration_network import TENSORS, network
 
+from tests.calibration.network import TENSORS, network
 from toolkit.calibration import Origin, collect_into, origin_of
 from toolkit.errors import CalibrationError
 from toolkit.types import Float

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
-from tests_calibration_network import TENSORS, network
 
+from tests.calibration.network import TENSORS, network
 from toolkit.calibration import collect
 from toolkit.calibration.histogram import SIZE
 from toolkit.calibration.watch import Lane, Watch

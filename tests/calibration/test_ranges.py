@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from tests_calibration_network import TENSORS, network
 
+from tests.calibration.network import TENSORS, network
 from toolkit.calibration import Ranges, collect
 from toolkit.errors import CalibrationError
 from toolkit.types import Float

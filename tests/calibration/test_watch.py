@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from tests_calibration_network import TENSORS, network
 
+from tests.calibration.network import TENSORS, network
 from toolkit.calibration.watch import Watch
 from toolkit.onnxfile import serialise
 from toolkit.types import Float

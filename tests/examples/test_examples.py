@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from toolkit.manifest import Manifest, Profile, sha256
+from toolkit.files import sha256
+from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Preprocess
 from toolkit.types import TensorSpec
 

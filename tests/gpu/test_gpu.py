@@ -1,6 +1,5 @@
 """What only a GPU can show. `make gpu-test` runs the benchmark; these run with `pytest -m gpu` where there is a GPU."""
 
-import sys
 import threading
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,15 +9,14 @@ import pytest
 
 import toolkit
 from toolkit import pipeline
-from toolkit.backends.onnxruntime import PROVIDERS
-from toolkit.bench.accuracy import accuracy, compare_accuracy
+from toolkit.backends.onnxruntime.backend import PROVIDERS
 from toolkit.errors import DeviceError, InputError, MissingExtra
+from toolkit.harness.accuracy import accuracy, compare_accuracy
 from toolkit.recipe import Recipe
 from toolkit.runtime.device import best
 from toolkit.types import Target
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "runtime"))
 
 
 def _why_not():
@@ -78,7 +76,7 @@ def images(runner, count, seed=0):
 
 
 def test_the_device_keeps_the_contract():
-    from contract import check
+    from tests.runtime.contract import check
 
     check(best())
 

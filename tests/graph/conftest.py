@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from toolkit.graph.source import Source, open_source
-from toolkit.images import open_data
+from toolkit.images.dataset import open_data
 from toolkit.recipe import Recipe
+from toolkit.reference.source import Source, open_source
 from toolkit.types import Array
 
 FASHION = """

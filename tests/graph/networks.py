@@ -8,12 +8,12 @@ import numpy as np
 import onnx_ir as ir
 from torch import nn
 
-from toolkit.backends import onnxruntime
+from research.hostile import ruin
+from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.graph.export import export
-from toolkit.images import PACKAGED, open_data
+from toolkit.images.dataset import PACKAGED, open_data
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Preprocess
-from toolkit.reference.hostile import ruin
 from toolkit.reference.resnet import ResNet
 from toolkit.reference.weights import read_weights
 from toolkit.types import Float, Target

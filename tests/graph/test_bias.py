@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from networks import fashion_graph, graph_of, pictures, run
 from torch import nn
 
+from tests.graph.networks import fashion_graph, graph_of, pictures, run
 from toolkit.calibration import collect
 from toolkit.graph.bias import correct_bias
 from toolkit.graph.edit import constant

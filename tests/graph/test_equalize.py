@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from networks import fashion_graph, graph_of, pictures, run
 from torch import Tensor, nn
 
+from tests.graph.networks import fashion_graph, graph_of, pictures, run
 from toolkit.calibration import collect
 from toolkit.errors import CalibrationError
 from toolkit.graph.edit import constant

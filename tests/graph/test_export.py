@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from toolkit.errors import GraphError
-from toolkit.graph.check import BATCHES, agreement, check, first_departure
 from toolkit.graph.edit import initializer
 from toolkit.graph.export import export
 from toolkit.graph.run import graph_runner
-from toolkit.graph.source import Source
-from toolkit.images import open_data
+from toolkit.images.dataset import open_data
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Preprocess, Recipe
+from toolkit.reference.check import BATCHES, agreement, check, first_departure
+from toolkit.reference.source import Source
 from toolkit.types import Array
 
 
@@ -42,7 +42,7 @@ def test_the_batch_is_N_and_batchnorm_is_gone(graph: ir.Model) -> None:
 
 
 def test_the_same_model_gives_the_same_bytes_without_paths(source: Source, recipe: Recipe, graph: ir.Model) -> None:
-    from toolkit.graph.source import torch_module
+    from toolkit.reference.source import torch_module
 
     module = torch_module(source)
     assert module is not None

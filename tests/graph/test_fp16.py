@@ -7,11 +7,11 @@ import onnx_ir as ir
 import pytest
 
 from toolkit.errors import GraphError
-from toolkit.graph.check import agreement
 from toolkit.graph.edit import initializer
 from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.run import graph_runner
 from toolkit.onnxfile import serialise
+from toolkit.reference.check import agreement
 from toolkit.types import Array
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from networks import fashion_graph
 
+from tests.graph.networks import fashion_graph
 from toolkit.graph.edit import constant, initializer, make
 from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.lint import lint

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
-from networks import fashion, fashion_graph, graph_of, pictures, run
 
+from tests.graph.networks import fashion, fashion_graph, graph_of, pictures, run
 from toolkit.graph.channels import measure
 from toolkit.graph.edit import constant
 from toolkit.graph.offsets import share_offsets

@@ -12,13 +12,13 @@ import onnxruntime
 import pytest
 
 from toolkit.errors import CalibrationError, GraphError
-from toolkit.graph.check import agreement
 from toolkit.graph.edit import constant
 from toolkit.graph.qdq import activation_scale, quantised_layers, quantize
 from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Calibration, Precision
+from toolkit.reference.check import agreement
 from toolkit.types import Array
 
 INT8 = Precision(int8=True)

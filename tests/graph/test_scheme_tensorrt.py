@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from networks import fashion_graph, pictures, run
 
+from tests.graph.networks import fashion_graph, pictures, run
 from toolkit import calibration
 from toolkit.graph.edit import constant
 from toolkit.graph.fp16 import to_fp16

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from toolkit.errors import ClosedError, DataError, InputError
-from toolkit.images import open_data
+from toolkit.images.dataset import open_data
 from toolkit.recipe import Preprocess, Recipe, Reference
 from toolkit.reference.runner import open_reference
 from toolkit.reference.weights import digest, load_reference

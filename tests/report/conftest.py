@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from toolkit.bench.accuracy import compare_accuracy
-from toolkit.bench.answers import Answers
-from toolkit.bench.environment import read_environment
-from toolkit.bench.layers import Layer, Layers
-from toolkit.bench.measurement import Block, Flag, Measurement
-from toolkit.bench.results import Results
-from toolkit.bench.roofline import Peaks, Work
+from toolkit.harness.accuracy import compare_accuracy
+from toolkit.harness.answers import Answers
+from toolkit.harness.environment import read_environment
+from toolkit.harness.layers import Layer, Layers
+from toolkit.harness.measurement import Block, Flag, Measurement
+from toolkit.harness.results import Results
+from toolkit.harness.roofline import Peaks, Work
 
 HOSTILE = "int8 <script>alert('x')</script> & \"quoted\""
 ENGINES = {"reference": ("fp32", 9.0), "fp32": ("fp32", 5.5), "fp16": ("fp16", 5.6), HOSTILE: ("int8", 2.4)}

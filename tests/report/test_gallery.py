@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from toolkit.bench.answers import Answers
-from toolkit.bench.results import Results
+from toolkit.harness.answers import Answers
+from toolkit.harness.results import Results
 from toolkit.report.gallery import SIDE, data_uri, galleries
 
 

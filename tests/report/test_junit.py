@@ -6,7 +6,7 @@ from xml.etree.ElementTree import fromstring
 
 import msgspec
 
-from toolkit.bench.results import Results
+from toolkit.harness.results import Results
 from toolkit.report.junit import junit
 
 

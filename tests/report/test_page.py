@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from toolkit.bench.results import Results
+from toolkit.harness.results import Results
 from toolkit.report.gallery import galleries
 from toolkit.report.page import html
 

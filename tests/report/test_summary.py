@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from toolkit.bench.results import Results
 from toolkit.errors import MeasurementError
+from toolkit.harness.results import Results
 from toolkit.report.summary import baseline, headline, merge, quantile, rows
 
 

@@ -7,7 +7,7 @@ import io
 import msgspec
 from rich.console import Console
 
-from toolkit.bench.results import Results
+from toolkit.harness.results import Results
 from toolkit.report.summary import rows
 from toolkit.report.table import COLUMNS, cells_of, markdown, table
 

@@ -6,11 +6,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from toolkit.bench.accuracy import compare_accuracy
-from toolkit.bench.answers import Answers
-from toolkit.bench.results import Results
 from toolkit.errors import MeasurementError
-from toolkit.images import open_data
+from toolkit.harness.accuracy import compare_accuracy
+from toolkit.harness.answers import Answers
+from toolkit.harness.results import Results
+from toolkit.images.dataset import open_data
 from toolkit.recipe import Accept, Preprocess, Recipe, Reference
 from toolkit.report.write import write_report
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from playing import stage
+
+from tests.runtime.playing import stage
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
+import toolkit.testing
 from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Preprocess
-from toolkit.runtime.double import Network, library
-from toolkit.runtime.host import HostDevice
 from toolkit.runtime.tensorrt import TensorRTExecutor
+from toolkit.testing.double import Network, library
+from toolkit.testing.host import HostDevice
 from toolkit.types import TensorSpec
 
 RECORDINGS = {
@@ -24,7 +25,7 @@ WEIGHTS = np.random.default_rng(1).normal(size=(12, 5)).astype(np.float32)
 
 
 def recording(package="tensorrt", major=11):
-    return json.loads((Path(__file__).parents[1] / "tensorrt_api" / RECORDINGS[package, major]).read_text())
+    return json.loads((Path(toolkit.testing.__file__).parent / "recordings" / RECORDINGS[package, major]).read_text())
 
 
 def answer(x):

@@ -8,13 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from contract import check
 
+from tests.runtime.contract import check
 from toolkit.errors import DeviceError, MissingExtra
 from toolkit.runtime import device as devices
 from toolkit.runtime.cuda import CudaDevice
-from toolkit.runtime.host import HostDevice
 from toolkit.runtime.pycuda import PyCudaDevice
+from toolkit.testing.host import HostDevice
 
 HERE = Path(__file__).parent
 

@@ -13,9 +13,10 @@ from forking import in_a_fork
 
 import toolkit
 from toolkit import cpu
-from toolkit.backends import onnxruntime
+from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import ClosedError, InputError
-from toolkit.manifest import Manifest, sha256
+from toolkit.files import sha256
+from toolkit.manifest import Manifest
 from toolkit.recipe import Build, Preprocess
 from toolkit.runtime import Runner
 from toolkit.types import Array, Float, Target, TensorSpec

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from playing import X, Y, answer, linear, stage
 
+from tests.runtime.playing import X, Y, answer, linear, stage
 from toolkit.errors import ClosedError, DeviceError, EngineError, InputError
-from toolkit.manifest import Manifest, Profile, sha256
+from toolkit.files import sha256
+from toolkit.manifest import Manifest, Profile
 from toolkit.runtime import Runner
 from toolkit.runtime.arrays import DeviceArray
 from toolkit.runtime.device import LEGACY_STREAM
-from toolkit.runtime.host import Op
+from toolkit.testing.host import Op
 from toolkit.types import TensorSpec
 
 LIBRARIES = [("tensorrt", 11), ("tensorrt", 10), ("tensorrt_rtx", 1)]

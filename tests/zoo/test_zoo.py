@@ -19,7 +19,7 @@ from families import NETWORKS
 from toolkit import pipeline
 from toolkit.graph.run import predicting_runner
 from toolkit.recipe import Build, Calibration, Precision, Preprocess, Recipe, Reference
-from toolkit.tune.trial import snr
+from toolkit.tuning.trial import snr
 from toolkit.types import Target
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

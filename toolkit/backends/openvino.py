@@ -10,10 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from toolkit.backends.onnxruntime import refuse_foreign_options
+from toolkit.backends.onnxruntime.backend import refuse_foreign_options
 from toolkit.cpu import cores
 from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
-from toolkit.manifest import Manifest, sha256_bytes, write_atomically
+from toolkit.files import sha256_bytes, write_atomically
+from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Build
 from toolkit.runtime.foreign import warn_of_cpu

@@ -27,7 +27,7 @@ from toolkit.calibration.histogram import Histogram
 from toolkit.calibration.ranges import Origin, Ranges, TensorRange
 from toolkit.calibration.watch import Lane, Watch
 from toolkit.errors import CalibrationError
-from toolkit.manifest import sha256_bytes, write_atomically
+from toolkit.files import sha256_bytes, write_atomically
 from toolkit.types import Array, Float, Progress
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from toolkit.calibration.fingerprint import Fingerprint
 from toolkit.calibration.histogram import Histogram
 from toolkit.calibration.methods import thresholds
 from toolkit.errors import CalibrationError
-from toolkit.manifest import write_atomically
+from toolkit.files import write_atomically
 from toolkit.recipe import Method
 from toolkit.types import Frozen
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.backends import onnxruntime
+from toolkit.backends.onnxruntime import backend as onnxruntime
+from toolkit.calibration.pieces import Piece, in_pieces, write_watched
 from toolkit.errors import CalibrationError
-from toolkit.onnxfile import Piece, in_pieces, write_watched
 from toolkit.types import Array, Float, Target
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from toolkit.backends import onnxruntime
+from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import CalibrationError, GraphError
 from toolkit.graph.edit import initializer, make
 from toolkit.onnxfile import serialise

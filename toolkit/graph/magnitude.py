@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolkit import cpu
-from toolkit.backends import onnxruntime
+from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.graph.edit import constant, finish, make, sole_consumer
 from toolkit.onnxfile import serialise
 from toolkit.types import Float, Target

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from toolkit import cpu
-from toolkit.backends import onnxruntime
+from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import GraphError
 from toolkit.graph.rounding import UNROUNDING, as_rounded, holds_half
 from toolkit.onnxfile import serialise

@@ -9,9 +9,9 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from toolkit.bench.roofline import Work
 from toolkit.errors import GraphError
 from toolkit.graph.edit import WEIGHTED, attribute
+from toolkit.harness.roofline import Work
 
 
 def work(graph: ir.Model) -> Work:

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 from toolkit.errors import WeightsError
-from toolkit.manifest import cache_folder, sha256
+from toolkit.files import cache_folder, sha256
 from toolkit.types import Progress
 
 BASE = "https://download.pytorch.org/models"

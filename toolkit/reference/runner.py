@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from toolkit.images import class_names
+from toolkit.images.dataset import class_names
 from toolkit.manifest import Manifest
 from toolkit.recipe import Recipe
 from toolkit.reference.resnet import ResNet

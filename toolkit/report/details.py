@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from toolkit.bench.layers import Layers
-from toolkit.bench.results import Results
+from toolkit.harness.layers import Layers
+from toolkit.harness.results import Results
 from toolkit.report.grid import bar, grid
 from toolkit.report.markup import Child, tag
 from toolkit.report.summary import Row

@@ -7,9 +7,9 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from toolkit.bench.measurement import Measurement
-from toolkit.bench.results import Results
-from toolkit.bench.roofline import Peaks, Reach, reach
+from toolkit.harness.measurement import Measurement
+from toolkit.harness.results import Results
+from toolkit.harness.roofline import Peaks, Reach, reach
 from toolkit.report.chart import Rule, Series, chart
 from toolkit.report.grid import grid
 from toolkit.report.scale import Axis, label

@@ -9,9 +9,9 @@ from xml.etree.ElementTree import Element
 
 from PIL import Image
 
-from toolkit.bench.answers import Answers
-from toolkit.bench.results import Results
-from toolkit.bench.verdict import Verdict
+from toolkit.harness.answers import Answers
+from toolkit.harness.results import Results
+from toolkit.harness.verdict import Verdict
 from toolkit.report.markup import tag
 from toolkit.types import Frozen
 

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from toolkit.calibration.ranges import Ranges, TensorRange
 from toolkit.graph.lint import Finding
+from toolkit.inspection import Inspection
 from toolkit.manifest import Manifest
-from toolkit.types import Frozen
 
 PER_CHARACTER = 2  # of the 64 bars that ranges hold
 LEVELS = " ▁▂▃▄▅▆▇█"
@@ -20,15 +20,6 @@ MARKS = {"minmax": "m", "entropy": "e", "mse": "s", "percentile-99.9": "1", "per
 LEGEND = "bars: how many magnitudes, logarithmic, from 0 to the maximum; below them where each method cuts: " + ", ".join(
     f"{mark} {name}" for name, mark in MARKS.items()
 )
-
-
-class Inspection(Frozen, frozen=True):
-    """All that an engine's folder tells without running it. `layers` are (operator, how many) of the compiled graph."""
-
-    manifest: Manifest
-    layers: dict[str, int]
-    findings: tuple[Finding, ...]
-    ranges: Ranges | None = None
 
 
 def inspection(found: Inspection) -> RenderableType:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element, indent, tostring
 
-from toolkit.bench.results import Results
+from toolkit.harness.results import Results
 from toolkit.report.markup import tag
 from toolkit.report.summary import Row, rows
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from toolkit.bench.results import Results
+from toolkit.harness.results import Results
 from toolkit.report.details import environment, layers, manifests, trust
 from toolkit.report.figures import distributions, pareto, roofline, sweep
 from toolkit.report.gallery import Gallery, draw

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from toolkit.bench.results import Results
 from toolkit.errors import DataError
-from toolkit.images import Images, class_names, open_data
+from toolkit.harness.results import Results
+from toolkit.images.dataset import Images, class_names, open_data
 from toolkit.recipe import Recipe
 
 

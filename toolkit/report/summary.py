@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import numpy as np
 
-from toolkit.bench.measurement import Measurement
-from toolkit.bench.results import Results
-from toolkit.bench.server import holds
-from toolkit.bench.verdict import Verdict
 from toolkit.errors import MeasurementError
+from toolkit.harness.measurement import Measurement
+from toolkit.harness.results import Results
+from toolkit.harness.server import holds
+from toolkit.harness.verdict import Verdict
 from toolkit.types import Frozen
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)

@@ -6,8 +6,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from toolkit.bench.measurement import CLOCKS
-from toolkit.bench.results import Results
+from toolkit.harness.measurement import CLOCKS
+from toolkit.harness.results import Results
 from toolkit.report.summary import Row, baseline, headline, rows, times
 
 COLUMNS = ("engine", "precision", "p50 ms", "p99 ms", "speed", "img/s", "top-1", "agrees", "verdict")

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from toolkit.bench.verdict import Verdict
+from toolkit.harness.verdict import Verdict
 
 BAR = 12  # characters
 
@@ -49,7 +49,7 @@ class Part(Protocol):
 
 
 class Tuned(Protocol):
-    """What `toolkit.tune.TuneResult` holds, as far as it is shown."""
+    """What `toolkit.tuning.TuneResult` holds, as far as it is shown."""
 
     @property
     def winner(self) -> Tried: ...

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolkit.bench.results import Results
 from toolkit.errors import MeasurementError
-from toolkit.images import Images
-from toolkit.manifest import write_atomically
+from toolkit.files import write_atomically
+from toolkit.harness.results import Results
+from toolkit.images.dataset import Images
 from toolkit.report.gallery import Picture, galleries
 from toolkit.report.junit import junit
 from toolkit.report.page import html

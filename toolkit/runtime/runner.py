@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toolkit import images
 from toolkit.errors import ClosedError, DataError, InputError
+from toolkit.images import dataset as images
 from toolkit.manifest import Manifest
 from toolkit.runtime import forks
 from toolkit.runtime.arrays import DeviceArray, adopt

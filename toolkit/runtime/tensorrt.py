@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toolkit.errors import DeviceError, EngineError, InputError
-from toolkit.manifest import Manifest, write_atomically
+from toolkit.files import write_atomically
+from toolkit.manifest import Manifest
 from toolkit.runtime.arrays import DeviceArray, host_view
 from toolkit.runtime.device import Device, current
 from toolkit.runtime.foreign import AGAIN, refuse_foreign

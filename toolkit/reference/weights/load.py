@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.errors import WeightsError
-from toolkit.images import PACKAGED
+from toolkit.images.dataset import PACKAGED
 from toolkit.recipe import Reference
 from toolkit.reference.published import published
 from toolkit.reference.resnet import PLAIN, ResNet

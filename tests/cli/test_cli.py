@@ -1,0 +1,176 @@
+"""The command line as a person meets it: exit codes, one line for a failure, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "engines/fashion-resnet18-int8.toml"
+
+
+def toolkit(*arguments: object, where: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "toolkit", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=where, capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "120", **environment}
+    )
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("built")
+    done = toolkit("build", RECIPE, "-o", out, "--no-proof")
+    assert done.returncode == 0, done.stderr
+    return out / "fashion-resnet18-int8"
+
+
+def one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """A failure: the exit code, and on stderr a last line that says it all, no traceback."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    for word in words:
+        assert word in last
+
+
+def test_run_names_the_classes(engine: Path, tmp_path: Path) -> None:
+    from toolkit.images.dataset import open_data
+    from toolkit.recipe import Recipe
+
+    picture = open_data("packaged:fashion-test", Recipe.load(RECIPE).preprocess, 1).picture(0)
+    picture.save(tmp_path / "boot.png")
+    done = toolkit("run", engine, tmp_path / "boot.png", "--json")
+    answers = json.loads(done.stdout)[str(tmp_path / "boot.png")]
+    assert len(answers) == 5
+    assert answers[0]["label"] == "Ankle boot"
+    assert "Ankle boot" in toolkit("run", engine, tmp_path / "boot.png").stdout
+
+
+def test_inspect_draws_and_tells_machines(engine: Path) -> None:
+    shown = toolkit("inspect", engine).stdout
+    assert "placement: nothing to mend" in shown
+    assert "█" in shown
+    found = json.loads(toolkit("inspect", engine, "--json").stdout)
+    assert found["manifest"]["precision"] == "int8+fp16"
+    assert found["findings"] == []
+    assert found["layers"]["Conv"] == 20
+
+
+def test_describe_prints_the_stages() -> None:
+    shown = toolkit("describe", "resnet50").stdout
+    assert all(stage in shown for stage in ("conv1", "conv2_x", "conv5_x", "25.56"))
+    one_line(toolkit("describe", "resnet19"), 2, "resnet19", "resnet152")
+
+
+def test_an_unknown_key_is_exit_2(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(RECIPE.read_text().replace("int8 = true", "int9 = true"))
+    one_line(toolkit("build", path, "-o", tmp_path), 2, "bad.toml", "int9", "int8")
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.toml"]
+
+
+def test_brackets_in_a_failure_are_printed(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(RECIPE.read_text().replace("[build]", "[build]\nfast = true"))
+    one_line(toolkit("build", path, "-o", tmp_path), 2, "`fast`", "[build]")
+
+
+def test_no_engine_is_exit_2(tmp_path: Path) -> None:
+    one_line(toolkit("run", tmp_path, "x.png"), 2, "is not an engine", "toolkit build")
+
+
+def test_a_file_that_is_no_image_is_exit_2(engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"no image")
+    one_line(toolkit("run", engine, tmp_path / "x.png"), 2, "x.png")
+
+
+def test_an_image_of_another_mode_is_taken(engine: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(tmp_path / "x.png")
+    assert toolkit("run", engine, tmp_path / "x.png").returncode == 0
+
+
+def test_a_refused_engine_is_exit_1(tmp_path: Path) -> None:
+    path = tmp_path / "strict.toml"
+    path.write_text(RECIPE.read_text().replace("min_agreement = 0.98", "min_agreement = 1.0\nimages = 1000"))
+    one_line(toolkit("build", path, "-o", tmp_path / "out"), 1, "refused", "toolkit tune")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a folder's permissions are another matter there")
+def test_an_output_that_is_a_file_is_exit_2(tmp_path: Path) -> None:
+    """A folder that cannot be made, be it for permissions or for what stands there (root may write anywhere)."""
+    (tmp_path / "out").write_text("a file")
+    done = toolkit("build", RECIPE, "-o", tmp_path / "out", "--no-proof")
+    one_line(done, 2, "out")
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_a_fault_of_our_own_is_one_line_and_not_the_code_of_a_refusal(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    from toolkit import cli
+
+    def fault(**options: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(cli, "app", fault)
+    monkeypatch.setattr(sys, "argv", ["toolkit", "doctor"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: the toolkit has a fault here (ZeroDivisionError: division by zero)")
+    assert said.count("\n") == 1
+    monkeypatch.setattr(sys, "argv", ["toolkit", "doctor", "--debug"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are another matter there")
+def test_ctrl_c_is_one_line_and_nothing_is_replaced(engine: Path) -> None:
+    before = (engine / "manifest.json").read_bytes()
+    command = [sys.executable, "-m", "toolkit", "build", str(RECIPE), "-o", str(engine.parent)]
+    # A shell's background job is born deaf to Ctrl-C, and so would be its children.
+    hearing = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=hearing) as running:
+        while running.poll() is None and not list(engine.parent.glob(f".{engine.name}.*")):
+            time.sleep(0.01)  # until the draft of the new engine lies there: it is still to be compiled and proven
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=120)
+    assert running.returncode == 2
+    assert said.strip().splitlines()[-1] == "error: stopped; what was not finished is as it was before"
+    assert (engine / "manifest.json").read_bytes() == before
+    assert [p.name for p in engine.parent.iterdir()] == [engine.name]
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = toolkit("--debug", "run", tmp_path, "x.png")
+    assert "Traceback" in done.stderr
+
+
+def test_the_readme_commands_are_there() -> None:
+    shown = toolkit("--help").stdout
+    for command in (
+        "export",
+        "calibrate",
+        "build",
+        "run",
+        "accuracy",
+        "bench",
+        "tune",
+        "compare",
+        "report",
+        "inspect",
+        "doctor",
+        "describe",
+    ):
+        assert command in shown

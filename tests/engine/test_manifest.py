@@ -1,0 +1,108 @@
+"""The identity card, and writes that never leave half of anything."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from toolkit.errors import EngineError
+from toolkit.files import new_folder, sha256, write_atomically
+from toolkit.manifest import MANIFEST, Manifest, Profile
+from toolkit.recipe import Preprocess
+from toolkit.types import TensorSpec
+
+
+def manifest(folder: Path, data: bytes = b"compiled") -> Manifest:
+    (folder / "model.bin").write_bytes(data)
+    return Manifest(
+        name="x",
+        target="cpu",
+        file="model.bin",
+        precision="fp32",
+        inputs=(TensorSpec(name="input", dtype="float32", shape=("N", 3, 4, 4)),),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=("N", 2)),),
+        profiles=(Profile(min=1, opt=1, max=2),),
+        preprocess=Preprocess(),
+        hashes={"file": sha256(folder / "model.bin")},
+    )
+
+
+def test_it_reads_what_it_wrote(tmp_path: Path) -> None:
+    card = manifest(tmp_path)
+    card.write(tmp_path)
+    assert Manifest.read(tmp_path) == card
+    assert card.check_file(tmp_path).read_bytes() == b"compiled"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p.unlink(), "is not an engine"),
+        (lambda p: p.write_text(p.read_text()[:-40]), "cannot be read"),
+        (lambda p: p.write_text(json.dumps(json.loads(p.read_text()) | {"version": 99})), "version 99"),
+        (lambda p: p.write_text(json.dumps(json.loads(p.read_text()) | {"profiles": 3})), "damaged"),
+        (lambda p: p.write_text("[]"), "version None"),
+    ],
+)
+def test_a_bad_card_is_refused(tmp_path: Path, change: object, words: str) -> None:
+    manifest(tmp_path).write(tmp_path)
+    change(tmp_path / MANIFEST)  # type: ignore[operator]
+    with pytest.raises(EngineError, match=words):
+        Manifest.read(tmp_path)
+
+
+def test_a_changed_file_is_refused(tmp_path: Path) -> None:
+    card = manifest(tmp_path)
+    (tmp_path / "model.bin").write_bytes(b"compilee")
+    with pytest.raises(EngineError, match="not the file"):
+        card.check_file(tmp_path)
+    (tmp_path / "model.bin").unlink()
+    with pytest.raises(EngineError, match="no compiled file"):
+        card.check_file(tmp_path)
+
+
+def test_a_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    import msgspec
+
+    (tmp_path / "engine").mkdir()
+    card = msgspec.structs.replace(manifest(tmp_path), file="../model.bin")
+    with pytest.raises(EngineError, match="no compiled file"):
+        card.check_file(tmp_path / "engine")
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    write_atomically(path, b"old")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path, stop: type[BaseException]) -> None:
+    target = tmp_path / "engine"
+    with new_folder(target) as draft:
+        (draft / "file").write_text("first")
+
+    def broken() -> None:
+        with new_folder(target) as draft:
+            (draft / "file").write_text("second")
+            raise stop
+
+    with pytest.raises(stop):
+        broken()
+    assert (target / "file").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["engine"]
+    with new_folder(target) as draft:
+        (draft / "file").write_text("third")
+    assert (target / "file").read_text() == "third"
+    assert [p.name for p in tmp_path.iterdir()] == ["engine"]

@@ -1,0 +1,149 @@
+"""Verdicts in the words that people read, and labels and logits that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from toolkit.errors import MeasurementError
+from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.answers import Answers, rank_of
+from toolkit.types import Array, Float
+
+CLASSES = 10
+
+
+def answers(count: int, wrong: float, seed: int = 0) -> tuple[Float, Array]:
+    """Logits that are right but for a share, and the labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, count)
+    logits = rng.normal(size=(count, CLASSES)).astype(np.float32)
+    logits[np.arange(count), np.where(rng.random(count) < wrong, (labels + 1) % CLASSES, labels)] += 9
+    return logits, labels
+
+
+def broken(logits: Float, labels: Array, share: float, seed: int = 1) -> Float:
+    """The same logits, with a share of the images answered by the next class."""
+    changed = logits.copy()
+    rows = np.random.default_rng(seed).choice(len(logits), round(share * len(logits)), replace=False)
+    changed[rows, (labels[rows] + 2) % CLASSES] += 30
+    return changed
+
+
+@pytest.mark.parametrize(("share", "word"), [(0.0, "same"), (0.001, "same"), (0.03, "worse")])
+def test_the_word_for_a_loss(share: float, word: str) -> None:
+    logits, labels = answers(5000, 0.1)
+    verdict = compare_accuracy(logits, broken(logits, labels, share), labels, margin=0.5)
+    assert verdict.word == word
+    assert verdict.accepted == (word == "same")
+    assert verdict.text.startswith(word)
+    assert verdict.disagreements == tuple(np.flatnonzero(logits.argmax(1) != broken(logits, labels, share).argmax(1)))
+
+
+def test_better_is_said_too() -> None:
+    logits, labels = answers(5000, 0.1)
+    verdict = compare_accuracy(broken(logits, labels, 0.02), logits, labels, min_agreement=0.9)
+    assert verdict.word == "better"
+    assert verdict.text.startswith("better by")
+
+
+def test_few_images_cannot_tell_and_say_how_many_would() -> None:
+    logits, labels = answers(60, 0.1)
+    verdict = compare_accuracy(logits, logits, labels, margin=0.5)
+    assert verdict.word == "cannot tell"
+    assert not verdict.accepted
+    assert verdict.test is not None
+    assert f"cannot tell with 60 images: {verdict.test.needed} would do" in verdict.text
+
+
+def test_no_answers_at_all_are_refused() -> None:
+    logits, labels = answers(20, 0.1)
+    with pytest.raises(MeasurementError, match="no answers to compare"):
+        compare_accuracy(logits[:0], logits[:0], labels[:0])
+
+
+def test_a_margin_that_no_set_can_show_is_said_so() -> None:
+    logits, labels = answers(2000, 0.1)
+    verdict = compare_accuracy(logits, logits, labels, margin=1e-6)
+    assert "more than 10000000 would do" in verdict.text
+
+
+def test_a_real_loss_within_the_margin_is_the_same_and_agreement_can_still_refuse() -> None:
+    logits, labels = answers(5000, 0.1)
+    verdict = compare_accuracy(logits, broken(logits, labels, 0.03), labels, margin=10, min_agreement=0.98)
+    assert verdict.word == "same"
+    assert verdict.agreement < 0.98
+    assert not verdict.accepted
+
+
+def test_figures_are_those_of_scikit_learn() -> None:
+    logits, labels = answers(2000, 0.3)
+    other = logits + np.random.default_rng(5).normal(0, 3, logits.shape).astype(np.float32)
+    verdict = compare_accuracy(logits, other, labels)
+    for side, array in ((0, logits), (1, other)):
+        assert verdict.top1 is not None
+        assert verdict.top5 is not None
+        assert verdict.top1[side] == pytest.approx(metrics.accuracy_score(labels, array.argmax(1)))
+        assert verdict.top5[side] == pytest.approx(metrics.top_k_accuracy_score(labels, array, k=5, labels=range(CLASSES)))
+    recall = metrics.recall_score(labels, other.argmax(1), average=None)
+    assert [c.engine for c in verdict.changes] == pytest.approx(list(recall))
+    assert verdict.worst_logit_error == pytest.approx(np.abs(logits - other).max(), rel=1e-6)
+    assert verdict.mean_logit_error == pytest.approx(metrics.mean_absolute_error(logits, other), rel=1e-5)
+
+
+def test_without_labels_agreement_decides() -> None:
+    logits, labels = answers(500, 0.1)
+    assert compare_accuracy(logits, logits, None).accepted
+    verdict = compare_accuracy(logits, broken(logits, labels, 0.1), None)
+    assert (verdict.word, verdict.accepted) == ("agreement only", False)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda labels: np.where(np.arange(len(labels)) == 7, 10, labels), "image 7 is labelled 10, .* classes 0 to 9"),
+        (lambda labels: np.where(np.arange(len(labels)) == 3, -1, labels), "image 3 is labelled -1"),
+        (lambda labels: np.full_like(labels, 4), "single label 4"),
+        (lambda labels: labels[:-1], "500 images and 499 labels"),
+    ],
+)
+def test_labels_that_cannot_be_used(change: object, says: str) -> None:
+    logits, labels = answers(500, 0.1)
+    with pytest.raises(MeasurementError, match=says):
+        compare_accuracy(logits, logits, change(labels))  # type: ignore[operator]
+
+
+class Some:
+    """Images of a data set that is only numbers."""
+
+    labels = None
+    classes = None
+    sha256 = "0"
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def batches(self, size: int) -> Iterator[Float]:
+        for start in range(0, self.count, size):
+            yield np.arange(start, min(start + size, self.count), dtype=np.float32)[:, None]
+
+
+def test_accuracy_keeps_the_order_and_names_the_image_that_went_wrong() -> None:
+    seen: list[tuple[int, int]] = []
+    logits = accuracy(lambda batch: np.tile(batch, 3), Some(70), progress=lambda done, total: seen.append((done, total)))
+    np.testing.assert_array_equal(logits[:, 0], np.arange(70))
+    assert seen[-1] == (70, 70)
+    with pytest.raises(MeasurementError, match="int8 answered image 41 with NaN"):
+        accuracy(lambda batch: np.where(batch == 41, np.nan, batch), Some(70), name="int8")
+    with pytest.raises(MeasurementError, match="no images"):
+        accuracy(lambda batch: batch, Some(0))
+
+
+def test_answers_keep_the_rank_of_the_true_class() -> None:
+    logits = np.array([[3, 2, 1], [0, 0, 0], [1, 2, 3]], np.float32)
+    labels = np.array([1, 2, 2])
+    assert rank_of(logits, labels).tolist() == [1, 2, 0]
+    assert Answers.of("e", "d", logits, labels).top1 == (0, 0, 2)

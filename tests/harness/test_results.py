@@ -1,0 +1,79 @@
+"""The results file: what goes in comes out; what is damaged is refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from toolkit.errors import MeasurementError
+from toolkit.harness.environment import read_environment
+from toolkit.harness.measurement import Block, Measurement
+from toolkit.harness.results import Results
+
+
+@pytest.fixture
+def results() -> Results:
+    blocks = (Block(at_ns=5, samples_ns=(1_000_000, 1_100_000), yardstick_ns=(7, 8)), Block(at_ns=9, samples_ns=(900_000,)))
+    what = {"engine": "e", "precision": "int8", "target": "cpu", "batch": 4, "clock": "device", "started": "now"}
+    measured = Measurement(blocks=blocks, images=12, duration_ns=3_000_000, **what)  # type: ignore[arg-type]
+    return Results(environment=read_environment(), measurements=(measured,), failures={"gone": "died"})
+
+
+def test_round_trip(results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    results.write(path)
+    back = Results.read(path)
+    assert back == results
+    assert back.engines == ("e", "gone")
+    [measured] = back.of("e")
+    assert measured.seconds.tolist() == pytest.approx([0.001, 0.0011, 0.0009])
+    assert measured.groups.tolist() == [0, 0, 1]
+    assert measured.throughput == pytest.approx(4000)
+    assert measured.images_per_joule is None
+
+
+def test_a_file_cut_short_anywhere_is_refused(results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    results.write(path)
+    whole = path.read_bytes()
+    for end in range(0, len(whole) - 2, max(1, len(whole) // 40)):
+        path.write_bytes(whole[:end])
+        with pytest.raises(MeasurementError, match=r"r\.json"):
+            Results.read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda raw: raw | {"version": 99}, "format version 99, this toolkit reads 1"),
+        (lambda raw: {"hello": 1}, "does not hold results"),
+        (lambda raw: [1, 2], "does not hold results"),
+        (lambda raw: raw | {"measurements": [{"engine": 3}]}, "damaged"),
+        (lambda raw: raw | {"surprise": 1}, "damaged"),
+    ],
+)
+def test_foreign_files(results: Results, tmp_path: Path, change: object, says: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_bytes(msgspec.json.encode(change(msgspec.to_builtins(results))))  # type: ignore[operator]
+    with pytest.raises(MeasurementError, match=says) as error:
+        Results.read(path)
+    assert error.value.remedy
+
+
+def test_no_file_and_no_folder(results: Results, tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match="no results file"):
+        Results.read(tmp_path / "none.json")
+    with pytest.raises(MeasurementError, match="cannot write"):
+        results.write(tmp_path / "none" / "r.json")
+
+
+def test_the_environment_knows_this_machine() -> None:
+    import os
+
+    found = read_environment()
+    assert found.affinity == tuple(sorted(os.sched_getaffinity(0)))
+    assert found.versions["numpy"] == __import__("numpy").__version__
+    assert found.cpu_flags
+    assert (found.gpus == ()) == bool(found.gpu_note)

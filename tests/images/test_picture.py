@@ -1,0 +1,217 @@
+"""One picture -> network input, against torchvision's transforms and by hand."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from toolkit.errors import DataError, InputError
+from toolkit.images.picture import as_list, preprocess, restore
+from toolkit.recipe import Preprocess
+
+PLAIN = Preprocess(size=(4, 6), mean=(0, 0, 0), std=(1, 1, 1), scale=1)
+GREY = Preprocess(size=(4, 6), mean=(0,), std=(1,), scale=1, color="L")
+
+
+def photographs() -> dict[str, Image.Image]:
+    """Photographs that scikit-learn and scikit-image bring, in colour and in grey, upright and lying."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    data = pytest.importorskip("skimage.data")
+    found = {name: datasets.load_sample_image(name) for name in ("china.jpg", "flower.jpg")}
+    found |= {name: getattr(data, name)() for name in ("astronaut", "chelsea", "camera", "rocket")}
+    pictures = {name: Image.fromarray(pixels) for name, pixels in found.items()}
+    pictures["chelsea, upright"] = pictures["chelsea"].transpose(Image.Transpose.ROTATE_90)
+    return pictures
+
+
+def torchvisions(torchvision, picture: Image.Image, how: Preprocess) -> np.ndarray:
+    """The same preprocessing written with torchvision's transforms."""
+    transforms = torchvision.transforms
+    mode = getattr(transforms.InterpolationMode, how.interpolation.upper())
+    steps = [transforms.Resize(how.resize if how.resize else how.size, mode)]
+    steps += [transforms.CenterCrop(how.size), transforms.ToTensor(), transforms.Normalize(how.mean, how.std)]
+    return transforms.Compose(steps)(picture.convert("L" if how.color == "L" else "RGB")).numpy()
+
+
+def grey_levels(got: np.ndarray, want: np.ndarray, how: Preprocess) -> float:
+    """The largest difference, in steps of 1/255 before the normalisation."""
+    assert got.shape == want.shape
+    assert got.dtype == np.float32
+    return float(np.max(np.abs(got - want) * np.array(how.std)[:, None, None] * 255))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Preprocess(resize=256),
+        Preprocess(resize=232, interpolation="bicubic"),
+        Preprocess(resize=300, size=(299, 180)),
+        Preprocess(size=(160, 224)),
+        Preprocess(size=(500, 700), interpolation="bicubic"),
+        Preprocess(resize=64, size=(64, 64), interpolation="nearest"),
+        Preprocess(resize=256, color="L", mean=(0.4,), std=(0.2,)),
+    ],
+    ids=lambda how: f"{how.resize}-{how.size}-{how.interpolation}-{how.color}",
+)
+def test_photographs_come_out_as_from_torchvision(how: Preprocess, torchvision) -> None:
+    for name, picture in photographs().items():
+        assert grey_levels(preprocess(picture, how), torchvisions(torchvision, picture, how), how) <= 1, name
+
+
+SIDE, CROP = st.integers(1, 90), st.integers(1, 40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=st.tuples(SIDE, SIDE), crop=st.tuples(CROP, CROP), more=st.integers(0, 9))
+def test_any_size_is_rounded_and_cropped_as_torchvision_does(
+    torchvision, size: tuple[int, int], crop: tuple[int, int], more: int
+) -> None:
+    """Odd sizes are where the rounding of a resize or of a crop's corner goes wrong by a pixel."""
+    height, width = size
+    picture = Image.fromarray(np.random.default_rng(width * 100 + height).integers(0, 256, (height, width, 3), np.uint8))
+    how = Preprocess(size=crop, resize=max(crop) + more)
+    assert grey_levels(preprocess(picture, how), torchvisions(torchvision, picture, how), how) <= 1
+
+
+def test_the_formula_on_a_picture_that_needs_no_resize() -> None:
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    how = Preprocess(size=(4, 6), mean=(1, 2, 3), std=(2, 4, 8), scale=0.5)
+    want = (pixels * 0.5 - [1, 2, 3]) / [2, 4, 8]
+    np.testing.assert_allclose(preprocess(pixels, how), want.transpose(2, 0, 1), rtol=1e-6)
+
+
+def test_layout_and_colour_order() -> None:
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    assert np.array_equal(preprocess(pixels, msgspec.structs.replace(PLAIN, layout="NHWC")), pixels)
+    assert np.array_equal(preprocess(pixels, msgspec.structs.replace(PLAIN, color="BGR")), pixels[..., ::-1].transpose(2, 0, 1))
+    assert preprocess(pixels, msgspec.structs.replace(PLAIN, color="BGR")).flags.c_contiguous
+
+
+@pytest.mark.parametrize("how", [PLAIN, msgspec.structs.replace(PLAIN, layout="NHWC", color="BGR"), GREY])
+def test_restore_undoes_preprocess(how: Preprocess) -> None:
+    shape = (4, 6) if how.color == "L" else (4, 6, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    how = msgspec.structs.replace(how, mean=(0.4,) * how.channels, std=(0.2,) * how.channels, scale=1 / 255)
+    assert np.array_equal(np.asarray(restore(preprocess(pixels, how), how)), pixels)
+
+
+def test_a_path_a_picture_and_an_array_are_the_same(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    first = preprocess(pixels, PLAIN)
+    for other in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels)):
+        assert np.array_equal(preprocess(other, PLAIN), first)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
+def test_every_mode_that_files_have_is_understood(mode: str, tmp_path: Path) -> None:
+    """White stays white and black black, whatever the mode; and nothing warns."""
+    for value in (0, 255):
+        picture = Image.new("RGB", (6, 4), (value,) * 3)
+        picture = picture.convert("RGB").convert(mode)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert np.all(preprocess(picture, PLAIN) == value)
+            assert np.all(preprocess(picture, GREY) == value)
+
+
+def test_a_palette_with_transparency_gives_its_colours_without_a_warning(tmp_path: Path) -> None:
+    picture = Image.new("P", (6, 4), 1)
+    picture.putpalette([0, 0, 0, 10, 20, 30])
+    picture.save(tmp_path / "a.png", transparency=b"\x80\x80")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert preprocess(tmp_path / "a.png", PLAIN)[:, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_sixteen_bits_are_scaled_down_and_not_cut_off(tmp_path: Path) -> None:
+    ramp = (np.arange(24, dtype=np.uint32).reshape(4, 6) * 2800).astype(np.uint16)
+    for name in ("a.png", "a.tiff"):
+        Image.fromarray(ramp).save(tmp_path / name)
+        assert np.array_equal(preprocess(tmp_path / name, GREY)[0], ramp >> 8), name
+
+
+def test_pixels_of_unknown_range_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((4, 6), np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(DataError, match=r"float\.tiff has pixels of mode F"):
+        preprocess(tmp_path / "float.tiff", GREY)
+
+
+def test_an_exif_orientation_is_left_alone_as_by_torchvision(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by 90 degrees
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(preprocess(tmp_path / "a.png", PLAIN), pixels.transpose(2, 0, 1))
+
+
+def test_a_missing_file_a_text_and_a_cut_photograph_name_the_file(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(stream, "JPEG")
+    (tmp_path / "cut.jpg").write_bytes(stream.getvalue()[:-400])
+    (tmp_path / "text.jpg").write_text("this is no image")
+    (tmp_path / "empty.jpg").touch()
+    reasons = {"cut.jpg": "truncated", "text.jpg": "no image", "empty.jpg": "no image", "none.jpg": "does not exist"}
+    for name, words in reasons.items():
+        with pytest.raises(DataError, match=f"{name}.*{words}"):
+            preprocess(tmp_path / name, PLAIN)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_a_damaged_file_is_an_image_or_a_data_error_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save(stream, kind)
+    good, path, refused = stream.getvalue(), tmp_path / "image", 0
+    for seed in range(150):
+        random = np.random.default_rng(seed)
+        bad = bytearray(good[: random.integers(1, len(good))] if seed % 3 == 0 else good)
+        for index in random.integers(0, len(bad), 4):
+            bad[index] = random.integers(0, 256)
+        path.write_bytes(bad)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                preprocess(path, PLAIN)
+        except DataError:
+            refused += 1
+    assert 0 < refused <= 150
+
+
+@pytest.mark.parametrize(
+    "what",
+    [*(np.zeros(shape, np.uint8) for shape in ((0, 6), (4, 6, 2), (4,))), np.zeros((4, 6), np.float32), 7, None, b"x"],
+    ids=["empty", "two channels", "one axis", "float", "number", "None", "bytes"],
+)
+def test_what_is_no_picture_is_an_input_error(what: object) -> None:
+    with pytest.raises(InputError):
+        preprocess(what, PLAIN)
+
+
+def test_one_picture_or_many() -> None:
+    grey, colour = np.zeros((5, 7), np.uint8), np.zeros((5, 7, 3), np.uint8)
+    picture = Image.new("L", (3, 3))
+    for one in (grey, colour, picture, "a.png", Path("a.png")):
+        assert len(as_list(one)) == 1
+        assert as_list(one)[0] is one
+        assert len(as_list([one, one])) == 2
+    assert len(as_list(np.zeros((4, 5, 7), np.uint8))) == 4
+    assert len(as_list(np.zeros((4, 5, 7, 3), np.uint8))) == 4
+    assert len(as_list(path for path in ("a", "b", "c"))) == 3
+    for none in ([], 3):
+        with pytest.raises(InputError):
+            as_list(none)
+
+
+def test_a_strip_cannot_take_all_memory() -> None:
+    for shape in ((20_000, 1), (1, 20_000)):
+        with pytest.raises(DataError, match="would become 256 x 5120000"):
+            preprocess(np.zeros(shape, np.uint8), Preprocess(resize=256))
+    assert preprocess(np.zeros((300, 3), np.uint8), Preprocess(resize=256)).shape == (3, 224, 224)

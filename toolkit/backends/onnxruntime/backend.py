@@ -1,0 +1,185 @@
+"""ONNX Runtime: `cpu`, the embedded default, and `cuda`. The compiled file is the ONNX graph itself."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.backends.onnxruntime.bound import BoundExecutor, wait_on
+from toolkit.backends.onnxruntime.settings import candidates, choose
+from toolkit.cpu import cores, has_vnni
+from toolkit.cpu import name as cpu_name
+from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
+from toolkit.files import sha256_bytes, write_atomically
+from toolkit.manifest import Manifest
+from toolkit.recipe import Build
+from toolkit.runtime.device import best
+from toolkit.runtime.foreign import warn_of_cpu
+from toolkit.types import ON_CPU, Array, Compiled, Float, Target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+FILE = "model.onnx"
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Compiled:
+    """Write the graph into `folder` and load it once, so that a graph which cannot run is refused now. Raises BackendError."""
+    from toolkit.onnxfile import serialise
+
+    refuse_foreign_options(build, target)
+    library = _library()
+    data = serialise(graph)
+    digest = sha256_bytes(data)
+    settings: dict[str, Any] = {"threads": build.threads or cores(), "spin": bool(build.spin)}
+    notes: tuple[str, ...] = ()
+    if target.kind == "cpu":
+        session(data, target, settings)
+        _, batch, _ = build.profiles[0]  # the one to be fast at
+        key = f"{digest} {library.__version__} {cpu_name()}"
+        settings, notes = choose(lambda tried: session(data, target, tried), candidates(build, cores()), batch, key)
+    write_atomically(folder / FILE, data)
+    return Compiled(
+        file=FILE,
+        device=_device(target),
+        versions={"onnxruntime": library.__version__},
+        settings=settings,
+        hashes={"onnx": digest},
+        notes=notes,
+    )
+
+
+def open(folder: Path, manifest: Manifest, threads: int | None = None) -> SessionExecutor | BoundExecutor:
+    """A live session of the engine in `folder`; `threads` overrules the manifest. Raises BackendError, EngineError."""
+    if manifest.target in ON_CPU:
+        warn_of_cpu(manifest)
+    settings = dict(manifest.settings)
+    if threads is not None:
+        settings["threads"] = threads
+    path = manifest.check_file(folder)
+    other = manifest.versions.keys() & {"tensorrt", "tensorrt_rtx", "openvino"}
+    if other and "onnxruntime" not in manifest.versions:
+        what = f"{manifest.name} is an engine of {', '.join(sorted(other))}, though its manifest says {manifest.target}"
+        raise EngineError(what, remedy="Build the engine again")
+    live = session(path.read_bytes(), manifest.to_target(), settings)
+    names = manifest.inputs[0].name, manifest.outputs[0].name
+    if manifest.to_target().kind == "cuda":
+        device = best(0)  # the one that the CUDA provider takes by default
+        return BoundExecutor(live, *names, ("cuda", device.index), wait_on(device), device.close)
+    return SessionExecutor(live, *names)
+
+
+class SessionExecutor:
+    """Runs one ONNX Runtime session; any batch, any number of threads at once."""
+
+    max_batch: int | None = None
+
+    def __init__(self, live: Any, input_name: str, output_name: str) -> None:
+        self.session = live
+        self._run = live._sess.run if hasattr(live, "_sess") else live.run
+        self._input, self._outputs = input_name, [output_name]
+
+    def run(self, batch: Array) -> Float:
+        try:
+            logits: Float = self._run(self._outputs, {self._input: batch}, None)[0]
+        except Exception as error:  # ONNX Runtime's own classes, made while it loads
+            if self._run is None:  # closed by another thread
+                raise ClosedError("this session is closed", remedy="Load the engine again") from None
+            raise BackendError(f"ONNX Runtime failed on a batch of {len(batch)}: {error}") from error
+        return logits
+
+    def close(self) -> None:
+        self.session = self._run = None
+
+
+class ForeignExecutor(SessionExecutor):
+    """Runs a file that another tool made: a batch written into it is filled up, and [N, C, 1, 1] logits are flattened."""
+
+    def __init__(self, live: Any, input_name: str, output_name: str, batch: int | None) -> None:
+        super().__init__(live, input_name, output_name)
+        self.max_batch = batch
+
+    def run(self, batch: Array) -> Float:
+        missing = (self.max_batch or len(batch)) - len(batch)
+        filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
+        return super().run(filled)[: len(batch)].reshape(len(batch), -1).astype(np.float32, copy=False)
+
+
+def session(model: bytes | str, target: Target, settings: dict[str, Any], outputs_only: bool = False) -> Any:
+    """An InferenceSession with one provider, the one that was asked for.
+
+    Raises BackendError where the provider is not there: ONNX Runtime itself would print a line and use the CPU.
+    """
+    library = _library()
+    provider = PROVIDERS[target.kind]
+    if provider not in library.get_available_providers():
+        raise BackendError(
+            f"this ONNX Runtime has no {provider}",
+            remedy="Run: pip install 'resnet-deploy[gpu]'" if target.kind == "cuda" else "Reinstall onnxruntime",
+        )
+    options = library.SessionOptions()
+    options.intra_op_num_threads = int(settings.get("threads") or cores())  # 0 would be all of the host's
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.get("spin") else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # between calls cores are free for others
+    options.enable_mem_pattern = bool(settings.get("memory_pattern", True))
+    options.enable_cpu_mem_arena = bool(settings.get("arena", True))
+    if "profile" in settings:  # where to write a profile: never part of a manifest
+        options.enable_profiling, options.profile_file_prefix = True, settings["profile"]
+    if "optimised" in settings:  # where to write the graph as it will run, its weights beside it
+        options.optimized_model_filepath = settings["optimised"]
+        weights = f"{Path(settings['optimised']).stem}.weights"
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    if settings.get("as_is"):  # such a graph, read again
+        options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        without = settings.get("without")  # optimizers: never part of a manifest
+        live = library.InferenceSession(model, options, providers=[provider], disabled_optimizers=without)
+    except Exception as error:  # ONNX Runtime's own classes, made while it loads
+        raise EngineError(f"ONNX Runtime cannot load this graph: {str(error).strip()}") from error
+    if provider not in live.get_providers():
+        raise BackendError(f"ONNX Runtime was asked for {provider} and could not start it", remedy="Run: toolkit doctor")
+    return live
+
+
+@functools.cache
+def _library() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtra("onnxruntime", "cpu") from None
+    return onnxruntime  # type: ignore[no-any-return]
+
+
+def refuse_foreign_options(build: Build, target: Target) -> None:
+    """Options of TensorRT must not pass in silence where ONNX Runtime compiles."""
+    default = Build()
+    for key in (
+        "workspace_mib",
+        "optimization_level",
+        "timing_cache",
+        "hardware_compatibility",
+        "version_compatible",
+        "refit",
+        "strip_weights",
+    ):
+        if getattr(build, key) != getattr(default, key):
+            raise BackendError(
+                f"`build.{key}` is an option of TensorRT; target {target} has none",
+                remedy="Remove it, or build for tensorrt or rtx",
+            )
+
+
+def _device(target: Target) -> str:
+    import platform
+
+    if target.kind == "cuda":
+        return "CUDA, any GPU that onnxruntime-gpu runs on"
+    return f"CPU, {platform.machine()}{', VNNI' if has_vnni() else ''}"

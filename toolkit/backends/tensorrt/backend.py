@@ -1,0 +1,122 @@
+"""TensorRT 11, TensorRT 10.13+ and TensorRT-RTX: one strongly typed path. What the graph says is what is compiled.
+
+`compile` needs no GPU for a target like `rtx:sm89`: TensorRT-RTX builds for an SM that is not there. TensorRT itself times
+kernels on the GPU that it builds for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.backends.tensorrt import library as libraries
+from toolkit.backends.tensorrt.apart import build_apart
+from toolkit.backends.tensorrt.build import build_plan
+from toolkit.backends.tensorrt.layers import describe_int8, inspect
+from toolkit.backends.tensorrt.library import Library
+from toolkit.backends.tensorrt.options import refuse_options, settings_of
+from toolkit.errors import EngineError
+from toolkit.files import cache_folder, sha256, sha256_bytes, write_atomically
+from toolkit.manifest import Manifest
+from toolkit.onnxfile import serialise
+from toolkit.recipe import Build
+from toolkit.runtime.device import Device, best, current
+from toolkit.runtime.foreign import refuse_foreign
+from toolkit.runtime.tensorrt import TensorRTExecutor
+from toolkit.types import Compiled, Target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+PLAN = "engine.plan"
+LAYERS = "layers.json"
+WEIGHTS = "weights.onnx"  # beside a plan without weights: what `open` fills it from
+
+
+def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Compiled:
+    """Compile `graph` for every profile of `build` into `folder`: the plan, and the report of its layers.
+
+    Raises MissingExtra or BackendError for a library or an option that is not there, GraphError for a node that the library
+    refuses (it names the node), DeviceError where the target needs a GPU that is absent or out of memory.
+    """
+    library = libraries.load(target.kind)
+    refuse_options(library, build)
+    data = serialise(graph)
+    with _gpu(library) as device:
+        built = build_plan(library, data, build, target, device) if device else build_apart(library, data, build, target)
+        report = inspect(library, built.plan) if device else None
+    write_atomically(folder / PLAN, built.plan)
+    source = {"library": f"{library.name} {library.version}", "source": "inspector" if report else "build log"}
+    write_atomically(folder / LAYERS, json.dumps(source | {"layers": report or built.layers}, indent=1).encode() + b"\n")
+    hashes = {} if built.timing_cache is None else {"timing_cache": sha256(Path(built.timing_cache))}
+    if build.strip_weights:
+        write_atomically(folder / WEIGHTS, data)
+        hashes["stripped_weights"] = sha256_bytes(data)
+    sm = target.sm if device is None else device.sm
+    assert sm is not None  # Target.parse gives every `rtx` one
+    return Compiled(
+        file=PLAN,
+        device=f"any GPU of sm{sm}, built without one" if device is None else f"{device.name} (sm{sm})",
+        versions={library.package: library.version},
+        settings=settings_of(build, sm),
+        hashes=hashes,
+        notes=(*built.notes, *describe_int8(graph, built.layers)),
+    )
+
+
+def open(folder: Path, manifest: Manifest, *, device: Device | None = None, **options: Any) -> TensorRTExecutor:
+    """The engine in `folder`, live on `device` (absent: the GPU of the current CUDA context, or else the first).
+
+    `options` go to the TensorRTExecutor: `contexts`, `graphs`, `jit_cache`. The file's hash, then library, version and GPU are
+    held against the manifest before the library sees the file. Raises EngineError, BackendError, DeviceError.
+    """
+    path = manifest.check_file(folder)
+    library = libraries.load(manifest.to_target().kind)
+    refuse_foreign(manifest, library.trt)  # a foreign engine is one on a machine without a GPU too
+    log = libraries.log_of(library.trt)
+    kernels = cache_folder() / "kernels" / f"{library.package}-{library.version}-{manifest.hashes['file'][:24]}.bin"
+    if manifest.settings.get("strip_weights"):
+        options["refit"] = partial(_refit, library, _weights(folder, manifest))
+    if library.kind == "rtx":
+        options.setdefault("jit_cache", kernels)
+    return TensorRTExecutor(
+        library.trt,
+        best() if device is None else device,
+        path.read_bytes(),
+        manifest,
+        logger=log.handle,
+        said=lambda: libraries.errors_of(list(log.recent)),
+        **options,
+    )
+
+
+@contextmanager
+def _gpu(library: Library) -> Iterator[Device | None]:
+    """The GPU that TensorRT builds on, current inside the block; None for TensorRT-RTX, which needs none."""
+    if library.kind == "rtx":
+        yield None
+        return
+    with closing(best()) as device, current(device):
+        yield device
+
+
+def _weights(folder: Path, manifest: Manifest) -> bytes:
+    path = folder / WEIGHTS
+    if not path.is_file() or sha256(path) != manifest.hashes.get("stripped_weights"):
+        what = f"{path}, the weights that the engine was stripped of, is missing or another"
+        raise EngineError(what, remedy="Copy it again or build the engine again")
+    return path.read_bytes()
+
+
+def _refit(library: Library, weights: bytes, engine: Any) -> None:
+    """Put the weights back into an engine that was built without them."""
+    trt, log = library.trt, libraries.log_of(library.trt)
+    with log.listen() as heard:
+        refitter = trt.Refitter(engine, log.handle)
+        reader = trt.OnnxParserRefitter(refitter, log.handle)
+        if not reader.refit_from_bytes(weights) or not refitter.refit_cuda_engine():
+            raise libraries.explain(library, "the stripped weights cannot be put back", heard)

@@ -1,0 +1,37 @@
+"""What every command shares: the application, the two consoles, the arguments that recur, and JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Takes a ResNet, or any ONNX image classifier, to measured engines.",
+)
+out, err = Console(), Console(stderr=True)
+
+RecipePath = Annotated[Path, typer.Argument(help="a recipe, such as engines/fashion-resnet18-int8.toml")]
+EnginePath = Annotated[Path, typer.Argument(help="an engine's folder, such as engines/built/fashion-resnet18-int8")]
+Json = Annotated[bool, typer.Option("--json", help="for machines")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="show the traceback of a failure")] = False) -> None:
+    """Options that stand before the command."""
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(plain(value), indent=1))
+
+
+def plain(value: Any) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(value)

@@ -1,0 +1,52 @@
+"""The command line: it reads arguments, calls one function of a room, and prints. Failures are one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+import typer
+from rich.markup import escape
+
+from toolkit.cli import build, look, measure  # noqa: F401  each registers its commands
+from toolkit.cli.app import app, err
+from toolkit.errors import BudgetError, ToolkitError
+
+INTERRUPTED = 130  # how typer reports Ctrl-C
+UsageError: Any = typer.BadParameter.__base__  # of the click that this typer brings
+
+
+def main() -> NoReturn:
+    """The entry point: a refused verdict exits 1, any other failure 2, both with one line and no traceback."""
+    debug = "--debug" in sys.argv[1:]
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        code = app(standalone_mode=False)  # else Ctrl-C would be answered with "Aborted." and nothing more
+    except UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except BudgetError as error:
+        _fail(error, 1, debug)
+    except (ToolkitError, OSError) as error:
+        _fail(error, 2, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail(KeyboardInterrupt(), 2, debug)
+    except Exception as error:  # a fault of the toolkit's own: exit code 1 would say that a verdict was refused
+        if debug:
+            raise
+        remedy = "Run the command again with --debug, and report what it prints"
+        _fail(ToolkitError(f"the toolkit has a fault here ({type(error).__name__}: {error})", remedy=remedy), 2, debug)
+    if code == INTERRUPTED:
+        _fail(KeyboardInterrupt(), 2, debug)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(error: BaseException, code: int, debug: bool) -> NoReturn:
+    if debug:
+        raise error
+    text = "stopped; what was not finished is as it was before" if isinstance(error, KeyboardInterrupt) else str(error)
+    # A remedy such as pip install 'resnet-deploy[gpu]' is no markup.
+    err.print(f"[bold red]error:[/] {escape(' '.join(text.split()))}", highlight=False, soft_wrap=True)
+    sys.exit(code)

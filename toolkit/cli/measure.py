@@ -1,0 +1,118 @@
+"""Commands that run engines: answers, accuracy, a bench, its comparison and its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markdown import Markdown
+
+from toolkit.cli.app import EnginePath, Json, app, out, plain, print_json
+from toolkit.harness.measurement import Scenario
+
+
+@app.command()
+def run(engine: EnginePath, images: Annotated[list[Path], typer.Argument()], as_json: Json = False) -> None:
+    """Print the five likeliest classes of each image."""
+    from toolkit.engine.engine import load
+
+    with load(engine) as runner:
+        answers = runner.classify([*images])
+    if as_json:
+        print_json({str(path): [p._asdict() for p in top] for path, top in zip(images, answers, strict=True)})
+        return
+    for path, top in zip(images, answers, strict=True):
+        out.print(f"[bold]{path}[/]: " + ", ".join(f"{p.label} {p.probability:.1%}" for p in top), highlight=False)
+
+
+@app.command()
+def accuracy(
+    engine: EnginePath,
+    against: Annotated[Path | None, typer.Option(help="another engine, in place of the reference")] = None,
+    as_json: Json = False,
+) -> None:
+    """The paired verdict on an engine against its reference; exit code 1 where it is refused."""
+    from toolkit.cli.progress import stages
+    from toolkit.measure import judge
+
+    with stages() as stage:
+        verdict, how = judge(engine, against, stage)
+    if as_json:
+        print_json({"accepted": verdict.accepted, "word": verdict.word, "how": how, **plain(verdict)})
+    else:
+        state = "[bold green]accepted[/]" if verdict.accepted else "[bold red]refused[/]"
+        out.print(f"{verdict.engine} against {verdict.reference}: {state}. {verdict.text}", highlight=False)
+        if verdict.top1 is not None:
+            out.print(f"  top-1 {verdict.top1[0]:.2%} -> {verdict.top1[1]:.2%} on {verdict.images} images", highlight=False)
+        out.print(f"  {how}", highlight=False)
+    if not verdict.accepted:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    engines: Annotated[list[Path], typer.Argument(help="folders of engines of one reference")],
+    scenario: Annotated[Scenario, typer.Option(help="one caller, throughput, or Poisson arrivals")] = "single-stream",
+    output: Annotated[Path, typer.Option("-o", "--output", help="raw samples and verdicts")] = Path("results.json"),
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="batch sizes; say it once for each")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="20 seconds: wider intervals")] = False,
+    seconds: Annotated[float | None, typer.Option(help="for all engines together; under load for each")] = None,
+    warmup: Annotated[float | None, typer.Option(help="seconds of warm-up, at most, each")] = None,
+    bound_ms: Annotated[
+        float | None, typer.Option(help="server: p99 is held under this; absent: the recipe's max_p99_ms")
+    ] = None,
+    loadgen: Annotated[bool, typer.Option(help="offline and server: MLPerf LoadGen issues the queries")] = True,
+    threads: Annotated[int | None, typer.Option(min=1, help="of engines on the CPU; absent: as they were built")] = None,
+) -> None:
+    """Measure engines and their reference in shuffled rounds; what was measured is kept even when it is cut short."""
+    from toolkit.cli.progress import stages
+    from toolkit.harness.run import plan_of
+    from toolkit.measure import bench as measure
+    from toolkit.report.table import table
+
+    with stages() as stage:
+        results = measure(
+            engines,
+            scenario,
+            batches=batch or (),
+            plan=plan_of(quick, seconds, warmup),
+            bound=None if bound_ms is None else bound_ms / 1000,
+            loadgen=loadgen,
+            threads=threads,
+            save=lambda results: results.write(output),
+            stage=stage,
+        )
+    out.print(table(results))
+    out.print(f"raw samples: {output}. A page of it: toolkit report {output} -o report.html", highlight=False)
+
+
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(help="results of a bench")],
+    new: Annotated[Path, typer.Argument(help="results of the same bench, later")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="for a pull request")] = False,
+) -> None:
+    """Tell a real change from noise; exit code 1 on a regression."""
+    from toolkit.harness.compare import compare as compared
+    from toolkit.harness.results import Results
+
+    found = compared(Results.read(old), Results.read(new))
+    print(found.markdown, end="") if markdown else out.print(Markdown(found.markdown))
+    if found.regressed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="files that `toolkit bench` wrote")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the page: one file, opens offline")] = Path("report.html"),
+    markdown: Annotated[Path | None, typer.Option(help="also as Markdown, for a pull request")] = None,
+    junit: Annotated[Path | None, typer.Option(help="also as JUnit XML, for CI")] = None,
+) -> None:
+    """Turn results into a table here and a page that explains them."""
+    from toolkit.report.table import table
+    from toolkit.report.write import write_report
+
+    out.print(table(write_report(results, output, markdown, junit)))
+    out.print(f"the report: {output}", highlight=False)

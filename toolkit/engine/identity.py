@@ -1,0 +1,68 @@
+"""Identity: how an engine's manifest is filled in when it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+import toolkit
+from toolkit.calibration import Ranges
+from toolkit.files import sha256_bytes
+from toolkit.harness.verdict import Verdict
+from toolkit.manifest import Manifest, Profile
+from toolkit.onnxfile import serialise
+from toolkit.recipe import Recipe
+from toolkit.types import Compiled, Target, TensorSpec
+
+
+def identity(
+    recipe: Recipe,
+    target: Target,
+    graph: ir.Model,
+    compiled: Compiled,
+    reference: Manifest,
+    ranges: Ranges | None,
+    proof: Verdict | None,
+) -> Manifest:
+    """The manifest of an engine, all but the hash of its file: what the recipe wanted, what it was made of, what `compile` did.
+
+    `graph` is the typed one, `reference` the manifest of what it agrees with, `ranges` those that INT8 was scaled by.
+    """
+    hashes = {"weights": reference.hashes["weights"], "onnx": sha256_bytes(serialise(graph))}
+    if ranges is not None:
+        hashes |= {"calibration": ranges.origin.images, "ranges": sha256_bytes(ranges.encode())}
+    return Manifest(
+        name=recipe.name,
+        target=str(target),
+        file=compiled.file,
+        precision=precision_of(recipe),
+        inputs=specs(graph.graph.inputs),
+        outputs=specs(graph.graph.outputs),
+        profiles=tuple(Profile(min=low, opt=best, max=high) for low, best, high in recipe.build.profiles),
+        preprocess=recipe.preprocess,
+        classes=reference.classes,
+        hashes=hashes | compiled.hashes,
+        versions={"toolkit": toolkit.__version__, **compiled.versions},
+        device=compiled.device,
+        settings=compiled.settings,
+        recipe=recipe.to_dict(),
+        notes=compiled.notes if proof is None else (*compiled.notes, proof.text),
+    )
+
+
+def precision_of(recipe: Recipe) -> str:
+    """In the manifest's words: fp32, fp16, int8 or int8+fp16."""
+    compute = recipe.precision.compute
+    if not recipe.precision.int8:
+        return compute
+    return "int8+fp16" if compute == "fp16" else "int8"
+
+
+def specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:
+    """Inputs or outputs of a graph as the manifest holds them; every precision has float32 ends."""
+    return tuple(
+        TensorSpec(name=v.name or "", dtype="float32", shape=tuple(d if isinstance(d, int) else "N" for d in v.shape))
+        for v in values
+        if v.shape is not None
+    )

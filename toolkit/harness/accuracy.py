@@ -1,0 +1,135 @@
+"""Accuracy: an engine's logits on every image, and how two engines' logits become a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import msgspec
+import numpy as np
+
+from toolkit.errors import MeasurementError
+from toolkit.harness.answers import Labels, check_labels, check_logits, rank_of
+from toolkit.harness.paired import holm, mcnemar, paired_test
+from toolkit.harness.verdict import ClassChange, Verdict
+from toolkit.types import Array, Classifier, Float, Progress
+
+
+class LabelledImages(Protocol):
+    """What `toolkit.images.open_data` returns, as far as accuracy needs it."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def labels(self) -> Labels | None: ...
+
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    def batches(self, size: int) -> Iterator[Float]: ...
+
+
+def accuracy(
+    runner: Classifier,
+    images: LabelledImages,
+    *,
+    batch: int = 32,
+    name: str = "the engine",
+    progress: Progress | None = None,
+) -> Float:
+    """Logits float32 [count, classes] for all images, in their order.
+
+    Raises MeasurementError where the runner answers NaN or infinity, naming the first such image, or a wrong shape.
+    """
+    parts: list[Float] = []
+    done = 0
+    for array in images.batches(batch):
+        logits = np.asarray(runner(array))
+        check_logits(logits, len(array), name, first=done)
+        parts.append(logits.astype(np.float32, copy=False))
+        done += len(array)
+        if progress:
+            progress(done, images.count)
+    if not parts:
+        raise MeasurementError("there are no images to answer", remedy="Name a data set with images in it")
+    return np.concatenate(parts)
+
+
+def compare_accuracy(
+    reference: Float,
+    engine: Float,
+    labels: Labels | None,
+    margin: float = 0.5,
+    min_agreement: float = 0.98,
+    *,
+    classes: Sequence[str] | None = None,
+    name: str = "the engine",
+    against: str = "the reference",
+    seed: int = 0,
+) -> Verdict:
+    """The paired verdict on two arrays of logits [n, classes] for the same n images; `margin` in percentage points.
+
+    Without labels it rests on agreement alone. Raises MeasurementError: shapes differ, NaN, labels out of range or of a
+    single class.
+    """
+    verdict = _agreement(reference, engine, margin, min_agreement, name, against, seed)
+    if labels is None:
+        return verdict
+    check_labels(labels, *reference.shape)
+    before, after = rank_of(reference, labels), rank_of(engine, labels)
+    return msgspec.structs.replace(
+        verdict,
+        top1=(float((before == 0).mean()), float((after == 0).mean())),
+        top5=(float((before < 5).mean()), float((after < 5).mean())),
+        test=paired_test(before == 0, after == 0, margin=margin / 100, seed=seed),
+        changes=_changes(labels, before == 0, after == 0, classes),
+    )
+
+
+def _agreement(
+    reference: Float, engine: Float, margin: float, min_agreement: float, name: str, against: str, seed: int
+) -> Verdict:
+    """What can be said without labels. Raises MeasurementError: shapes differ, NaN, no answers."""
+    check_logits(reference, len(reference), against)
+    check_logits(engine, len(engine), name)
+    if reference.shape != engine.shape:
+        what = f"{against} gives logits {list(reference.shape)}, {name} {list(engine.shape)}: they cannot be compared"
+        raise MeasurementError(what, remedy="Give both the same images, and engines of the same classes")
+    if not len(reference):
+        raise MeasurementError("there are no answers to compare", remedy="Name a data set with images in it")
+    error = np.abs(reference.astype(np.float64) - engine)
+    differ = np.flatnonzero(engine.argmax(1) != reference.argmax(1))
+    return Verdict(
+        engine=name,
+        reference=against,
+        images=len(reference),
+        margin=margin,
+        min_agreement=min_agreement,
+        agreement=1 - len(differ) / len(reference),
+        mean_logit_error=float(error.mean()),
+        worst_logit_error=float(error.max()),
+        worst_image=int(error.max(axis=1).argmax()),
+        disagreements=tuple(differ.tolist()),
+        seed=seed,
+    )
+
+
+def _changes(labels: Labels, before: Array, after: Array, names: Sequence[str] | None) -> tuple[ClassChange, ...]:
+    """Each class that occurs, with McNemar's p corrected for the number of classes (Holm, 1979)."""
+    rows = [(int(k), before[labels == k], after[labels == k]) for k in np.unique(labels)]
+    corrected = holm([mcnemar(int((b & ~a).sum()), int((a & ~b).sum())) for _, b, a in rows])
+    return tuple(
+        ClassChange(
+            label=k,
+            name=names[k] if names is not None and k < len(names) else str(k),
+            images=len(b),
+            reference=float(b.mean()),
+            engine=float(a.mean()),
+            p=p,
+        )
+        for (k, b, a), p in zip(rows, corrected, strict=True)
+    )

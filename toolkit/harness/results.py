@@ -1,0 +1,78 @@
+"""Results: the file that a bench leaves. Measurements, verdicts, and the machine they were taken on; versioned JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from toolkit.errors import MeasurementError
+from toolkit.files import write_atomically
+from toolkit.harness.answers import Answers
+from toolkit.harness.conditions import Moment
+from toolkit.harness.environment import Environment
+from toolkit.harness.layers import Layers
+from toolkit.harness.measurement import Measurement
+from toolkit.harness.roofline import Peaks, Work
+from toolkit.harness.verdict import Verdict
+from toolkit.harness.yardstick import YardstickCard
+from toolkit.types import Frozen
+
+VERSION = 1
+
+
+class Results(Frozen, frozen=True):
+    """One run of a bench."""
+
+    environment: Environment
+    measurements: tuple[Measurement, ...] = ()
+    answers: tuple[Answers, ...] = ()  # raw: what each engine said to each labelled image
+    verdicts: tuple[Verdict, ...] = ()
+    moments: tuple[Moment, ...] = ()  # the state of the machine through the run
+    yardstick: YardstickCard | None = None
+    manifests: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)  # engine name -> its manifest
+    peaks: Peaks | None = None  # what this machine can do at most
+    work: dict[str, Work] = msgspec.field(default_factory=dict)  # engine name -> what it must do
+    layers: tuple[Layers, ...] = ()  # where the time goes, for backends that tell
+    failures: dict[str, str] = msgspec.field(default_factory=dict)  # engine name -> why it has no (more) numbers
+    version: int = VERSION
+
+    @classmethod
+    def read(cls, path: str | Path) -> Results:
+        """Raises MeasurementError: no such file, cut short, not ours, or of another version."""
+        path = Path(path)
+        again = "Measure again: toolkit bench ENGINE... -o results.json"
+        try:
+            raw = msgspec.json.decode(path.read_bytes())
+        except FileNotFoundError:
+            raise MeasurementError(f"there is no results file {path}", remedy=again) from None
+        except OSError as error:
+            raise MeasurementError(f"{path} cannot be read: {error}", remedy=again) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise MeasurementError(f"{path} is no whole JSON file, it may be cut short: {error}", remedy=again) from error
+        if not isinstance(raw, dict) or "measurements" not in raw:
+            raise MeasurementError(f"{path} does not hold results of a bench", remedy=again)
+        if raw.get("version") != VERSION:
+            found = raw.get("version")
+            raise MeasurementError(f"{path} has format version {found!r}, this toolkit reads {VERSION}", remedy=again)
+        try:
+            return msgspec.convert(raw, cls)
+        except msgspec.ValidationError as error:
+            raise MeasurementError(f"{path} is damaged: {error}", remedy=again) from error
+
+    def write(self, path: str | Path) -> None:
+        """Atomic. Raises MeasurementError where the folder cannot be written."""
+        try:
+            write_atomically(Path(path), msgspec.json.encode(self, order="sorted") + b"\n")
+        except OSError as error:
+            raise MeasurementError(f"cannot write {path}: {error}", remedy="Choose another file with -o") from error
+
+    def of(self, engine: str) -> tuple[Measurement, ...]:
+        return tuple(m for m in self.measurements if m.engine == engine)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Names in the order measured."""
+        names = [m.engine for m in self.measurements] + [a.engine for a in self.answers] + list(self.failures)
+        return tuple(dict.fromkeys(names))

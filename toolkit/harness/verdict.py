@@ -1,0 +1,74 @@
+"""Verdict: what a paired comparison of two engines' answers allows one to say."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from toolkit.harness.paired import PairedTest
+from toolkit.types import Frozen
+
+Word = Literal["same", "better", "worse", "cannot tell", "agreement only"]
+MOST = 10_000_000  # images that anyone could think of collecting
+
+
+class ClassChange(Frozen, frozen=True):
+    """One class: the share of its images answered rightly by each, and McNemar's p, corrected for all classes."""
+
+    label: int
+    name: str
+    images: int
+    reference: float
+    engine: float
+    p: float
+
+
+class Verdict(Frozen, frozen=True):
+    """`engine` against `reference` on the same images. Shares are 0 to 1; `margin` is in percentage points."""
+
+    engine: str
+    reference: str
+    images: int
+    margin: float
+    min_agreement: float
+    agreement: float  # share of equal top-1 answers
+    mean_logit_error: float  # mean |difference| over all logits
+    worst_logit_error: float
+    worst_image: int
+    disagreements: tuple[int, ...]  # images whose top-1 answers differ
+    seed: int
+    top1: tuple[float, float] | None = None  # reference, engine
+    top5: tuple[float, float] | None = None
+    test: PairedTest | None = None  # None without labels
+    changes: tuple[ClassChange, ...] = ()
+
+    @property
+    def word(self) -> Word:
+        """same: the loss is shown to be below the margin (one-sided 95 %). better, worse: the 95 % interval leaves out 0."""
+        if self.test is None:
+            return "agreement only"
+        if self.test.lower > -self.margin / 100:
+            return "better" if self.test.interval[0] > 0 and self.test.p < 0.05 else "same"
+        return "worse" if self.test.interval[1] < 0 and self.test.p < 0.05 else "cannot tell"
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the engine may be used in place of the reference."""
+        return self.agreement >= self.min_agreement and self.word in ("same", "better", "agreement only")
+
+    @property
+    def text(self) -> str:
+        """One line, in percentage points."""
+        agree = f"agreement {self.agreement:.2%}"
+        if self.agreement < self.min_agreement:
+            agree += f", below {self.min_agreement:.2%}"
+        if self.test is None:
+            return f"{agree} on {self.images} unlabelled images"
+        points = self.test.difference * 100
+        low, high = (100 * x for x in self.test.interval)
+        span = f"[{low:+.2f}, {high:+.2f}]"
+        if self.word == "same":
+            return f"same within {self.margin:g} points: {points:+.2f} {span}; {agree}"
+        if self.word in ("better", "worse"):
+            return f"{self.word} by {abs(points):.2f} {span}; {agree}"
+        more = f"{self.test.needed} would do" if self.test.needed <= MOST else f"more than {MOST} would do"
+        return f"cannot tell with {self.images} images: {more}; {points:+.2f} {span}; {agree}"

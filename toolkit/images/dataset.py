@@ -1,0 +1,236 @@
+"""Files, folders and arrays -> preprocessed float32 batches, with their labels where they have any. Pillow and numpy only."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import struct
+import zlib
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from toolkit.errors import DataError, InputError
+from toolkit.images.picture import as_list, open_picture, preprocess, restore
+from toolkit.recipe import Preprocess, Recipe
+from toolkit.types import Array, Float
+
+PACKAGED = Path(__file__).parents[1] / "packaged"
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_NO_IMAGE = f"Images end in {', '.join(SUFFIXES)}"
+__all__ = ["Images", "as_list", "class_names", "open_data", "preprocess", "read_classes", "read_idx"]
+
+
+class Images:
+    """Pictures in a fixed order, read and preprocessed as they are asked for: the memory does not grow with their number.
+
+    `labels` are int64 [count], or None where the source has none; `classes` are the names that the labels count through.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        items: Sequence[Any] | Array,
+        preprocess: Preprocess,
+        *,
+        labels: NDArray[np.int64] | None = None,
+        classes: tuple[str, ...] | None = None,
+        ready: bool = False,
+    ) -> None:
+        self.where, self.labels, self.classes = where, labels, classes
+        self._items, self._preprocess, self._ready = items, preprocess, ready
+
+    @property
+    def count(self) -> int:
+        return len(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def batches(self, size: int) -> Iterator[Float]:
+        """float32 [n, C, H, W] (or [n, H, W, C]) of n = `size`, less in the last. Raises DataError, which names the image."""
+        if size < 1:
+            raise InputError(f"a batch of {size} images makes no sense", remedy="Use 1 or more")
+        with closing(self._inputs()) as inputs:
+            while batch := list(islice(inputs, size)):
+                yield np.stack(batch)
+
+    def name(self, index: int) -> str:
+        """How to call an image in a message: its file, or its place in the set."""
+        item = self._items[index]
+        return str(item) if isinstance(item, (str, Path)) else f"number {index} of {self.where}"
+
+    def picture(self, index: int) -> Image.Image:
+        """The picture as it looks before preprocessing (of a .npy: with its normalisation undone)."""
+        item = self._items[index]
+        return restore(item, self._preprocess) if self._ready else open_picture(item, self._preprocess.color)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 in hex over the preprocessing and each image's bytes (a file's as stored), in order. It reads them all."""
+        digest = hashlib.sha256(b"ready" if self._ready else msgspec.json.encode(self._preprocess))
+        for item in self._items:
+            data = Path(item).read_bytes() if isinstance(item, (str, Path)) else np.ascontiguousarray(item).tobytes()
+            digest.update(struct.pack("<Q", len(data)))
+            digest.update(data)
+        return digest.hexdigest()
+
+    def _inputs(self) -> Generator[Float, None, None]:
+        """Every image in turn. Files are decoded a few ahead of the reader, on all cores: Pillow lets go of the interpreter."""
+        if isinstance(self._items, np.ndarray):
+            yield from map(self._input, range(self.count))
+            return
+        workers = os.cpu_count() or 1
+        ahead: deque[Future[Float]] = deque()
+        pool = ThreadPoolExecutor(workers)
+        try:
+            for index in range(self.count):
+                ahead.append(pool.submit(self._input, index))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _input(self, index: int) -> Float:
+        if not self._ready:
+            return preprocess(self._items[index], self._preprocess)
+        image = np.asarray(self._items[index])
+        if not np.isfinite(image).all():
+            raise DataError(f"image {index} of {self.where} holds NaN or infinity", remedy="Write it again from clean images")
+        return image
+
+
+def open_data(
+    spec: str, preprocess: Preprocess, limit: int | None = None, *, classes: Sequence[str] | None = None
+) -> Images:
+    """`packaged:NAME`, a folder with one folder a class, a flat folder of images, or a .npy of preprocessed images.
+
+    `limit` keeps the first so many; a class folder is interleaved (the first image of each class, then the second, ...), so that
+    any such share holds every class. Labels number the class folders in the order of their names, unless every folder's name is
+    in `classes` (the model's own, in its order), or is the first word of one of them: then they follow that, and the folders may
+    be a part of the classes. Raises DataError.
+    """
+    if limit is not None and limit < 1:
+        raise DataError(f"{limit} images of {spec} are too few", remedy="Ask for at least 1")
+    if spec.startswith("packaged:"):
+        return _packaged(spec, preprocess, limit)
+    if Path(spec).is_dir():
+        return _folder(Path(spec), preprocess, limit, classes)
+    if spec.endswith(".npy"):
+        return _array(Path(spec), preprocess, limit)
+    state = "is neither a folder nor a .npy file" if Path(spec).exists() else "does not exist"
+    raise DataError(f"{spec} {state}", remedy="Give a folder of images, a .npy of preprocessed ones or packaged:NAME")
+
+
+def class_names(recipe: Recipe) -> tuple[str, ...] | None:
+    """The names in the recipe's `classes` file. Raises DataError."""
+    return read_classes(recipe.reference.classes) if recipe.reference.classes else None
+
+
+def read_classes(spec: str) -> tuple[str, ...]:
+    """Class names in the model's order: a text file with one a line, or `packaged:NAME`. Raises DataError."""
+    kind, _, name = spec.partition(":")
+    path = PACKAGED / f"{name}-classes.txt" if kind == "packaged" else Path(spec)
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").strip().splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the class names {path} cannot be read: {error}", remedy="Give a text file, one name a line") from error
+    if "" in names or not names:
+        raise DataError(f"{path}: line {names.index('') + 1 if names else 1} names no class")
+    return names
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """A gzipped IDX file of bytes, the format of MNIST -> uint8 of the shape in its header. Raises DataError."""
+    try:
+        raw = gzip.decompress(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}", remedy="Fetch the file again") from error
+    if len(raw) < 4 or raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * raw[3]:
+        raise DataError(f"{path} is no IDX file of bytes")
+    shape = struct.unpack_from(f">{raw[3]}I", raw, 4)
+    body = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])
+    if body.size != np.prod(shape, dtype=np.int64):
+        raise DataError(f"{path} holds {body.size} bytes where its header says {list(shape)}", remedy="Fetch the file again")
+    return body.reshape(shape)
+
+
+def _packaged(spec: str, preprocess: Preprocess, limit: int | None) -> Images:
+    name = spec.partition(":")[2]
+    names = sorted(path.name.removesuffix("-images.idx.gz") for path in PACKAGED.glob("*-images.idx.gz"))
+    if name not in names:
+        raise DataError(f"no data named '{name}' is packaged", remedy=f"Packaged are: {', '.join(names)}")
+    pixels = read_idx(PACKAGED / f"{name}-images.idx.gz")[:limit]
+    labels = read_idx(PACKAGED / f"{name}-labels.idx.gz")[:limit].astype(np.int64)
+    return Images(spec, pixels, preprocess, labels=labels, classes=read_classes(f"packaged:{name.partition('-')[0]}"))
+
+
+def _array(path: Path, preprocess: Preprocess, limit: int | None) -> Images:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as a .npy file: {error}", remedy="Write it with numpy.save as float32") from error
+    if array.dtype != np.float32 or array.shape[1:] != preprocess.input_shape:
+        want = ", ".join(map(str, ("N", *preprocess.input_shape)))
+        raise DataError(f"{path} holds {array.dtype} {list(array.shape)}, the recipe wants float32 [{want}]")
+    if len(array) == 0:
+        raise DataError(f"{path} holds no image")
+    return Images(str(path), array[:limit], preprocess, ready=True)
+
+
+def _folder(root: Path, preprocess: Preprocess, limit: int | None, classes: Sequence[str] | None) -> Images:
+    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    loose = _images_under(root, deep=False)
+    if not folders:
+        if not loose:
+            raise DataError(f"{root} holds no image", remedy=_NO_IMAGE)
+        return Images(str(root), loose[:limit], preprocess)
+    if loose:
+        what = f"{root} holds both images ({loose[0].name}, ...) and folders ({folders[0]}, ...)"
+        raise DataError(what, remedy="Keep only one of the two")
+    names, number = _numbering(root, folders, classes)
+    found = [(rank, name, path) for name in folders for rank, path in enumerate(_images_under(root / name, deep=True))]
+    empty = set(folders) - {name for _, name, _ in found}
+    if empty:
+        raise DataError(f"the class folder {root / min(empty)} holds no image", remedy=_NO_IMAGE)
+    found.sort(key=lambda item: item[:2])
+    labels = np.array([number[name] for _, name, _ in found[:limit]], np.int64)
+    return Images(str(root), [path for _, _, path in found[:limit]], preprocess, labels=labels, classes=names)
+
+
+def _numbering(root: Path, folders: list[str], classes: Sequence[str] | None) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The class names, and the label of each folder."""
+    number = {name.split()[0]: label for label, name in enumerate(classes or ())}
+    number.update({name: label for label, name in enumerate(classes or ())})
+    if classes is None or not set(folders) <= set(number):
+        if classes is not None and len(classes) != len(folders):
+            odd = next(name for name in folders if name not in number)
+            what = f"{root} has {len(folders)} class folders, the model {len(classes)}, and '{odd}' is none of their names"
+            raise DataError(what, remedy="Name the folders as the model names its classes, or give all of them")
+        names = tuple(classes or folders)
+        return names, {folder: label for label, folder in enumerate(folders)}
+    return tuple(classes), number
+
+
+def _images_under(folder: Path, *, deep: bool) -> list[Path]:
+    found: list[Path] = []
+    for where, _, files in os.walk(folder, followlinks=True):
+        found += [Path(where, file) for file in files if not file.startswith(".") and Path(file).suffix.lower() in SUFFIXES]
+        if not deep:
+            break
+    return sorted(found)

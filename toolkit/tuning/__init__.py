@@ -1,0 +1,39 @@
+"""tune: the fastest graph inside a recipe's accuracy budget, found in at most 60 evaluations, and never a loser."""
+
+from __future__ import annotations
+
+import msgspec
+
+from toolkit.pipeline import Stage, quiet
+from toolkit.recipe import Recipe
+from toolkit.tuning.choose import SECONDS, choose
+from toolkit.tuning.result import TuneResult
+from toolkit.tuning.search import Search
+from toolkit.tuning.workbench import LIMIT, Workbench
+
+__all__ = ["TuneResult", "tune"]
+
+
+def tune(recipe: Recipe, stage: Stage = quiet, *, limit: int = LIMIT, seconds: float = SECONDS) -> TuneResult:
+    """Search, measure, choose. Half of the images of `[accept]` guide the search; the verdict comes from the other half.
+
+    `limit` is how many graphs may be evaluated, `seconds` how long each finalist's latency is measured. Where the target
+    cannot run on this machine a stated cost model predicts it, and `predicted` says so.
+    Raises BudgetError where nothing meets the budget: it says what the best is and what would help.
+    """
+    bench = Workbench(recipe, stage, limit)
+    found = Search(bench).run()
+    winner, finalists, reasons = choose(bench, found, seconds)
+    name = recipe.name if recipe.name.endswith("-tuned") else f"{recipe.name}-tuned"
+    notes = tuple(f"tuned: {reason}" for reason in reasons)
+    winner = msgspec.structs.replace(winner, recipe=msgspec.structs.replace(winner.recipe, name=name, notes=notes))
+    return TuneResult(
+        recipe=recipe,
+        winner=winner,
+        trials=tuple(found.trials),
+        finalists=tuple(finalists),
+        sensitivity=tuple(found.sensitivity),
+        reasons=(*found.reasons, *reasons),
+        evaluations=bench.evaluations,
+        predicted=winner.p10_ms is None,
+    )

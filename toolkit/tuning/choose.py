@@ -1,0 +1,119 @@
+"""Choose: measure the finalists, hold them to images that the search has not seen, and ship the fastest that passes.
+
+INT8 has to be at least 2 % faster than the better of FP32 and FP16, else that one is the winner: INT8 costs accuracy, so it must
+bring something. The verdict rests on held-out images alone; as the finalists come to it fastest first and the first that passes
+wins, a chance that a bad one passes is taken at most once a finalist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import numpy as np
+
+from toolkit import pipeline
+from toolkit.engine import engine
+from toolkit.errors import BackendError, BudgetError, DeviceError, MeasurementError
+from toolkit.harness.lane import Entry
+from toolkit.harness.latency import Plan, measure_latency
+from toolkit.runtime.runner import Runner
+from toolkit.tuning.cost import STATED
+from toolkit.tuning.search import Found
+from toolkit.tuning.trial import Trial
+from toolkit.tuning.workbench import Workbench
+
+FASTER = 0.98
+SECONDS = 6.0  # a finalist
+
+
+def choose(bench: Workbench, found: Found, seconds: float = SECONDS) -> tuple[Trial, list[Trial], list[str]]:
+    """The winner, all finalists with what is now known of them, and the reasons. Raises BudgetError."""
+    timed, reasons = measure(bench, found.finalists, seconds)
+    floating = [trial for trial in timed if not trial.recipe.precision.int8]
+    bar = min((trial.time for trial in floating if trial.accurate and in_time(bench, trial)), default=float("inf"))
+    done: list[Trial] = []
+    winner: Trial | None = None
+    for trial in sorted(timed, key=lambda trial: trial.time):
+        if winner is None and trial.accurate and in_time(bench, trial):
+            if trial.recipe.precision.int8 and trial.time > FASTER * bar:
+                reasons.append(f"{trial.name} gives way: {_against(trial, bar)}, and {FASTER} is the least it must bring")
+            else:
+                trial = bench.judge(trial, held_out=True)
+                assert trial.held_out is not None
+                reasons.append(f"{trial.name}: {_against(trial, bar)}; on the images held out {trial.held_out.text}")
+                winner = trial if trial.accurate else None
+        done.append(trial)
+    if winner is None:
+        raise _unreachable(bench, done)
+    if not winner.recipe.precision.int8:
+        reasons.append(f"so {winner.name} is shipped, not INT8")
+    return winner, done, reasons
+
+
+def measure(bench: Workbench, trials: Sequence[Trial], seconds: float) -> tuple[list[Trial], list[str]]:
+    """The trials with their latencies as engines for the recipe's target, and what is to be said of them.
+
+    Engines take turns, at the batch that the recipe optimises for. Where the target cannot run on this machine the trials come
+    back as they were, and the cost model stands in; the words say so. Raises MeasurementError where an engine fails.
+    """
+    batch = bench.recipe.build.profiles[0][1]
+    pictures = bench.few(batch)
+    progress = bench.stage(f"latency of {len(trials)} finalists at batch {batch}")
+    with ExitStack() as stack:
+        try:
+            runners = [stack.enter_context(_engine(bench, trial, stack)) for trial in trials]
+        except (BackendError, DeviceError) as error:
+            return list(trials), [f"{bench.target} cannot run here ({error.what}): time is {STATED}"]
+        entries = [Entry(f"{i} {trials[i].name}", batch, partial(runner, pictures)) for i, runner in enumerate(runners)]
+        found = measure_latency(entries, Plan(seconds=seconds * len(entries), warmup=2.0, precision=0.01), progress=progress)
+    result = []
+    flags: dict[str, str] = {}
+    for trial, measured in zip(trials, found, strict=True):
+        if measured.failure is not None:
+            raise MeasurementError(f"{trial.name} could not be measured: {measured.failure}")
+        p10, p50, p99 = (float(q) for q in np.quantile(measured.seconds, [0.1, 0.5, 0.99]) * 1e3)
+        result.append(msgspec.structs.replace(trial, p10_ms=p10, p50_ms=p50, p99_ms=p99))
+        flags |= {flag.trouble: f"{flag.text}; {flag.remedy}" for flag in measured.flags if flag.trouble != "unsettled"}
+    return result, [f"the latencies are in doubt: {text}" for text in flags.values()]
+
+
+def _engine(bench: Workbench, trial: Trial, stack: ExitStack) -> Runner:
+    """The trial as a live engine for the recipe's target, in a folder that goes with `stack`."""
+    folder = Path(stack.enter_context(TemporaryDirectory())) / "engine"
+    pipeline.build(bench.trip(trial.recipe)._replace(truth=None), bench.target, folder)  # no truth, no proof: `judge` has that
+    return engine.load(folder)
+
+
+def in_time(bench: Workbench, trial: Trial) -> bool:
+    """Whether the trial keeps the recipe's bound on p99; a target that is not here cannot break it."""
+    bound = bench.recipe.accept.max_p99_ms
+    return bound is None or trial.p99_ms is None or trial.p99_ms <= bound
+
+
+def _against(trial: Trial, bar: float) -> str:
+    if not np.isfinite(bar):
+        return "no floating-point engine meets the budget"
+    return f"{trial.time / bar:.2f} of the time of the best floating-point engine"
+
+
+def _unreachable(bench: Workbench, trials: Sequence[Trial]) -> BudgetError:
+    """What the best that could be had is, and what would help."""
+    accept = bench.recipe.accept
+    late = [trial for trial in trials if trial.accurate and not in_time(bench, trial)]
+    if late:
+        best = min(late, key=lambda trial: trial.p99_ms or 0.0)
+        reached = f"the best is {best.name} with {best.p99_ms:.2f} ms"
+        what = f"no graph keeps max_p99_ms = {accept.max_p99_ms:g} within the accuracy budget: {reached}"
+        return BudgetError(what, remedy="Raise max_p99_ms, lower the batch in [build], or choose a smaller reference")
+    best = max(trials, key=lambda trial: (trial.recipe.precision.int8, trial.snr))
+    verdict = best.held_out or best.searched
+    said = verdict.text if verdict is not None else f"{best.snr:.1f} dB"
+    budget = f"max_top1_drop {accept.max_top1_drop:g}, min_agreement {accept.min_agreement:g}"
+    images = bench.search.count + bench.held_out.count
+    help_ = f"Give [accept] more than {images} images, widen the budget, or fine-tune: toolkit finetune"
+    return BudgetError(f"the budget ({budget}) cannot be shown to be met; the best INT8 graph: {said}", remedy=help_)

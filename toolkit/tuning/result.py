@@ -1,0 +1,77 @@
+"""TuneResult: the winner of a search and everything that was weighed; it writes the winning recipe, with the reasons."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from toolkit.recipe import Recipe
+from toolkit.tuning.trial import Layers, Trial
+from toolkit.types import Frozen
+
+
+class TuneResult(Frozen, frozen=True):
+    """`front` is the Pareto front of latency and accuracy, fastest first; `predicted` says that a model told the latency."""
+
+    recipe: Recipe
+    winner: Trial
+    trials: tuple[Trial, ...]
+    finalists: tuple[Trial, ...]
+    sensitivity: tuple[Layers, ...]
+    reasons: tuple[str, ...]
+    evaluations: int
+    predicted: bool
+
+    @property
+    def front(self) -> tuple[Trial, ...]:
+        """The finalists that no other beats in both time and SNR."""
+        ordered = sorted(self.finalists, key=lambda trial: (trial.time, -trial.snr))
+        front: list[Trial] = []
+        for trial in ordered:
+            if not front or trial.snr > front[-1].snr:
+                front.append(trial)
+        return tuple(front)
+
+    def toml(self, folder: Path) -> str:
+        """The winning recipe with its reasons, to be written into `folder`: paths become relative to it."""
+        head = f"# Tuned from {self.recipe.name} with {self.evaluations} evaluated graphs. Why:"
+        reasons = [f"#   {line}" for line in self.reasons]
+        return "\n".join([head, *reasons, "", recipe_toml(self.winner.recipe, folder)])
+
+
+def recipe_toml(recipe: Recipe, folder: Path) -> str:
+    """A recipe as TOML, to be written into `folder`: paths become relative to it."""
+    return "\n".join(_lines(_relative(recipe.to_dict(), folder), ())) + "\n"
+
+
+def _relative(value: dict[str, Any], folder: Path) -> dict[str, Any]:
+    def path(item: Any) -> Any:
+        if isinstance(item, dict):
+            return _relative(item, folder)
+        return os.path.relpath(item, folder) if isinstance(item, str) and os.path.isabs(item) else item
+
+    return {key: path(item) for key, item in value.items()}
+
+
+def _lines(table: dict[str, Any], where: tuple[str, ...]) -> list[str]:
+    """TOML, a table under its header after the plain keys. JSON writes strings, numbers and arrays just as TOML does."""
+    lines = [f"{_key(key)} = {_value(item)}" for key, item in table.items() if not isinstance(item, dict)]
+    for key, item in table.items():
+        if isinstance(item, dict):
+            inner = (*where, _key(key))
+            lines += ["", f"[{'.'.join(inner)}]", *_lines(item, inner)]
+    return lines
+
+
+def _key(key: str) -> str:
+    bare = all(character.isalnum() or character in "_-" for character in key) and key.isascii()
+    return key if bare else msgspec.json.encode(key).decode()
+
+
+def _value(item: Any) -> str:
+    if isinstance(item, (list, tuple)):
+        return f"[{', '.join(_value(part) for part in item)}]"
+    return msgspec.json.encode(item).decode()

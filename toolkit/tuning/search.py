@@ -1,0 +1,162 @@
+"""Search: from what a recipe says to a handful of graphs worth measuring, in at most 60 evaluations.
+
+1. The whole network in INT8: calibration method, equalisation, weight scales and bias correction, one after the other; a change
+   stays where it brings the logits 0.1 dB nearer.
+2. Sensitivity of each part (`sensitivity.py`).
+3. Another method for the tensors of the three most sensitive parts.
+4. Parts leave INT8, the most dB for the least work first, until the budget is met on the search's images; then two more, for
+   those who would pay for accuracy.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, get_args
+
+import msgspec
+
+from toolkit.errors import CalibrationError, GraphError, MeasurementError
+from toolkit.graph.edit import weight_of
+from toolkit.graph.scheme_cpu import origin
+from toolkit.recipe import Method, Recipe
+from toolkit.tuning.sensitivity import Unit, sensitivity, units
+from toolkit.tuning.trial import Layers, Trial
+from toolkit.tuning.workbench import Workbench, calibrated, vary
+from toolkit.types import Progress
+
+WORTH = 0.1  # dB
+CHOICES: dict[str, tuple[object, ...]] = {
+    "equalize": ("streams", "pairs", "none"),
+    "weights": ("absmax", "mse"),
+    "bias_correction": (False, True),
+}
+FOR_THE_REST = 8  # evaluations that the last step needs
+
+
+class Found(NamedTuple):
+    """Every graph tried, those worth measuring, and why the search went where it went."""
+
+    trials: list[Trial]
+    finalists: list[Trial]
+    sensitivity: list[Layers]
+    reasons: list[str]
+
+
+class Search:
+    """Mutable while it runs; `run` gives what stays."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+        self.trials: list[Trial] = []
+        self.reasons: list[str] = []
+        self.layers: list[Layers] = []
+        self._advance: Progress = bench.stage("search")
+
+    def run(self) -> Found:
+        finalists = self._floating()
+        best = self._try("int8", self.bench.recipe)
+        best = self._globals(best)
+        parts = units(self.bench.fp32())
+        room = (self.bench.left - FOR_THE_REST - 6) // 2
+        if room < len(parts):
+            parts = units(self.bench.fp32(), max(1, room))
+        self.layers = sensitivity(self.bench, best, parts)
+        best = self._tensors(best, parts)
+        finalists += self._leave_out(best)
+        return Found(self.trials, finalists, self.layers, self.reasons)
+
+    def _try(self, name: str, recipe: Recipe) -> Trial:
+        trial = self.bench.trial(name, recipe)
+        self.trials.append(trial)
+        return trial
+
+    def _floating(self) -> list[Trial]:
+        """FP32 and FP16: what INT8 has to beat."""
+        recipe = self.bench.recipe
+        found = []
+        for kind in ("fp32", "fp16"):
+            try:
+                found.append(self._try(kind, vary(recipe, int8=False, compute=kind)))
+            except GraphError as error:  # a constant that FP16 cannot hold
+                self.reasons.append(f"{kind} is out: {error.what}")
+        return [judged for trial in found if (judged := self._judge(trial)) is not None]
+
+    def _judge(self, trial: Trial) -> Trial | None:
+        """The trial with its verdict on the search's images; None, with the reason, where its answers are not finite."""
+        try:
+            return self.bench.judge(trial, held_out=False)
+        except MeasurementError as error:
+            self.reasons.append(f"{trial.name} is out: {error.what}")
+            return None
+
+    def _globals(self, best: Trial) -> Trial:
+        self._advance = self.bench.stage("search: method, equalisation, weights, bias")
+        recipe = best.recipe
+        given = recipe.calibration.method
+        methods = {str(method): calibrated(recipe, method=method) for method in get_args(Method) if method != given}
+        best = self._take(best, "calibration method", str(given), methods)
+        if best.recipe.calibration.method == "percentile":
+            wider = {str(p): calibrated(best.recipe, percentile=p) for p in (99.9, 99.999)}
+            best = self._take(best, "percentile", str(best.recipe.calibration.percentile), wider)
+        for key, values in CHOICES.items():
+            now = getattr(best.recipe.precision, key)
+            others = {str(value): vary(best.recipe, **{key: value}) for value in values if value != now}
+            best = self._take(best, key, str(now), others)
+        return best
+
+    def _take(self, best: Trial, what: str, now: str, others: dict[str, Recipe]) -> Trial:
+        """The best of what stands and its variations, with the reason."""
+        tried = []
+        for name, recipe in others.items():
+            tried.append(self._try(name, recipe))
+            self._advance(self.bench.evaluations, self.bench.limit)
+        winner = max(tried, key=lambda trial: trial.snr)
+        better = winner.snr >= best.snr + WORTH
+        seen = ", ".join(f"{trial.name} {trial.snr:.1f}" for trial in tried)
+        self.reasons.append(f"{what}: {winner.name if better else now}. Logits to noise, in dB: {now} {best.snr:.1f}, {seen}")
+        return winner if better else best
+
+    def _tensors(self, best: Trial, parts: list[Unit]) -> Trial:
+        """Another method for what the three most sensitive parts read."""
+        worst = sorted(self.layers, key=lambda layer: layer.alone)[:3]
+        self._advance = self.bench.stage("search: methods of the most sensitive parts")
+        for layer in worst:
+            part = next(part for part in parts if part.name == layer.unit)
+            names = _inputs(part)
+            now = best.recipe.calibration.method
+            alternatives: list[Method] = [m for m in ("minmax", "mse", "entropy") if m != now][:2]
+            if not names or self.bench.left < FOR_THE_REST + len(alternatives):
+                break
+            others: dict[str, Recipe] = {}
+            for method in alternatives:
+                methods = {**best.recipe.precision.methods, **dict.fromkeys(names, method)}
+                others[method] = vary(best.recipe, methods=methods)
+            best = self._take(best, f"method of {part.name}", now, others)
+        return best
+
+    def _leave_out(self, best: Trial) -> list[Trial]:
+        """Graphs from all INT8 to ever less, the first of which that meets the budget and two beyond it."""
+        best = msgspec.structs.replace(best, name="int8")
+        found = [judged] if (judged := self._judge(best)) is not None else []
+        order = sorted(self.layers, key=lambda layer: (layer.left_out - best.snr) / (layer.share + 0.01), reverse=True)
+        current, beyond = best, 0
+        for layer in order:
+            beyond += bool(found) and found[-1].accurate
+            if beyond > 2 or self.bench.left < 1:
+                break
+            keep = tuple(dict.fromkeys((*current.recipe.precision.keep, *layer.keep)))
+            name = f"{current.name}{' but ' if current is best else ', '}{layer.unit}"
+            try:
+                trial = self._try(name, vary(best.recipe, keep=keep))
+            except CalibrationError:  # nothing is left to quantise: what remains is the floating-point engine, a finalist already
+                break
+            gain = f"{trial.snr:.1f} dB instead of {current.snr:.1f}, for {layer.share:.1%} of the work"
+            self.reasons.append(f"{layer.unit} out of INT8: {gain}")
+            current = trial
+            found += [judged] if (judged := self._judge(trial)) is not None else []
+        return found
+
+
+def _inputs(part: Unit) -> list[str]:
+    """The tensors that a unit's layers read, by the names that ranges have."""
+    values = [node.inputs[0] for node in part.nodes if weight_of(node) is not None and node.inputs[0] is not None]
+    return list(dict.fromkeys(origin(value).name or "" for value in values))

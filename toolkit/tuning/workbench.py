@@ -1,0 +1,112 @@
+"""Workbench: makes the graph of any variation of a recipe, and says how near its logits are to the reference's."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+
+from toolkit import pipeline
+from toolkit.errors import BudgetError, RecipeError
+from toolkit.graph.run import graph_runner, predicting_runner
+from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.pipeline import Stage, Trip
+from toolkit.recipe import Precision, Recipe
+from toolkit.tuning.cost import cost, int8_share
+from toolkit.tuning.trial import Half, Trial, snr
+from toolkit.types import Classifier, Progress, Target
+
+IMAGES = 64  # calibration images whose logits tell one graph from another: enough for tenths of a dB
+LIMIT = 60  # graphs that one search may evaluate
+
+
+class Workbench:
+    """Holds the reference's answers, the equalised graphs and their ranges: a trial costs one quantisation and one run."""
+
+    def __init__(self, recipe: Recipe, stage: Stage = pipeline.quiet, limit: int = LIMIT) -> None:
+        images = pipeline.proof_images(recipe)
+        if images is None:
+            raise RecipeError(f"{recipe.name} names no images to be accurate on", remedy="Set `data` in the recipe's [accept]")
+        if images.count < 4:
+            raise RecipeError(f"[accept] has {images.count} images; half of them must be held out", remedy="Name more images")
+        self.recipe = vary(recipe, int8=True)
+        self.target = Target.parse_many(recipe.build.target)[0]
+        self.limit, self.evaluations = limit, 0
+        self.search, self.held_out = Half(images, 0), Half(images, 1)
+        self.stage = stage
+        first = pipeline.prepare(self.recipe, stage)
+        assert first.truth is not None
+        self.truth = first.truth
+        self._trips: dict[str, Trip] = {self.recipe.precision.equalize: first}  # by equalisation; '' for those without INT8
+        self._few = np.concatenate(list(pipeline.calibration_images(recipe).batches(IMAGES))[:1])
+        self._few_truth = graph_runner(first.source.graph)(self._few)
+
+    @property
+    def left(self) -> int:
+        """How many more graphs may be evaluated."""
+        return self.limit - self.evaluations
+
+    def graph(self, recipe: Recipe) -> ir.Model:
+        """The typed graph of a variation of the recipe, for the recipe's target."""
+        return pipeline.typed(self.trip(recipe), self.target)
+
+    def fp32(self) -> ir.Model:
+        """The graph before any pass."""
+        return self.trip(vary(self.recipe, int8=False, keep=())).source.graph
+
+    def trial(self, name: str, recipe: Recipe) -> Trial:
+        """Evaluate one graph. Raises BudgetError once the limit is spent, which no caller in this room lets happen."""
+        if self.left < 1:
+            raise BudgetError(f"the search has spent its {self.limit} evaluations", remedy="Raise the limit: 16 or more")
+        self.evaluations += 1
+        graph = self.graph(recipe)
+        answer = predicting_runner(graph, self.target)(self._few)
+        batch = self.recipe.build.profiles[0][1]
+        return Trial(name=name, recipe=recipe, snr=snr(self._few_truth, answer), cost=cost(graph, batch), int8=int8_share(graph))
+
+    def judge(self, trial: Trial, *, held_out: bool) -> Trial:
+        """The trial with a verdict on one half of the images of `[accept]`."""
+        half = self.held_out if held_out else self.search
+        accept = self.recipe.accept
+        words = "the images held out" if held_out else "the search's images"
+        progress: Progress = self.stage(f"{trial.name} on {words}")
+        answers = accuracy(self.runner(trial.recipe), half, name=trial.name, progress=progress)
+        truth = half.of(self.truth)
+        verdict = compare_accuracy(truth, answers, half.labels, accept.max_top1_drop, accept.min_agreement, name=trial.name)
+        return msgspec.structs.replace(trial, **{"held_out" if held_out else "searched": verdict})
+
+    def runner(self, recipe: Recipe, threads: int | None = None) -> Classifier:
+        """The graph of a variation on ONNX Runtime's CPU, rounded as the target rounds."""
+        return predicting_runner(self.graph(recipe), self.target, threads)
+
+    def few(self, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        """A batch of `count` calibration images, repeated where there are fewer."""
+        return np.ascontiguousarray(self._few[np.arange(count) % len(self._few)])
+
+    def trip(self, recipe: Recipe) -> Trip:
+        """How far a variation of the recipe has come before its target is chosen."""
+        first = next(iter(self._trips.values()))
+        precision = recipe.precision
+        key = precision.equalize if precision.int8 else ""
+        if key not in self._trips and precision.int8:
+            self._trips[key] = pipeline.prepare(recipe, self.stage, like=first)
+        elif key not in self._trips:
+            self._trips[key] = first._replace(graph=first.source.graph, ranges=None, peaks={})
+        trip = self._trips[key]
+        if precision.compute == "fp16" and not trip.peaks and recipe.calibration_data is not None:
+            peaks = pipeline.peaks(trip.graph, pipeline.calibration_images(recipe))
+            self._trips[key] = trip = trip._replace(peaks=peaks)
+        return trip._replace(recipe=recipe)
+
+
+def vary(recipe: Recipe, **precision: object) -> Recipe:
+    """The recipe with other fields of `[precision]`; without INT8, what belongs to INT8 goes."""
+    if precision.get("int8") is False:
+        precision = {"keep": (), "methods": {}, **precision}
+    new: Precision = msgspec.structs.replace(recipe.precision, **precision)
+    return msgspec.structs.replace(recipe, precision=new)
+
+
+def calibrated(recipe: Recipe, **calibration: object) -> Recipe:
+    """The recipe with other fields of `[calibration]`."""
+    return msgspec.structs.replace(recipe, calibration=msgspec.structs.replace(recipe.calibration, **calibration))
