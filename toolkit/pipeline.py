@@ -11,9 +11,9 @@ import msgspec
 import onnx_ir as ir
 
 from toolkit import calibration
+from toolkit.backends import backend
 from toolkit.calibration import Ranges, origin_of
 from toolkit.cpu import has_vnni
-from toolkit.engine import engine
 from toolkit.engine.identity import identity, precision_of
 from toolkit.errors import BudgetError, CalibrationError, RecipeError
 from toolkit.files import cache_folder, new_folder, sha256, sha256_bytes, write_atomically
@@ -221,8 +221,7 @@ def build(
     numerics = scheme, target.kind not in ON_CPU and holds_half(graph)
     with new_folder(folder) as draft:
         stage(f"compile {recipe.name} for {target}")
-        compiled = engine.backend(target).compile(graph, recipe.build, target, draft)
-        compiled = for_cpus(compiled, graph, target)
+        compiled = for_cpus(backend(target).compile(graph, recipe.build, target, draft), graph, target)
         findings = lint(graph, scheme, recipe.precision.keep)
         ranges = trip.ranges if recipe.precision.int8 else None
         remarks = (*recipe.notes, *trip.source.reference.manifest.notes, *(ranges.remarks if ranges is not None else ()))

@@ -1,2 +1,21 @@
-"""The libraries that compile and run a graph. Each module has the same two functions, `compile` and `open`, and is the only
-place that imports its library."""
+"""Backends: each is a module with two functions, `compile(graph, build, target, folder)` and `open(folder, manifest)`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from toolkit.types import Target
+
+BACKENDS = {
+    "cpu": "onnxruntime.backend",
+    "cuda": "onnxruntime.backend",
+    "openvino": "openvino",
+    "tensorrt": "tensorrt.backend",
+    "rtx": "tensorrt.backend",
+}
+
+
+def backend(target: Target) -> Any:
+    """The module that compiles for and opens `target`; its library is imported when first needed."""
+    return import_module(f"toolkit.backends.{BACKENDS[target.kind]}")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from toolkit.backends import backend
 from toolkit.cpu import cores
 from toolkit.manifest import Manifest
 from toolkit.runtime.runner import Runner
-from toolkit.types import ON_CPU, Target
-
-BACKENDS = {"cpu": "onnxruntime", "openvino": "openvino", "cuda": "onnxruntime", "tensorrt": "tensorrt", "rtx": "tensorrt"}
+from toolkit.types import ON_CPU
 
 
 def load(path: str | Path, *, check_finite: bool = False, **options: Any) -> Runner:
@@ -37,8 +35,3 @@ def load(path: str | Path, *, check_finite: bool = False, **options: Any) -> Run
     if options.get("threads"):
         manifest = msgspec.structs.replace(manifest, settings={**manifest.settings, "threads": options["threads"]})
     return Runner(manifest, open_again(), open_again, check_finite=check_finite)
-
-
-def backend(target: Target) -> Any:
-    """The backend's module: `compile(graph, build, target, folder)` and `open(folder, manifest)`."""
-    return import_module(f"toolkit.backends.{BACKENDS[target.kind]}")

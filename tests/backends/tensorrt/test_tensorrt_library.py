@@ -38,7 +38,7 @@ RTX_ALONE = {"ComputeCapability", "IBuilderConfig.num_compute_capabilities", "IB
 def names_used():
     """`Name`, `Name.member` and, for objects, `Class.member`, as the TensorRT backend uses them."""
     used = set()
-    for path in sorted((ROOT / "toolkit" / "backends").glob("tensorrt*.py")):
+    for path in sorted((ROOT / "toolkit" / "backends" / "tensorrt").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Attribute):
                 continue

@@ -1,0 +1,1 @@
+from tests.runtime.conftest import images, play  # noqa: F401
