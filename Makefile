@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/toolkit build $(foreach p,fp32 fp16 int8,engines/$(MODEL)-$(p).toml)
-	$(BIN)/toolkit build engines/$(MODEL)-int8.toml --target rtx:sm86,sm89,sm120 --if-available
+	$(BIN)/toolkit build engines/$(MODEL)-int8.toml --target rtx --if-available
 	$(BIN)/toolkit bench $(foreach p,fp32 fp16 int8,$(BUILT)/$(MODEL)-$(p)) --quick -o results.json
 	$(BIN)/toolkit report results.json -o report.html
 

@@ -43,8 +43,8 @@ def test_every_no_has_a_next_step(rows):
 def test_each_sm_of_the_library_is_a_target(rows):
     pytest.importorskip("tensorrt_rtx", reason="the rtx extra is not installed")
     known = tensorrt_library.load("rtx").architectures
-    found = {row.name: row for row in rows if row.topic == "target" and row.name.startswith("rtx:")}
-    assert set(found) == {f"rtx:sm{sm}" for sm in known}
+    found = {row.name: row for row in rows if row.topic == "target" and row.name.startswith("rtx")}
+    assert set(found) == {"rtx"} | {f"rtx:sm{sm}" for sm in known}
     assert all(row.build for row in found.values())
 
 
@@ -56,9 +56,9 @@ def test_a_bare_machine_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(tensorrt_library, "MODULES", dict.fromkeys(("tensorrt", "rtx"), ("no_such_library", "nor_this")))
     bare = here([], no_gpu=MissingExtra("cuda-bindings", "gpu"))
     found = {row.name: row for row in targets(bare)}
-    assert set(found) == {"cpu", "cuda", "tensorrt", "rtx:smNN"}
+    assert set(found) == {"cpu", "cuda", "tensorrt", "rtx"}
     assert not any(row.build or row.run for row in found.values())
-    assert found["rtx:smNN"].next == "pip install 'resnet-deploy[rtx]'"
+    assert found["rtx"].next == "pip install 'resnet-deploy[rtx]'"
     assert found["cpu"].next == "pip install 'resnet-deploy[export]'"
 
 
@@ -67,6 +67,7 @@ def test_a_gpu_runs_its_own_sm_only():
     machine = here(doctor.BUILDERS, ("CPUExecutionProvider", "CUDAExecutionProvider"), "RTX 4090", 89)
     found = {row.name: row for row in targets(machine)}
     assert found["cuda"].run and found["cpu"].build
+    assert found["rtx"].run and "sm80, " in found["rtx"].found and "sm75" not in found["rtx"].found
     assert found["rtx:sm89"].run and found["rtx:sm89"].next == ""
     assert not found["rtx:sm86"].run and "sm86" in found["rtx:sm86"].next
 

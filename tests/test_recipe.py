@@ -10,6 +10,7 @@ import pytest
 
 from toolkit.errors import RecipeError
 from toolkit.recipe import Recipe
+from toolkit.types import Target
 
 BASE = 'name = "x"\n[reference]\narch = "resnet18"\nweights = "random:1"\n'
 ENGINES = sorted((Path(__file__).parent.parent / "engines").glob("*.toml"))
@@ -35,7 +36,7 @@ def test_every_recipe_in_engines_is_read(path: Path) -> None:
         ("[preprocess]\nsize = [224]", ["preprocess.size", "length 2"]),
         ("[build]\nbatch = [8, 1, 2]", ["[8, 1, 2]", "min <= opt <= max"]),
         ("[build]\nbatch = [1, 2]", ["[min, opt, max]"]),
-        ('[build]\ntarget = "gpu"', ["gpu", "cpu, cuda, tensorrt or rtx:smNN"]),
+        ('[build]\ntarget = "gpu"', ["gpu", "cpu, cuda, tensorrt, rtx"]),
         ('[precision]\nint8 = "yes"', ["precision.int8", "yes", "bool"]),
         ('[precision]\nkeep = ["fc"]', ["keep", "int8 = true"]),
         ("[accept]\nmin_agreement = 98.0", ["min_agreement", "0 to 1"]),
@@ -86,7 +87,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_what_is_written_is_read_again() -> None:
     precision = '[precision]\nint8 = true\nkeep = ["fc"]\n[calibration]\ndata = "packaged:fashion-train"\n'
-    recipe = Recipe.parse(BASE + precision + '[build]\nbatch = [[1, 1, 1], [2, 8, 32]]\n')
+    recipe = Recipe.parse(BASE + precision + "[build]\nbatch = [[1, 1, 1], [2, 8, 32]]\n")
     assert msgspec.convert(recipe.to_dict(), Recipe) == recipe
     assert recipe.build.profiles == ((1, 1, 1), (2, 8, 32))
 
@@ -107,3 +108,24 @@ def test_the_page_on_recipes_names_every_key_and_its_default() -> None:
             if plain:
                 default = str(inner.default).lower() if isinstance(inner.default, bool) else inner.default
                 assert told[inner.name] == f"`{default}`", inner.name
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("rtx", Target("rtx", 80, onward=True)),
+        ("rtx:sm89+", Target("rtx", 89, onward=True)),
+        ("rtx:sm89+sm120", Target("rtx", 89, (120,))),
+        ("rtx:sm89", Target("rtx", 89)),
+    ],
+)
+def test_targets_are_read_as_they_are_written(text: str, target: Target) -> None:
+    assert Target.parse(text) == target and str(target) == text
+
+
+def test_targets_have_one_name_each() -> None:
+    assert str(Target.parse("rtx:sm80+")) == "rtx" and str(Target.parse("rtx:sm120+sm89")) == "rtx:sm89+sm120"
+    assert [str(t) for t in Target.parse_many("cpu,rtx:sm86,sm89+sm120,rtx")] == ["cpu", "rtx:sm86", "rtx:sm89+sm120", "rtx"]
+    for wrong in ("rtx:sm", "rtx:sm89+sm120+", "tensorrt:sm89", "rtx:89", "rtx+"):
+        with pytest.raises(RecipeError, match="is not known"):
+            Target.parse(wrong)

@@ -13,7 +13,7 @@ from toolkit.backends.tensorrt import library as tensorrt_library
 from toolkit.errors import BackendError, DeviceError, MissingExtra, ToolkitError
 from toolkit.harness.environment import read_gpus
 from toolkit.runtime.device import best
-from toolkit.types import Frozen
+from toolkit.types import PORTABLE_FROM, Frozen
 
 # Package -> the extra that brings it, and what it is for.
 PACKAGES = {
@@ -26,7 +26,7 @@ PACKAGES = {
     "onnxruntime": ("cpu", "target cpu"),
     "onnxruntime-gpu": ("gpu", "target cuda"),
     "tensorrt": ("gpu", "target tensorrt"),
-    "tensorrt-rtx": ("rtx", "targets rtx:smNN"),
+    "tensorrt-rtx": ("rtx", "targets rtx and rtx:smNN"),
     "cuda-bindings": ("gpu", "running on a GPU"),
     "pycuda": ("pycuda", "running on a GPU in an app that uses PyCUDA"),
     "nvidia-ml-py": ("gpu", "power and clocks of a GPU"),
@@ -34,6 +34,8 @@ PACKAGES = {
     "openvino": ("openvino", "a comparison with OpenVINO"),
 }
 BUILDERS = ("torch", "onnx", "onnx-ir", "onnxscript", "safetensors", "numba", "onnxruntime")
+
+ELSEWHERE = "Run it on a machine with a GPU of one of these"
 
 
 class Row(Frozen, frozen=True):
@@ -153,9 +155,13 @@ def _rtx(here: Here, tools: str) -> list[Row]:
     try:
         library = tensorrt_library.load("rtx")
     except BackendError as error:
-        return [Row(topic="target", name="rtx:smNN", found=error.what, build=False, run=False, next=_next(error))]
-    rows = []
-    for sm in sorted(library.architectures):
+        return [Row(topic="target", name="rtx", found=error.what, build=False, run=False, next=_next(error))]
+    sms = sorted(library.architectures)
+    portable = [sm for sm in sms if sm >= PORTABLE_FROM]
+    runs = here.sm in portable
+    found = f"TensorRT-RTX {library.version}, one engine for {', '.join(f'sm{sm}' for sm in portable)}"
+    rows = [Row(topic="target", name="rtx", found=found, build=not tools, run=runs, next=tools or ("" if runs else ELSEWHERE))]
+    for sm in sms:
         runs = here.sm == sm
         elsewhere = f"Run it on a GPU of sm{sm}" if here.gpu else f"Run it on a machine with a GPU of sm{sm}"
         command = tools or ("" if runs else elsewhere)

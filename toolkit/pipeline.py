@@ -94,7 +94,7 @@ def build_all(
         trip = prepare(recipe, stage, proof=proof, like=trip)
         proofs: dict[Numerics, Verdict | None] = {}
         for target in Target.parse_many(targets or recipe.build.target):
-            own = str(target) == recipe.build.target
+            own = (target,) == Target.parse_many(recipe.build.target)
             folder = out / (recipe.name if own else f"{recipe.name}-{str(target).replace(':', '-')}")
             yield folder, build(trip, target, folder, stage, proofs)
 

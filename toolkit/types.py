@@ -17,6 +17,7 @@ Array = NDArray[Any]
 DType = Literal["float32", "float16", "uint8", "int8", "int32", "int64"]
 TargetKind = Literal["cpu", "openvino", "cuda", "tensorrt", "rtx"]
 ON_CPU = ("cpu", "openvino")
+PORTABLE_FROM = 80  # SM: Ampere, the first that TensorRT-RTX computes INT8 convolutions on
 Progress = Callable[[int, int], None]  # (done, total); called as work goes on
 
 
@@ -33,24 +34,35 @@ class TensorSpec(Frozen, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What an engine is compiled for: `cpu` (ONNX Runtime), `openvino`, `cuda`, `tensorrt`, or `rtx:sm89` (one SM)."""
+    """What an engine is compiled for: `cpu` (ONNX Runtime), `openvino`, `cuda`, `tensorrt`, or `rtx` for one or several SMs.
+
+    `rtx` is one engine for every SM from 80 on that the library builds for, `rtx:sm89+` from 89 on, `rtx:sm89+sm120` one engine
+    for just these two, `rtx:sm89` for one.
+    """
 
     kind: TargetKind
-    sm: int | None = None
+    sm: int | None = None  # of rtx: the SM, or the least of several
+    also: tuple[int, ...] = ()  # further SMs of the same engine
+    onward: bool = False  # and every later SM that the library builds for
 
     @classmethod
     def parse(cls, text: str) -> Target:
         """`rtx:sm89` -> Target('rtx', 89). Raises RecipeError, which says what is allowed."""
-        match = re.fullmatch(r"(cpu|openvino|cuda|tensorrt)|(rtx):sm(\d+)", text)
-        if match is None:
-            remedy = "Use cpu, cuda, tensorrt or rtx:smNN, such as rtx:sm89; or openvino"
+        match = re.fullmatch(r"(cpu|openvino|cuda|tensorrt)|(rtx)(?::(sm\d+(?:\+sm\d+)*)(\+)?)?", text)
+        if match is None or (match[4] and "+" in match[3]):
+            remedy = "Use cpu, cuda, tensorrt, rtx (one engine for sm80 and later), rtx:sm89 or rtx:sm89+sm120; or openvino"
             raise RecipeError(f"target '{text}' is not known", remedy=remedy)
-        kind: Any = match[1] or match[2]
-        return cls(kind, int(match[3]) if match[3] else None)
+        if match[1]:
+            kind: Any = match[1]
+            return cls(kind)
+        if not match[3]:
+            return cls("rtx", PORTABLE_FROM, onward=True)
+        first, *others = sorted({int(sm[2:]) for sm in match[3].split("+")})
+        return cls("rtx", first, tuple(others), bool(match[4]))
 
     @classmethod
     def parse_many(cls, text: str) -> tuple[Target, ...]:
-        """`rtx:sm86,sm89` -> one Target an SM; a kind carries over the comma."""
+        """`rtx:sm86,sm89` -> one Target, and one engine, an SM; a kind carries over the comma."""
         targets: list[Target] = []
         for part in text.split(","):
             part = part.strip()
@@ -58,7 +70,9 @@ class Target(msgspec.Struct, frozen=True):
         return tuple(targets)
 
     def __str__(self) -> str:
-        return f"{self.kind}:sm{self.sm}" if self.sm is not None else self.kind
+        if self.sm is None or (self.onward and self.sm == PORTABLE_FROM):
+            return self.kind
+        return f"{self.kind}:{'+'.join(f'sm{sm}' for sm in (self.sm, *self.also))}{'+' if self.onward else ''}"
 
     @property
     def is_nvidia(self) -> bool:

@@ -441,6 +441,7 @@ def replace(manifest: Manifest, **changes) -> Manifest:
         ({"versions": {"tensorrt": "10.13.3.9"}}, "was built by tensorrt 10.13.3.9; here is 11.4"),
         ({"versions": {}}, "an unknown version"),
         ({"settings": {"sm": 120}}, "built for sm120; host memory is sm89"),
+        ({"settings": {"sms": [80, 120]}}, "built for sm80, sm120; host memory is sm89"),
         ({"settings": {"sm": 80, "hardware_compatibility": "same_compute_capability"}}, "built for sm80"),
     ],
 )
@@ -454,7 +455,7 @@ def test_foreign_engines_are_refused_before_the_library_sees_them(play, changes,
     assert seen == []
 
 
-@pytest.mark.parametrize("settings", [{"sm": 80, "hardware_compatibility": "ampere_plus"}, {}])
+@pytest.mark.parametrize("settings", [{"sm": 80, "hardware_compatibility": "ampere_plus"}, {"sms": [80, 89]}, {}])
 def test_compatible_engines_are_taken(play, settings):
     stage = play()
     stage.manifest = replace(stage.manifest, settings=settings)

@@ -41,7 +41,7 @@ def calibrate(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--
 @app.command()
 def build(
     recipes: Annotated[list[Path], typer.Argument(help="recipes")],
-    target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt or rtx:sm89; several with commas")] = None,
+    target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt, rtx, rtx:sm89; several with commas")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="the folder that engines go into")] = Path("engines/built"),
     proof: Annotated[bool, typer.Option(help="hold each engine to the recipe's [accept]")] = True,
     if_available: Annotated[

@@ -36,8 +36,10 @@ def refuse_foreign(manifest: Manifest, library: Any, device: Device | None = Non
         raise EngineError(f"{manifest.name} was built by {wanted} {built_by}; here is {library.__version__}", remedy=AGAIN)
     if device is None:
         return
-    sm = target.sm or manifest.settings.get("sm")
+    sms = [int(sm) for sm in manifest.settings.get("sms", [])]
+    sms = sms or [int(sm) for sm in (target.sm or manifest.settings.get("sm"),) if sm is not None]
     compatible = manifest.settings.get("hardware_compatibility", "none") == "ampere_plus" and device.sm >= 80
-    if sm is not None and int(sm) != device.sm and not compatible:
+    if sms and device.sm not in sms and not compatible:
         remedy = f"Build it for this GPU: --target {f'rtx:sm{device.sm}' if target.kind == 'rtx' else 'tensorrt'}"
-        raise EngineError(f"{manifest.name} was built for sm{sm}; {device.name} is sm{device.sm}", remedy=remedy)
+        named = ", ".join(f"sm{sm}" for sm in sms)
+        raise EngineError(f"{manifest.name} was built for {named}; {device.name} is sm{device.sm}", remedy=remedy)

@@ -125,6 +125,18 @@ def test_full_resnet50_builds_and_shrinks(tmp_path):
     assert all(data in plan for data in weights.values())
 
 
+def test_a_portable_engine_costs_a_few_bytes_and_says_what_it_is_for(tmp_path):
+    graph = pipeline.typed(trip("fashion-resnet18"), Target.parse("rtx"))
+    one, single, layers = compiled(graph, tmp_path / "one", 89)
+    (tmp_path / "all").mkdir()
+    every = tensorrt.compile(graph, SMALL, Target.parse("rtx"), tmp_path / "all")
+    plan = (tmp_path / "all" / every.file).read_bytes()
+    kernels = json.loads((tmp_path / "all" / tensorrt.LAYERS).read_text())["layers"]
+    assert every.settings == {"sms": [80, 86, 89, 120, 121]} and "sm80, sm86, sm89, sm120, sm121" in every.device
+    assert abs(len(plan) - len(single)) < 1024 and len(kernels) == len(layers)
+    assert every.notes == one.notes
+
+
 def test_int8_layers_are_counted_where_a_gpu_has_no_int8(tmp_path):
     graph = pipeline.typed(trip("fashion-resnet18"), Target("rtx", 75))
     found, _, _ = compiled(graph, tmp_path, 75)

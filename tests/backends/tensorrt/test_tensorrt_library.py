@@ -159,9 +159,20 @@ def test_the_target_reaches_the_configuration(real):
 
 
 def test_settings_keep_the_sm_and_what_is_not_default():
-    assert settings_of(Build(), 89) == {"sm": 89}
-    found = settings_of(Build(refit=True, hardware_compatibility="ampere_plus"), 90)
+    assert settings_of(Build(), [89]) == {"sm": 89}
+    found = settings_of(Build(refit=True, hardware_compatibility="ampere_plus"), [90])
     assert found == {"sm": 90, "refit": True, "hardware_compatibility": "ampere_plus"}
+
+
+def test_a_portable_target_is_every_sm_that_the_library_builds_for():
+    sms = SimpleNamespace(__members__=dict.fromkeys(("NONE", "CURRENT", "SM75", "SM80", "SM89", "SM120")))
+    library = Library("rtx", SimpleNamespace(ComputeCapability=sms), "1.7.1")
+    for text, wanted in (("rtx", [80, 89, 120]), ("rtx:sm89+", [89, 120]), ("rtx:sm120+sm75", [75, 120]), ("rtx:sm80", [80])):
+        assert list(libraries.require_architectures(library, Target.parse(text))) == wanted
+    for text, words in (("rtx:sm89+sm90", "cannot build for sm90"), ("rtx:sm121+", r"cannot build for rtx:sm121\+")):
+        with pytest.raises(BackendError, match=words):
+            libraries.require_architectures(library, Target.parse(text))
+    assert settings_of(Build(), [80, 89]) == {"sms": [80, 89]}
 
 
 def test_a_flag_that_the_library_lacks_is_refused():

@@ -1,6 +1,6 @@
 """TensorRT 11, TensorRT 10.13+ and TensorRT-RTX: one strongly typed path. What the graph says is what is compiled.
 
-`compile` needs no GPU for a target like `rtx:sm89`: TensorRT-RTX builds for an SM that is not there. TensorRT itself times
+`compile` needs no GPU for `rtx` or `rtx:sm89`: TensorRT-RTX builds for SMs that are not there. TensorRT itself times
 kernels on the GPU that it builds for.
 """
 
@@ -56,13 +56,13 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     if build.strip_weights:
         write_atomically(folder / WEIGHTS, data)
         hashes["stripped_weights"] = sha256_bytes(data)
-    sm = target.sm if device is None else device.sm
-    assert sm is not None  # Target.parse gives every `rtx` one
+    sms = list(libraries.require_architectures(library, target)) if device is None else [device.sm]
+    named = ", ".join(f"sm{sm}" for sm in sms)
     return Compiled(
         file=PLAN,
-        device=f"any GPU of sm{sm}, built without one" if device is None else f"{device.name} (sm{sm})",
+        device=f"any GPU of {named}, built without one" if device is None else f"{device.name} ({named})",
         versions={library.package: library.version},
-        settings=settings_of(build, sm),
+        settings=settings_of(build, sms),
         hashes=hashes,
         notes=(*built.notes, *describe_int8(graph, built.layers)),
     )

@@ -94,13 +94,17 @@ def _import(kind: str) -> ModuleType:
     raise MissingExtra(package, EXTRAS[kind])
 
 
-def require_architecture(library: Library, target: Target) -> str:
-    """The library's name for the target's SM. Raises BackendError, which lists the SMs that it names."""
-    known = library.architectures
-    if target.sm not in known:
+def require_architectures(library: Library, target: Target) -> dict[int, str]:
+    """SM -> the library's name, for every SM of the target. Raises BackendError, which lists the SMs that the library names."""
+    known, wanted = library.architectures, {sm for sm in (target.sm, *target.also) if sm is not None}
+    if target.onward:
+        wanted = {sm for sm in known if sm >= min(wanted)}
+    missing = sorted(wanted - known.keys())
+    if missing or not wanted:
         listed = ", ".join(f"sm{sm}" for sm in sorted(known))
-        raise BackendError(f"{library.name} {library.version} cannot build for sm{target.sm}", remedy=f"Use one of {listed}")
-    return known[target.sm]
+        unknown = ", ".join(f"sm{sm}" for sm in missing) or str(target)
+        raise BackendError(f"{library.name} {library.version} cannot build for {unknown}", remedy=f"Use one of {listed}")
+    return {sm: known[sm] for sm in sorted(wanted)}
 
 
 class Log:

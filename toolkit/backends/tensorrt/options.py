@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from toolkit.backends.tensorrt.library import Library, require_architecture
+from toolkit.backends.tensorrt.library import Library, require_architectures
 from toolkit.errors import BackendError
 from toolkit.recipe import Build
 from toolkit.types import Target
@@ -13,7 +14,7 @@ from toolkit.types import Target
 ABSENT_IN_RTX = {
     "optimization_level": "it writes the same engine at every level",
     "timing_cache": "it times nothing while it builds",
-    "hardware_compatibility": "an engine is for the SMs that it was built for",
+    "hardware_compatibility": "an engine is for the SMs that its target names, such as rtx or rtx:sm89+sm120",
     "version_compatible": "the lean runtime that it needs is not shipped",
     "refit": "its compiler fails",
     "strip_weights": "its compiler fails",
@@ -49,9 +50,10 @@ def configure(library: Library, config: Any, build: Build, target: Target) -> No
     trt = library.trt
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if library.kind == "rtx":
-        name = require_architecture(library, target)
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(trt.ComputeCapability.__members__[name], 0)
+        names = require_architectures(library, target)
+        config.num_compute_capabilities = len(names)
+        for index, name in enumerate(names.values()):
+            config.set_compute_capability(trt.ComputeCapability.__members__[name], index)
     if build.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, build.workspace_mib << 20)
     if build.optimization_level is not None:
@@ -63,8 +65,9 @@ def configure(library: Library, config: Any, build: Build, target: Target) -> No
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.__members__[LEVELS[build.hardware_compatibility]]
 
 
-def settings_of(build: Build, sm: int) -> dict[str, Any]:
-    """What the manifest keeps: the SM, and every option that is not at its default; `open` judges an engine by them."""
+def settings_of(build: Build, sms: Sequence[int]) -> dict[str, Any]:
+    """What the manifest keeps: the SM or SMs, and every option that is not at its default; `open` judges an engine by them."""
     default = Build()
     keys = ("workspace_mib", "optimization_level", "timing_cache", "hardware_compatibility", *FLAGS)
-    return {"sm": sm} | {key: getattr(build, key) for key in keys if getattr(build, key) != getattr(default, key)}
+    built_for = {"sm": sms[0]} if len(sms) == 1 else {"sms": list(sms)}
+    return built_for | {key: getattr(build, key) for key in keys if getattr(build, key) != getattr(default, key)}
