@@ -72,7 +72,8 @@ def toolkit(model: Path, count: int, threads: int, nvidia: bool) -> None:
     import onnx_ir as ir
 
     from toolkit.calibration import collect
-    from toolkit.graph.scheme_cpu import origin, watched
+    from toolkit.graph.edges import origin
+    from toolkit.graph.scheme_cpu import watched
     from toolkit.graph.scheme_tensorrt import tensorrt_edges
 
     graph = ir.load(model)

@@ -29,9 +29,10 @@ from toolkit.calibration import Ranges, TensorRange, collect, origin_of
 from toolkit.errors import RecipeError
 from toolkit.files import write_atomically
 from toolkit.finetune.fakequant import FakeQuant, Point
+from toolkit.graph.edges import origin
 from toolkit.graph.edit import weight_of
 from toolkit.graph.qdq import scheme_of
-from toolkit.graph.scheme_cpu import cpu_edges, origin, watched
+from toolkit.graph.scheme_cpu import cpu_edges, watched
 from toolkit.graph.scheme_tensorrt import tensorrt_edges
 from toolkit.pipeline import Stage, calibration_images, prepare, quiet
 from toolkit.recipe import Recipe

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolkit.errors import CalibrationError
+from toolkit.graph.edges import Edge, origin
 from toolkit.graph.edit import (
     WEIGHTED,
     attribute,
@@ -23,9 +24,10 @@ from toolkit.graph.edit import (
     matches,
     output_axis,
     require_matches,
+    sole_consumer,
     weight_of,
 )
-from toolkit.graph.scheme_cpu import Edge, cpu_edges, fused_relu, origin
+from toolkit.graph.scheme_cpu import cpu_edges, miscounts
 from toolkit.graph.scheme_tensorrt import tensorrt_edges
 from toolkit.graph.weights import Room, fits_16_bits, quantise_weight
 from toolkit.recipe import Calibration, Method, Precision
@@ -57,22 +59,40 @@ def quantize(
     require_matches(model, precision.keep, "precision.keep")
     model = model.clone()
     symmetric = scheme == "tensorrt"
+    if not symmetric:
+        _part_pools(model)
     edges = tensorrt_edges(model, precision.keep) if symmetric else cpu_edges(model, precision.keep)
     if not edges:
         raise CalibrationError("nothing is left to quantise", remedy="Shorten `precision.keep` or set `int8 = false`")
     sources = [origin(edge.value).name or "" for edge in edges]  # before any pair hides the way to them
     for edge, name in zip(edges, sources, strict=True):
-        low, high = ranges.range(
-            name, precision.methods.get(name, calibration.method), calibration.percentile, levels=127 if symmetric else 255
-        )
-        scale, zero = activation_scale(low, high, symmetric)
-        _insert_pair(model.graph, edge, scale, zero)
+        method = precision.methods.get(name, calibration.method)
+        low, high = ranges.range(name, method, calibration.percentile, levels=127 if symmetric else 255)
+        if edge.unit is not None:
+            least, most = edge.unit.active(*ranges.range(name, "minmax"))
+            low, high = max(low, least), min(high, most)
+        _insert_pair(model.graph, edge, *activation_scale(low, high, symmetric))
     for node in list(model.graph):
         if weight_of(node) is not None and _reads_quantised(node) and not matches(node.name, precision.keep):
             _quantise_weight(node, precision.weights, room)
             if scheme == "cpu" and node.op_type == "Gemm":
                 _split_bias(node)
     return finish(model)
+
+
+def _part_pools(model: ir.Model) -> None:
+    """Keep ONNX Runtime from fusing a pool that its INT8 kernel averages wrongly (see `miscounts`): a product by ones stands
+    behind it. They are one a channel, since a single one would be removed."""
+    for pool in [node for node in model.graph if miscounts(node)]:
+        output, shape = pool.outputs[0], pool.outputs[0].shape
+        channels = shape[1] if shape is not None and isinstance(shape[1], int) else 1
+        ones = initializer(model.graph, f"{pool.name}.ones", np.ones((1, channels, 1, 1), np.float32))
+        product = make("Mul", [output, ones], f"{pool.name}.unfused", output=output.name)
+        product.outputs[0].shape, product.outputs[0].type = output.shape, output.type
+        output.name = f"{output.name}.pooled"
+        model.graph.insert_after(pool, product)
+        for node, index in [use for use in output.uses() if use.node is not product]:
+            node.replace_input_with(index, product.outputs[0])
 
 
 def activation_scale(low: float, high: float, symmetric: bool) -> tuple[float, Array]:
@@ -116,9 +136,12 @@ def _reads_quantised(node: ir.Node) -> bool:
 def _split_bias(gemm: ir.Node) -> None:
     """ONNX Runtime fuses no Gemm with a float bias: Gemm(x, w, b) -> Gemm(x, w) + b, the sum under the old name."""
     bias = gemm.inputs[2] if len(gemm.inputs) > 2 else None
-    if bias is None or attribute(gemm, "beta", 1.0) != 1.0 or fused_relu(gemm.outputs[0]) is not None:
+    if bias is None or attribute(gemm, "beta", 1.0) != 1.0:
         return
     output = gemm.outputs[0]
+    reader = sole_consumer(output)
+    if reader is not None and reader.op_type == "Relu":
+        return
     total = make("Add", [output, bias], f"{gemm.name}.add_bias", output=output.name)
     total.outputs[0].shape, total.outputs[0].type = output.shape, output.type
     gemm.resize_inputs(2)

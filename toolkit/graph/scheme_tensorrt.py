@@ -12,8 +12,8 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
+from toolkit.graph.edges import Edge
 from toolkit.graph.edit import constant, matches, sole_consumer, weight_of
-from toolkit.graph.scheme_cpu import Edge
 
 
 def tensorrt_edges(model: ir.Model, keep: Collection[str]) -> list[Edge]:

@@ -15,8 +15,8 @@ from typing import NamedTuple, get_args
 import msgspec
 
 from toolkit.errors import CalibrationError, GraphError, MeasurementError
+from toolkit.graph.edges import origin
 from toolkit.graph.edit import weight_of
-from toolkit.graph.scheme_cpu import origin
 from toolkit.recipe import Method, Recipe
 from toolkit.tuning.sensitivity import Unit, sensitivity, units
 from toolkit.tuning.trial import Layers, Trial
