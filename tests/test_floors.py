@@ -33,6 +33,7 @@ FLOORS = {
     "packaged": 2,
     "images": 2,
     "manifest": 2,
+    "outputs": 2,
     "onnxfile": 2,
     "files": 1,
     "recipe": 1,

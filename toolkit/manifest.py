@@ -9,8 +9,9 @@ import msgspec
 
 from toolkit.errors import EngineError
 from toolkit.files import sha256, write_atomically
+from toolkit.outputs import Outputs
 from toolkit.recipe import Preprocess
-from toolkit.types import Frozen, Target, TensorSpec
+from toolkit.types import Frozen, Meaning, Target, TensorSpec
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -40,6 +41,8 @@ class Manifest(Frozen, frozen=True):
     profiles: tuple[Profile, ...]
     preprocess: Preprocess
     classes: tuple[str, ...] | None = None
+    outputs_are: Meaning = "logits"  # what the columns of an answer mean (`outputs.py`)
+    threshold: float | None = None  # of a binary or multi-label column, on its own scale
     hashes: dict[str, str] = {}
     versions: dict[str, str] = {}  # toolkit, and the library that compiled it
     device: str = ""  # what it was compiled for, in words
@@ -50,6 +53,11 @@ class Manifest(Frozen, frozen=True):
 
     def to_target(self) -> Target:
         return Target.parse(self.target)
+
+    @property
+    def meaning(self) -> Outputs:
+        """What the columns of an answer mean, and how they are read."""
+        return Outputs(are=self.outputs_are, threshold=self.threshold)
 
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:

@@ -67,8 +67,9 @@ def judge(engine: Path, against: Path | None = None, stage: Stage = quiet) -> tu
     name = Manifest.read(against).name if against is not None else "the reference"
     classes = manifest.classes or images.classes
     verdict = compare_accuracy(
-        truth, ours, images.labels, accept.max_top1_drop, accept.min_agreement, classes=classes, name=manifest.name, against=name
-    )
+        truth, ours, images.labels, accept.max_top1_drop, accept.min_agreement,
+        classes=classes, name=manifest.name, against=name, meaning=manifest.meaning,
+    )  # fmt: skip
     return verdict, how
 
 

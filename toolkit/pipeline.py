@@ -253,7 +253,11 @@ def prove(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -> 
     answers = accuracy(
         predicting_runner(graph, target), images, name=name, progress=stage(f"prove {name} on {images.count} images")
     )
-    verdict = compare_accuracy(trip.truth, answers, images.labels, accept.max_top1_drop, accept.min_agreement, name=name)
+    reference = trip.source.reference.manifest
+    verdict = compare_accuracy(
+        trip.truth, answers, images.labels, accept.max_top1_drop, accept.min_agreement,
+        classes=reference.classes, name=name, meaning=reference.meaning,
+    )  # fmt: skip
     if not verdict.accepted:
         remedy = "Run: toolkit tune RECIPE; or build with --no-proof to look into it"
         raise BudgetError(f"{name} is refused: {verdict.text}", remedy=remedy)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from toolkit.errors import RecipeError
-from toolkit.types import Frozen, Target
+from toolkit.types import Frozen, Meaning, Target
 
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 Method = Literal["minmax", "entropy", "percentile", "mse"]
@@ -30,7 +30,12 @@ class Reference(Frozen, frozen=True):
     stem: Literal["imagenet", "small", "cifar", "cifar-pool", "deep"] | None = None  # absent: read from the weights
     ema: bool | None = None  # averaged (EMA, SWA) weights, where a file holds both; absent: the raw ones, which is said
     onnx: str | None = None
-    output: str | None = None  # which output of the ONNX file holds the logits, where there are several
+    input: str | None = None  # which input of the ONNX file takes the image, where there are several
+    feed: dict[str, Any] = {}  # what the others are given: a number, or an array of them
+    output: str | None = None  # which output of the ONNX file holds the logits, or any tensor inside it
+    outputs_are: Meaning | None = None  # absent: read off the graph; a multi-label network without its sigmoid must say so
+    threshold: float | None = None  # a binary or multi-label column above it is a yes; absent: probability 0.5, logit 0
+    offset: int = 0  # columns before the first class: TensorFlow's ImageNet models have one, the background
     classes: str | None = None  # a file with one class name a line
 
     def __post_init__(self) -> None:
@@ -42,6 +47,10 @@ class Reference(Frozen, frozen=True):
             raise ValueError("`weights` belongs to `arch`; an ONNX file carries its own")
         if self.width is not None and not 0 < self.width <= 64:
             raise ValueError("`width` must be above 0 and at most 64: it multiplies the 64 channels of the first stage")
+        if self.onnx is None and (self.input or self.feed or self.output or self.offset):
+            raise ValueError("`input`, `feed`, `output` and `offset` are about an `onnx` file")
+        if self.offset < 0:
+            raise ValueError("`offset` must be 0 or more")
 
 
 class Preprocess(Frozen, frozen=True):

@@ -16,6 +16,10 @@ Float = NDArray[np.float32]
 Array = NDArray[Any]
 DType = Literal["float32", "float16", "uint8", "int8", "int32", "int64"]
 TargetKind = Literal["cpu", "openvino", "cuda", "tensorrt", "rtx"]
+Meaning = Literal[
+    "logits", "probabilities", "log-probabilities", "binary-logit", "binary-probability", "multilabel-logits",
+    "multilabel-probabilities",
+]  # fmt: skip
 ON_CPU = ("cpu", "openvino")
 PORTABLE_FROM = 80  # SM: Ampere, the first that TensorRT-RTX computes INT8 convolutions on
 Progress = Callable[[int, int], None]  # (done, total); called as work goes on

@@ -36,12 +36,14 @@ def identity(
         name=recipe.name,
         target=str(target),
         file=compiled.file,
-        precision=precision_of(recipe),
+        precision=_precision(recipe, reference),
         inputs=specs(graph.graph.inputs),
         outputs=specs(graph.graph.outputs),
         profiles=tuple(Profile(min=low, opt=best, max=high) for low, best, high in recipe.build.profiles),
         preprocess=recipe.preprocess,
         classes=reference.classes,
+        outputs_are=reference.outputs_are,
+        threshold=reference.threshold,
         hashes=hashes | compiled.hashes,
         versions={"toolkit": toolkit.__version__, **compiled.versions},
         device=compiled.device,
@@ -49,6 +51,13 @@ def identity(
         recipe=recipe.to_dict(),
         notes=compiled.notes if proof is None else (*compiled.notes, proof.text),
     )
+
+
+def _precision(recipe: Recipe, reference: Manifest) -> str:
+    """A file that was quantized before it came here is called what it is."""
+    if reference.precision != "int8":
+        return precision_of(recipe)
+    return "int8+fp16" if recipe.precision.compute == "fp16" else "int8"
 
 
 def precision_of(recipe: Recipe) -> str:

@@ -12,6 +12,7 @@ from toolkit.errors import MeasurementError
 from toolkit.harness.answers import Labels, check_labels, check_logits, rank_of
 from toolkit.harness.paired import holm, mcnemar, paired_test
 from toolkit.harness.verdict import ClassChange, Verdict
+from toolkit.outputs import Outputs
 from toolkit.types import Array, Classifier, Float, Progress
 
 
@@ -70,17 +71,20 @@ def compare_accuracy(
     name: str = "the engine",
     against: str = "the reference",
     seed: int = 0,
+    meaning: Outputs = Outputs(),  # noqa: B008  frozen
 ) -> Verdict:
-    """The paired verdict on two arrays of logits [n, classes] for the same n images; `margin` in percentage points.
+    """The paired verdict on two arrays of outputs [n, columns] for the same n images; `margin` in percentage points.
 
-    Without labels it rests on agreement alone. Raises MeasurementError: shapes differ, NaN, labels out of range or of a
-    single class.
+    What the columns are, `meaning` says. Without labels, or where each column is a label of its own, it rests on agreement alone.
+    Raises MeasurementError: shapes differ, NaN, labels out of range or of a single class.
     """
-    verdict = _agreement(reference, engine, margin, min_agreement, name, against, seed)
+    verdict = _agreement(reference, engine, margin, min_agreement, name, against, seed, meaning)
+    if meaning.multilabel:
+        return _label_by_label(verdict, meaning.yes(reference), meaning.yes(engine), classes)
     if labels is None:
         return verdict
-    check_labels(labels, *reference.shape)
-    before, after = rank_of(reference, labels), rank_of(engine, labels)
+    check_labels(labels, len(reference), meaning.classes(reference.shape[1]))
+    before, after = rank_of(meaning.scores(reference), labels), rank_of(meaning.scores(engine), labels)
     return msgspec.structs.replace(
         verdict,
         top1=(float((before == 0).mean()), float((after == 0).mean())),
@@ -91,7 +95,7 @@ def compare_accuracy(
 
 
 def _agreement(
-    reference: Float, engine: Float, margin: float, min_agreement: float, name: str, against: str, seed: int
+    reference: Float, engine: Float, margin: float, min_agreement: float, name: str, against: str, seed: int, meaning: Outputs
 ) -> Verdict:
     """What can be said without labels. Raises MeasurementError: shapes differ, NaN, no answers."""
     check_logits(reference, len(reference), against)
@@ -102,7 +106,7 @@ def _agreement(
     if not len(reference):
         raise MeasurementError("there are no answers to compare", remedy="Name a data set with images in it")
     error = np.abs(reference.astype(np.float64) - engine)
-    differ = np.flatnonzero(engine.argmax(1) != reference.argmax(1))
+    differ = np.flatnonzero(meaning.scores(engine).argmax(1) != meaning.scores(reference).argmax(1))
     return Verdict(
         engine=name,
         reference=against,
@@ -115,6 +119,24 @@ def _agreement(
         worst_image=int(error.max(axis=1).argmax()),
         disagreements=tuple(differ.tolist()),
         seed=seed,
+    )
+
+
+def _label_by_label(verdict: Verdict, before: Array, after: Array, names: Sequence[str] | None) -> Verdict:
+    """The verdict on a multi-label network, bool [n, labels] each: the lowest agreement of a label, or, where that is lower, the
+    share of all yes answers that both give (Dice, 1945). That share is top-1 agreement where each image has one yes; where a yes
+    is rare, labels alone would agree by answering no."""
+    shares = (before == after).mean(axis=0)
+    lowest = int(shares.argmin())
+    both, said = int((before & after).sum()), int(before.sum()) + int(after.sum())
+    dice = 2 * both / said if said else 1.0
+    return msgspec.structs.replace(
+        verdict,
+        agreement=min(float(shares[lowest]), dice),
+        disagreements=tuple(np.flatnonzero((before != after).any(axis=1)).tolist()),
+        labels=before.shape[1],
+        lowest_label=(names[lowest] if names is not None and lowest < len(names) else str(lowest), float(shares[lowest])),
+        shared_yes=dice if said else None,
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import MeasurementError
+from toolkit.outputs import Outputs
 from toolkit.types import Array, Float, Frozen
 
 Labels = NDArray[np.int64]
@@ -21,12 +22,13 @@ class Answers(Frozen, frozen=True):
     ranks: tuple[int, ...] | None = None
 
     @classmethod
-    def of(cls, engine: str, data: str, logits: Float, labels: Labels | None) -> Answers:
-        """From logits [n, classes] and labels [n]."""
-        top1 = tuple(logits.argmax(1).tolist())
-        if labels is None:
+    def of(cls, engine: str, data: str, logits: Float, labels: Labels | None, meaning: Outputs = Outputs()) -> Answers:  # noqa: B008
+        """From outputs [n, columns], read as `meaning` says, and labels [n]. Of several labels an image the likeliest is kept."""
+        scores = meaning.scores(logits)
+        top1 = tuple(scores.argmax(1).tolist())
+        if labels is None or meaning.multilabel:
             return cls(engine=engine, data=data, top1=top1)
-        ranks = tuple(rank_of(logits, labels).tolist())
+        ranks = tuple(rank_of(scores, labels).tolist())
         return cls(engine=engine, data=data, top1=top1, labels=tuple(labels.tolist()), ranks=ranks)
 
 

@@ -169,9 +169,12 @@ def _with_accuracy(
                         classes=images.classes,
                         name=name,
                         against=reference,
+                        meaning=runners[name].manifest.meaning,
                     )
                 )
         except ToolkitError as error:
             failures[name] = str(error)
-    answers = tuple(Answers.of(name, images.sha256, values, images.labels) for name, values in logits.items())
+    answers = tuple(
+        Answers.of(name, images.sha256, values, images.labels, runners[name].manifest.meaning) for name, values in logits.items()
+    )
     return msgspec.structs.replace(results, answers=answers, verdicts=tuple(verdicts), failures=failures)

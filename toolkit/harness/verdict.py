@@ -40,6 +40,9 @@ class Verdict(Frozen, frozen=True):
     top5: tuple[float, float] | None = None
     test: PairedTest | None = None  # None without labels
     changes: tuple[ClassChange, ...] = ()
+    labels: int = 0  # of a multi-label network; 0: each image has one class
+    lowest_label: tuple[str, float] | None = None  # the label that agrees least, and the share of images that it agrees on
+    shared_yes: float | None = None  # of all yes answers of either, the share given by both; None where neither gave any
 
     @property
     def word(self) -> Word:
@@ -61,6 +64,14 @@ class Verdict(Frozen, frozen=True):
         agree = f"agreement {self.agreement:.2%}"
         if self.agreement < self.min_agreement:
             agree += f", below {self.min_agreement:.2%}"
+        if self.lowest_label is not None:
+            yes = (
+                "no image gets any label"
+                if self.shared_yes is None
+                else f"{self.shared_yes:.2%} of the labels given are given by both"
+            )
+            label, share = self.lowest_label
+            return f"{agree}: of {self.labels} labels '{label}' agrees least, on {share:.2%} of {self.images} images; {yes}"
         if self.test is None:
             return f"{agree} on {self.images} unlabelled images"
         points = self.test.difference * 100

@@ -61,6 +61,8 @@ def reference_runner(model: ResNet, recipe: Recipe, notes: tuple[str, ...] = ())
         profiles=(),
         preprocess=how,
         classes=class_names(recipe),
+        outputs_are=recipe.reference.outputs_are or ("binary-logit" if model.fc.out_features == 1 else "logits"),
+        threshold=recipe.reference.threshold,
         hashes={"weights": digest(model)},
         versions={"torch": str(torch.__version__)},
         device="PyTorch on the CPU",

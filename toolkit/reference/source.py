@@ -10,10 +10,12 @@ import onnx_ir as ir
 import toolkit.reference  # noqa: F401  it tells OpenMP how to wait, which torch asks once, when it is first imported
 from toolkit import cpu
 from toolkit.backends.onnxruntime import backend as onnxruntime
-from toolkit.errors import GraphError
-from toolkit.files import sha256
+from toolkit.backends.onnxruntime.backend import ForeignExecutor
+from toolkit.errors import DataError, GraphError
 from toolkit.images.dataset import class_names
 from toolkit.manifest import Manifest
+from toolkit.onnxfile import serialise
+from toolkit.outputs import Outputs
 from toolkit.recipe import Recipe
 from toolkit.runtime.runner import Runner
 from toolkit.types import Progress, Target, TensorSpec
@@ -22,11 +24,19 @@ if TYPE_CHECKING:
     import torch
 
 
+# A file that rounds to float16 or INT8 between its layers is held to what such rounding leaves.
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}
+
+
 class Source(NamedTuple):
-    """`reference` answers what the engine has to agree with; `graph` is its FP32 graph, BatchNorm folded, batch `N`."""
+    """`reference` answers what the engine has to agree with; `graph` is its FP32 graph, BatchNorm folded, batch `N`.
+
+    `tolerance`: how far the graph may depart from the reference, as a share of the largest logit.
+    """
 
     reference: Runner
     graph: ir.Model
+    tolerance: float = 1e-4  # FP32 sums in another order differ by some 1e-6
 
 
 def open_source(recipe: Recipe, *, progress: Progress | None = None) -> Source:
@@ -53,35 +63,52 @@ def open_reference(recipe: Recipe, threads: int | None = None) -> Runner:
 
 def _open_onnx(recipe: Recipe, path: Path, threads: int | None = None) -> Source:
     """The file itself is the reference, run as it came: passes that went wrong would show."""
-    from toolkit.graph.load import load
+    from toolkit.graph.load.apart import load_apart
 
-    graph = load(path, recipe.preprocess, recipe.reference.output)
-    live = onnxruntime.session(str(path), Target("cpu"), {"threads": threads or cpu.cores()})
-    name = recipe.reference.output or live.get_outputs()[0].name
-    batch = live.get_inputs()[0].shape[0]
+    graph, facts, original = load_apart(path, recipe.preprocess, recipe.reference)
+    if facts.precision == "int8" and recipe.precision.int8:
+        what = f"{path} is quantized already, and the recipe asks for INT8: it would be quantized twice"
+        raise GraphError(what, remedy="Leave `int8` away to build it as it is, or give the floating-point file")
+    settings = {"threads": threads or cpu.cores()}
+    live = onnxruntime.session(str(path) if original is None else serialise(original), Target("cpu"), settings)
+    spec = TensorSpec(name=facts.input, dtype="float32", shape=("N", *recipe.preprocess.input_shape))
+    columns = TensorSpec(name=facts.output, dtype="float32", shape=("N", facts.columns))
     manifest = Manifest(
         name=f"{recipe.name}-reference",
         target="cpu",
         file=path.name,
-        precision="fp32",
-        inputs=(TensorSpec(name=live.get_inputs()[0].name, dtype="float32", shape=("N", *recipe.preprocess.input_shape)),),
-        outputs=(TensorSpec(name=name, dtype="float32", shape=("N", _classes(graph, path))),),
+        precision=facts.precision,
+        inputs=(spec,),
+        outputs=(columns,),
         profiles=(),
         preprocess=recipe.preprocess,
-        classes=class_names(recipe),
-        hashes={"onnx": sha256(path), "weights": sha256(path)},
+        classes=label_names(class_names(recipe), facts.outputs, facts.columns, str(path)),
+        outputs_are=facts.outputs.are,
+        threshold=facts.outputs.threshold,
+        hashes={"onnx": facts.sha256, "weights": facts.sha256},
         device="ONNX Runtime on the CPU",
         recipe=recipe.to_dict(),
+        notes=facts.notes,
     )
-    executor = onnxruntime.ForeignExecutor(live, live.get_inputs()[0].name, name, batch if isinstance(batch, int) else None)
-    return Source(Runner(manifest, executor), graph)
+    executor = ForeignExecutor(live, facts.input, facts.output, facts.batch, facts.input_type, recipe.reference.offset)
+    return Source(Runner(manifest, executor), graph, TOLERANCES[facts.precision])
 
 
-def _classes(graph: ir.Model, path: Path) -> int:
-    shape = graph.graph.outputs[0].shape
-    if shape is None or len(shape) != 2 or not isinstance(shape[1], int):
-        raise GraphError(f"output '{graph.graph.outputs[0].name}' of {path} has shape {shape}, not [N, classes]")
-    return shape[1]
+def label_names(names: tuple[str, ...] | None, outputs: Outputs, columns: int, where: str) -> tuple[str, ...] | None:
+    """The names, once they are as many as there are classes. Raises DataError."""
+    count = outputs.classes(columns)
+    if names is None or len(names) == count:
+        return names
+    what = f"{where} answers with {columns} column{'s' * (columns > 1)}, and `reference.classes` names {len(names)} classes"
+    raise DataError(what, remedy=_remedy(columns, len(names), outputs))
+
+
+def _remedy(columns: int, names: int, outputs: Outputs) -> str:
+    if outputs.binary:
+        return "One column tells two classes apart: name both, the one that a low value means first"
+    if columns == names + 1:
+        return "TensorFlow's ImageNet models count 1001, a background class first: set `reference.offset = 1` to leave it out"
+    return "Give the names that belong to this model, one a line, in the order of its columns"
 
 
 def torch_module(source: Source) -> torch.nn.Module | None:

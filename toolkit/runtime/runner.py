@@ -22,7 +22,7 @@ SLICE_BYTES, SLICE_IMAGES = 1 << 24, 64
 
 
 class Prediction(NamedTuple):
-    """One class of an answer; `probability` is the softmax of the logits."""
+    """One class of an answer, or one label of several that may hold at once; `probability` as the engine's outputs mean it."""
 
     label: str
     index: int  # type: ignore[assignment]  # hides tuple.index, which has no use here
@@ -81,7 +81,10 @@ class Runner:
         return self._executor
 
     def classify(self, pictures: Iterable[Any] | Any, top: int = 5) -> list[list[Prediction]]:
-        """The `top` classes of each picture: paths, Pillow images or uint8 arrays [H, W] or [H, W, 3]; one or many."""
+        """The `top` classes of each picture: paths, Pillow images or uint8 arrays [H, W] or [H, W, 3]; one or many.
+
+        The class answered comes first. A multi-label engine gives its likeliest labels, each with a probability of its own.
+        """
         found = []
         for answer in self.answers(pictures, top):
             if isinstance(answer, DataError):
@@ -95,7 +98,7 @@ class Runner:
         step = min(self._max, SLICE_IMAGES)
         while some := [self._read(picture) for picture in islice(waiting, step)]:
             good = [image for image in some if not isinstance(image, DataError)]
-            best = iter([self._best(logits, top) for logits in self(np.stack(good))] if good else ())
+            best = iter(self.predictions(self(np.stack(good)), top) if good else ())
             yield from (image if isinstance(image, DataError) else next(best) for image in some)
 
     def _read(self, picture: Any) -> Float | DataError:
@@ -104,12 +107,14 @@ class Runner:
         except DataError as error:
             return error
 
-    def _best(self, logits: Float, top: int) -> list[Prediction]:
-        exponent = np.exp(logits - logits.max(), dtype=np.float64)
-        probability = exponent / exponent.sum()
-        names = self.manifest.classes
-        order = np.argsort(-logits, kind="stable")[:top]
-        return [Prediction(names[i] if names else str(i), int(i), float(probability[i])) for i in order]
+    def predictions(self, outputs: Float, top: int = 5) -> list[list[Prediction]]:
+        """Answers [n, columns] of this engine, read as its manifest says they are meant."""
+        meaning, names = self.manifest.meaning, self.manifest.classes
+        order, probabilities = meaning.order(outputs)[:, :top], meaning.probabilities(outputs)
+        return [
+            [Prediction(names[i] if names else str(i), int(i), float(row[i])) for i in best]
+            for best, row in zip(order, probabilities, strict=True)
+        ]
 
     def _adopt(self, batch: Any) -> Any:
         """The same memory as an ndarray, or as a DeviceArray for an engine that reads the GPU's memory."""

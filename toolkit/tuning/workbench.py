@@ -37,6 +37,7 @@ class Workbench:
         first = pipeline.prepare(self.recipe, stage)
         assert first.truth is not None
         self.truth = first.truth
+        self.meaning = first.source.reference.manifest.meaning
         self._trips: dict[str, Trip] = {self.recipe.precision.equalize: first}  # by equalisation; '' for those without INT8
         self._few = np.concatenate(list(pipeline.calibration_images(recipe).batches(IMAGES))[:1])
         self._few_truth = graph_runner(first.source.graph)(self._few)
@@ -72,7 +73,9 @@ class Workbench:
         progress: Progress = self.stage(f"{trial.name} on {words}")
         answers = accuracy(self.runner(trial.recipe), half, name=trial.name, progress=progress)
         truth = half.of(self.truth)
-        verdict = compare_accuracy(truth, answers, half.labels, accept.max_top1_drop, accept.min_agreement, name=trial.name)
+        verdict = compare_accuracy(
+            truth, answers, half.labels, accept.max_top1_drop, accept.min_agreement, name=trial.name, meaning=self.meaning
+        )
         return msgspec.structs.replace(trial, **{"held_out" if held_out else "searched": verdict})
 
     def runner(self, recipe: Recipe, threads: int | None = None) -> Classifier:

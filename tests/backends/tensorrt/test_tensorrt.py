@@ -166,7 +166,7 @@ def test_another_process_builds_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("name", ["squeezenet", "resnet50"])
 def test_models_that_are_not_ours_build_to_int8(name, tmp_path):
     path = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"light_{name}.onnx"
-    graph = to_fp16(int8(loading.load(path, Preprocess())))
+    graph = to_fp16(int8(loading.load(path, Preprocess()).graph))
     assert lint(graph, "tensorrt") == ()
     found, _, _ = compiled(graph, tmp_path)
     count = len(int8_layers(graph))

@@ -98,16 +98,22 @@ class SessionExecutor:
 
 
 class ForeignExecutor(SessionExecutor):
-    """Runs a file that another tool made: a batch written into it is filled up, and [N, C, 1, 1] logits are flattened."""
+    """Runs a file that another tool made, float32 in and out: a batch written into it is filled up, the input gets the type that
+    the file takes, answers of [N], [N, C, 1, 1] and their like become [N, C], and the first `offset` columns are left out."""
 
-    def __init__(self, live: Any, input_name: str, output_name: str, batch: int | None) -> None:
+    def __init__(
+        self, live: Any, input_name: str, output_name: str, batch: int | None, dtype: str = "float32", offset: int = 0
+    ) -> None:
         super().__init__(live, input_name, output_name)
-        self.max_batch = batch
+        self.max_batch, self._dtype, self._offset = batch, dtype, offset
 
     def run(self, batch: Array) -> Float:
         missing = (self.max_batch or len(batch)) - len(batch)
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-        return super().run(filled)[: len(batch)].reshape(len(batch), -1).astype(np.float32, copy=False)
+        if self._dtype != "float32":
+            filled = filled.astype(self._dtype) if self._dtype.startswith("float") else np.rint(filled).astype(self._dtype)
+        answers = super().run(filled)[: len(batch)].reshape(len(batch), -1)
+        return answers[:, self._offset :].astype(np.float32, copy=False)
 
 
 def session(model: bytes | str, target: Target, settings: dict[str, Any], outputs_only: bool = False) -> Any:

@@ -1,0 +1,161 @@
+"""What the outputs of a file mean is read off the operators that it ends in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from files import TensorProto, answers, helper, images, node, opened, plain, scores, tensor, write
+
+from toolkit.errors import GraphError
+
+ONE = [tensor("one", 1.0), tensor("axes", [1], np.int64)]
+ENDS = {
+    "logits": ([], 4, "logits"),
+    "softmax": ([node("Softmax", ["scores"], ["out"])], 4, "probabilities"),
+    "softmax, then Reshape": (
+        [node("Softmax", ["scores"], ["s"]), node("Unsqueeze", ["s", "axes"], ["u"]), node("Squeeze", ["u", "axes"], ["out"])],
+        4,
+        "probabilities",
+    ),
+    "softmax written out": (
+        [
+            node("ReduceMax", ["scores", "axes"], ["top"]),
+            node("Sub", ["scores", "top"], ["less"]),
+            node("Exp", ["less"], ["e"]),
+            node("ReduceSum", ["e", "axes"], ["sum"]),
+            node("Div", ["e", "sum"], ["out"]),
+        ],
+        4,
+        "probabilities",
+    ),
+    "log-softmax": ([node("LogSoftmax", ["scores"], ["out"])], 4, "log-probabilities"),
+    "log of softmax": ([node("Softmax", ["scores"], ["s"]), node("Log", ["s"], ["out"])], 4, "log-probabilities"),
+    "log-softmax written out": (
+        [
+            node("Exp", ["scores"], ["e"]),
+            node("ReduceSum", ["e", "axes"], ["sum"]),
+            node("Log", ["sum"], ["l"]),
+            node("Sub", ["scores", "l"], ["out"]),
+        ],
+        4,
+        "log-probabilities",
+    ),
+    "one logit": ([], 1, "binary-logit"),
+    "one sigmoid": ([node("Sigmoid", ["scores"], ["out"])], 1, "binary-probability"),
+    "one sigmoid, squeezed to [N]": (
+        [node("Sigmoid", ["scores"], ["s"]), node("Squeeze", ["s", "axes"], ["out"])],
+        1,
+        "binary-probability",
+    ),
+    "p and 1 - p": (
+        [
+            node("Sigmoid", ["scores"], ["yes"]),
+            node("Sub", ["one", "yes"], ["no"]),
+            node("Concat", ["no", "yes"], ["out"], axis=1),
+        ],
+        1,
+        "probabilities",
+    ),
+    "several sigmoids": ([node("Sigmoid", ["scores"], ["out"])], 4, "multilabel-probabilities"),
+    "sigmoid written out": (
+        [
+            node("Neg", ["scores"], ["n"]),
+            node("Exp", ["n"], ["e"]),
+            node("Add", ["e", "one"], ["d"]),
+            node("Div", ["one", "d"], ["out"]),
+        ],
+        4,
+        "multilabel-probabilities",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_the_end_of_the_graph_says_what_its_columns_are(tmp_path: Path, kind: str) -> None:
+    end, classes, wanted = ENDS[kind]
+    path = write(tmp_path / "m.onnx", end, classes=classes, output="out" if end else "scores", more=ONE)
+    loaded = opened(path)
+    assert loaded.facts.outputs.are == wanted
+    found = answers(loaded, images())
+    assert found.shape == (5, loaded.facts.columns)
+    np.testing.assert_allclose(found, plain(path, images()).reshape(5, -1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind", ["ArgMax", "ArgMax without its axis", "TopK", "label beside probabilities", "Softmax, ArgMax and Cast"]
+)
+def test_scores_that_the_file_only_picks_from_are_the_output(tmp_path: Path, kind: str) -> None:
+    label = helper.make_tensor_value_info("label", TensorProto.INT64, None)
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
+    soft = node("Softmax", ["scores"], ["out"])
+    end, outputs = {
+        "ArgMax": ([node("ArgMax", ["scores"], ["label"], axis=1)], [label]),
+        "ArgMax without its axis": ([node("ArgMax", ["scores"], ["label"], axis=-1, keepdims=0)], [label]),
+        "TopK": ([node("TopK", ["scores", "k"], ["out", "label"], axis=1)], [out, label]),
+        "label beside probabilities": ([soft, node("ArgMax", ["scores"], ["label"], axis=1)], [label, out]),
+        "Softmax, ArgMax and Cast": (
+            [soft, node("ArgMax", ["out"], ["a"], axis=1, keepdims=0), node("Cast", ["a"], ["label"], to=TensorProto.INT32)],
+            [helper.make_tensor_value_info("label", TensorProto.INT32, None)],
+        ),
+    }[kind]
+    loaded = opened(write(tmp_path / "m.onnx", end, outputs=outputs, more=[tensor("k", [2], np.int64)]))
+    assert loaded.facts.output == ("out" if "robabilities" in kind or "Softmax" in kind else "scores")
+    assert loaded.facts.columns == 4
+    want = scores(images())
+    if loaded.facts.output == "out":
+        want = np.exp(want) / np.exp(want).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(answers(loaded, images()), want, rtol=1e-4, atol=1e-6)
+
+
+def test_a_dictionary_at_the_end_is_cut_off(tmp_path: Path) -> None:
+    """As scikit-learn's converter ends a classifier: a label, and a ZipMap of the probabilities."""
+    row = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    entry = helper.make_value_info("zipped", helper.make_sequence_type_proto(row))
+    label = helper.make_tensor_value_info("label", TensorProto.INT64, None)
+    end = [
+        node("Softmax", ["scores"], ["probabilities"]),
+        node("ZipMap", ["probabilities"], ["zipped"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2, 3]),
+        node("ArgMax", ["probabilities"], ["index"], axis=1),
+        node("ArrayFeatureExtractor", ["labels", "index"], ["label"], domain="ai.onnx.ml"),
+    ]
+    more = [tensor("labels", [7, 8, 9, 10], np.int64)]
+    path = write(tmp_path / "m.onnx", end, outputs=[label, entry], more=more, domains=[("ai.onnx.ml", 3)])
+    loaded = opened(path)
+    assert (loaded.facts.output, loaded.facts.outputs.are) == ("probabilities", "probabilities")
+    assert any("'probabilities'" in note for note in loaded.facts.notes)
+    assert loaded.original is not None
+    np.testing.assert_allclose(answers(loaded, images()).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_any_tensor_may_be_named(tmp_path: Path) -> None:
+    loaded = opened(write(tmp_path / "m.onnx", [node("Softmax", ["scores"], ["out"])], output="out"), output="scores")
+    assert loaded.facts.outputs.are == "logits"
+    np.testing.assert_allclose(answers(loaded, images()), scores(images()), rtol=1e-4, atol=1e-6)
+
+
+def test_the_recipe_may_say_what_the_graph_cannot(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx")
+    found = opened(path, outputs_are="multilabel-logits", threshold=0.3).facts.outputs
+    assert (found.are, found.limit) == ("multilabel-logits", 0.3)
+    with pytest.raises(GraphError, match=r"binary-logit, which has one column; .* gives 4"):
+        opened(path, outputs_are="binary-logit")
+
+
+def test_a_softmax_over_one_column_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match=r"softmax over one column, which is always 1.*reference\.output"):
+        opened(write(tmp_path / "m.onnx", [node("Softmax", ["scores"], ["out"])], output="out", classes=1))
+
+
+def test_columns_before_the_first_class_are_left_out(tmp_path: Path) -> None:
+    loaded = opened(write(tmp_path / "m.onnx", [node("Softmax", ["scores"], ["out"])], output="out"), offset=1)
+    assert (loaded.facts.columns, loaded.facts.outputs.are) == (3, "probabilities")
+    want = np.exp(scores(images())) / np.exp(scores(images())).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(answers(loaded, images()), want[:, 1:], rtol=1e-4)
+
+
+def test_maps_are_no_classes(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", [node("Relu", ["c"], ["map"])], output="map")
+    with pytest.raises(GraphError, match=r"'map' .* has shape \['N', 6, 8, 8\], not \[N, classes\]"):
+        opened(path)

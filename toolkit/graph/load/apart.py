@@ -1,0 +1,94 @@
+"""A file from outside is opened in a process of its own: one that takes all memory, or never ends, costs no more than an error.
+
+The kernel limits the child's memory and its seconds of computing; both limits grow with the file. The budgets that `constants.py`
+and `budget.py` check before anything is allocated name the node; the limits are for what they miss.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+import onnx_ir as ir
+
+import toolkit
+from toolkit import errors
+from toolkit.errors import GraphError
+from toolkit.graph.load.loading import Facts, Loaded
+from toolkit.recipe import Preprocess, Reference
+from toolkit.types import Frozen
+
+MEMORY = 2 << 30  # bytes, beside ten times the file's: several copies of the weights exist for a while
+SECONDS = 60  # of computing, beside one for every 4 MB
+PATIENCE = 20  # times as long by the clock: the machine may be busy, and the file large
+STEADY = {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+REQUEST, ANSWER, GRAPH, ORIGINAL = "request", "answer", "graph.onnx", "original.onnx"
+
+
+class Request(Frozen, frozen=True):
+    """What the child is to open."""
+
+    path: str
+    preprocess: Preprocess
+    reference: Reference
+    memory: int
+    seconds: int
+
+
+class Answer(Frozen, frozen=True):
+    """The facts; or else an error's class, what it says and its remedy."""
+
+    facts: Facts | None = None
+    error: tuple[str, str, str | None] = ("", "", None)
+
+
+def load_apart(
+    path: Path, preprocess: Preprocess, reference: Reference, *, memory: int = MEMORY, seconds: int = SECONDS
+) -> Loaded:
+    """As `load`, in a child process with limits. Raises GraphError, also where the child reaches one."""
+    with tempfile.TemporaryDirectory(prefix="resnet-deploy-") as name:
+        folder = Path(name)
+        request = Request(path=str(path.absolute()), preprocess=preprocess, reference=reference, memory=memory, seconds=seconds)
+        (folder / REQUEST).write_bytes(msgspec.msgpack.encode(request))
+        code = _run(folder, PATIENCE * seconds)
+        answer = folder / ANSWER
+        if not answer.is_file():
+            raise _died(path, code)
+        found = msgspec.msgpack.decode(answer.read_bytes(), type=Answer)
+        if found.facts is None:
+            kind, what, remedy = found.error
+            raise getattr(errors, kind)(what, remedy=remedy)
+        original = _take(folder / ORIGINAL) if (folder / ORIGINAL).exists() else None
+        return Loaded(_take(folder / GRAPH), found.facts, original)
+
+
+def _run(folder: Path, seconds: float) -> int | None:
+    """The child's exit code; None where it had to be stopped."""
+    command = [sys.executable, "-m", "toolkit.graph.load.child", str(folder)]
+    path = [str(Path(toolkit.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, **STEADY, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    try:
+        return subprocess.run(
+            command, env=env, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _take(path: Path) -> ir.Model:
+    model = ir.load(path)
+    ir.external_data.load_to_model(model)
+    return model
+
+
+def _died(path: Path, code: int | None) -> GraphError:
+    how = (
+        "took longer to open than a file of its size may"
+        if code in (None, -24)
+        else f"ended the process that opened it (exit {code})"
+    )
+    return GraphError(f"{path} {how}", remedy="Export the model again; if you trust the file, look at it with Netron")

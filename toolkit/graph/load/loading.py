@@ -1,0 +1,179 @@
+"""The trip of a foreign ONNX file, in the order that it is made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, InlinePass, NameFixPass, RemoveInitializersFromInputsPass
+
+from toolkit.errors import GraphError, ToolkitError
+from toolkit.graph.edit import finish
+from toolkit.graph.fold import fold
+from toolkit.graph.load.batch import free_batch, set_image
+from toolkit.graph.load.budget import check_budget
+from toolkit.graph.load.constants import fold_constants
+from toolkit.graph.load.inputs import fit_input, select_input
+from toolkit.graph.load.meaning import meaning_of
+from toolkit.graph.load.operators import quantized, refuse_control, refuse_foreign
+from toolkit.graph.load.opset import to_opset
+from toolkit.graph.load.output import cut_offset, flatten, select_output
+from toolkit.graph.load.read import read
+from toolkit.graph.load.share import unshare
+from toolkit.graph.load.training import to_inference
+from toolkit.graph.load.trial import trial
+from toolkit.graph.load.widths import float_output, to_float32
+from toolkit.outputs import Outputs
+from toolkit.recipe import Preprocess, Reference
+from toolkit.types import Frozen
+
+
+class Facts(Frozen, frozen=True):
+    """What a file is, beside its graph."""
+
+    input: str  # the image's name in the file
+    input_type: str  # numpy's word: float32, float16, uint8
+    batch: int | None  # written into the file
+    output: str  # the name of the scores in the file
+    columns: int
+    outputs: Outputs
+    precision: str  # fp32 | fp16 | int8: what the file itself computes in
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+class Loaded(NamedTuple):
+    """`graph`: FP32, batch `N`, scores [N, columns]. `original`: the file as ONNX Runtime is to run it where that is not the file
+    as it is on disk: an inner tensor as its output, an input fed, training mode off."""
+
+    graph: ir.Model
+    facts: Facts
+    original: ir.Model | None
+
+
+def load(
+    path: Path, preprocess: Preprocess, reference: Reference | None = None, sized: Callable[[int], None] = lambda size: None
+) -> Loaded:
+    """An FP32 graph, `preprocess.input_shape` in, scores [N, classes] out. Raises GraphError.
+
+    `sized` is told how many bytes the file has, external data included, before they are read. For a file from outside see
+    `apart.py`, which runs this with limits on memory and time.
+    """
+    reference = reference or Reference(onnx=str(path))
+    with _foreign(path):
+        model, digest, stored = read(path, sized)
+        InlinePass()(model)
+        RemoveInitializersFromInputsPass()(model)
+        notes = [*select_output(model, reference, path), *select_input(model, reference, path)]
+        finish_names(model)
+        drop_unused(model)
+        notes += to_inference(model, path)
+        refuse_foreign(model, path)
+        original = model.clone() if notes else None
+        image, output = model.graph.inputs[0], model.graph.outputs[0].name or ""
+        kind = image.dtype.numpy().name if image.dtype is not None else "float32"
+        name, batch = image.name or "", fit_input(model, preprocess, path)
+        integer = quantized(model, path)
+        wide = to_float32(model)
+        if "bfloat16" in wide:  # ONNX Runtime's CPU has no kernels for it
+            original, kind = model.clone(), "float32"
+        set_image(model, preprocess, batch)
+        model = _plain(model, path, stored)
+        free_batch(model, preprocess, batch)
+        model = _with_scores(model, path, reference.offset)
+        known = check_budget(model, path)
+        columns = trial(model, original or path, name, kind, batch, known, path)
+        facts = Facts(
+            input=name, input_type=kind, batch=batch, output=output, columns=columns, sha256=digest,
+            outputs=_outputs(model, columns, reference, path), precision="int8" if integer else "fp16" if _half(wide) else "fp32",
+            notes=(*notes, *_remarks(integer, wide, batch, kind)),
+        )  # fmt: skip
+        return Loaded(model, facts, original)
+
+
+def _plain(model: ir.Model, path: Path, stored: int) -> ir.Model:
+    """No constant left to compute, opset 18 or later, no control flow."""
+    has_control = any(node.op_type in ("If", "Loop", "Scan") for node in model.graph)
+    if has_control:  # the converter does not look into branches: a constant condition takes them away before
+        fold_constants(model, path, stored)
+        refuse_control(model, path)
+    model = to_opset(model, path)
+    fold_constants(model, path, stored)
+    refuse_control(model, path)
+    finish_names(model)
+    return model
+
+
+def _with_scores(model: ir.Model, path: Path, offset: int) -> ir.Model:
+    """Every layer with weights of its own, and [N, classes] of float32 at the end."""
+    unshare(model)
+    finish(model)
+    float_output(model)
+    if flatten(model, path):
+        finish(model)
+    cut_offset(model, offset, path)
+    ClearMetadataAndDocStringPass()(model)
+    return fold(model)
+
+
+def finish_names(model: ir.Model) -> None:
+    """Every node and every tensor has a name, and no two the same."""
+    NameFixPass()(model)
+    for index, node in enumerate(model.graph):
+        node.name = node.name or f"{node.op_type}_{index}"
+
+
+def drop_unused(model: ir.Model) -> None:
+    """What the chosen output does not depend on goes, and with it whatever it might have refused."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    RemoveUnusedNodesPass()(model)
+
+
+def _outputs(model: ir.Model, columns: int, reference: Reference, path: Path) -> Outputs:
+    are = reference.outputs_are or meaning_of(model, columns, path)
+    outputs = Outputs(are=are, threshold=reference.threshold)
+    if outputs.binary and columns != 1:
+        raise GraphError(f"`reference.outputs_are` is {are}, which has one column; {path} gives {columns}")
+    if columns == 1 and not outputs.binary and not outputs.multilabel:
+        raise GraphError(
+            f"`reference.outputs_are` is {are}, and {path} gives a single column", remedy="Use binary-logit or binary-probability"
+        )
+    return outputs
+
+
+def _half(wide: tuple[str, ...]) -> bool:
+    return "float16" in wide
+
+
+def _remarks(integer: str | None, wide: tuple[str, ...], batch: int | None, kind: str) -> Iterator[str]:
+    if integer:
+        yield f"the file is quantized already ({integer}): it is built as it is, which is INT8"
+    if wide:
+        yield f"the file computes in {' and '.join(wide)}; its graph holds the same values in float32"
+    if kind not in ("float32", "float16", "bfloat16", "float64"):
+        yield f"the file takes {kind} pixels; the engine takes the same values as float32"
+    if batch is not None:
+        yield f"a batch of {batch} is written into the file; the engine takes any"
+
+
+@contextmanager
+def _foreign(path: Path) -> Iterator[None]:
+    """Whatever a library raises over a foreign file is a refusal of that file."""
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    try:
+        yield
+    except (ToolkitError, MemoryError):
+        raise
+    except Exception as error:
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        said = (str(root).strip().splitlines() or [type(root).__name__])[0]
+        raise GraphError(
+            f"{path} cannot be made a graph: {said}", remedy="Export the model again, with a newer exporter"
+        ) from error

@@ -1,0 +1,136 @@
+"""Output: the one tensor that holds the scores of the classes.
+
+1. `reference.output` may name an output or any other tensor; else it is the one output, or the one that has scores behind it.
+2. What only picks from the scores is left out, with what follows it: ArgMax, TopK, ZipMap and other dictionaries and sequences,
+   and the look-up of a label's name. The tensor before it is the output.
+3. `reference.offset` columns are cut off in front: TensorFlow's ImageNet models have a background class there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from toolkit.errors import GraphError
+from toolkit.graph.edit import constant, initializer, make
+from toolkit.recipe import Reference
+
+PICKS = {"ArgMax": 0, "TopK": 0, "ZipMap": 0, "SequenceConstruct": 0, "ArrayFeatureExtractor": 1, "Hardmax": 0}
+THROUGH = {
+    "Identity",
+    "Cast",
+    "CastMap",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "LabelEncoder",
+    "SequenceAt",
+    "Gather",
+    "Equal",
+}
+SEQUENCES = {"SplitToSequence", "SequenceConstruct", "SequenceInsert", "SequenceMap", "ZipMap", "SequenceEmpty"}
+
+
+def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[str, ...]:
+    """Rules 1 and 2, in place; notes on what was left out. Raises GraphError."""
+    graph = model.graph
+    listed = ", ".join(str(value.name) for value in graph.outputs)
+    if reference.output is not None:
+        named = next((value for value in _values(graph) if value.name == reference.output), None)
+        if named is None:
+            raise GraphError(
+                f"{path} has no output '{reference.output}', nor a tensor of that name", remedy=f"Its outputs are {listed}"
+            )
+        chosen, picked = scores_behind(named)
+    else:
+        found = [scores_behind(value) for value in graph.outputs]
+        through = {value for value, node in found if node is not None}
+        plain = {value for value, node in found if node is None and _is_activated(value)}
+        through = plain if len(plain) == 1 else through  # probabilities stand beside the label that their scores give
+        candidates = {value: node for value, node in found if not through or value in through}
+        if len(candidates) > 1:
+            what = f"{path} has {len(graph.outputs)} outputs: {listed}"
+            raise GraphError(what, remedy="Say which holds the logits: `reference.output`")
+        ((chosen, _),) = candidates.items()
+        picked = next((node for value, node in found if value is chosen and node is not None), None)
+    before = list(graph.outputs)
+    graph.outputs[:] = [chosen]
+    notes = []
+    if picked is not None:
+        notes.append(f"the output is '{chosen.name}', the scores that {picked.op_type} at the file's end picks from")
+    elif chosen not in before:
+        notes.append(f"the output is '{chosen.name}', a tensor inside the file, as the recipe says")
+    return tuple(notes)
+
+
+def scores_behind(value: ir.Value) -> tuple[ir.Value, ir.Node | None]:
+    """Rule 2: the tensor that an output was picked from, and the node that did; the output itself where none did."""
+    found, last = value, value
+    picked: ir.Node | None = None
+    while (node := last.producer()) is not None:
+        index = PICKS.get(node.op_type)
+        if index is None and node.op_type not in THROUGH:
+            break
+        if node.op_type == "SequenceConstruct" and len(node.inputs) != 1:
+            break
+        at = index if index is not None else 0
+        if node.op_type == "Gather" and len(node.inputs) > 1 and constant(node.inputs[1]) is None:
+            at = 1  # a table of labels, looked up by ArgMax
+        following = node.inputs[at] if len(node.inputs) > at else None
+        if following is None:
+            break
+        last = following
+        if index is not None and node.op_type != "ArrayFeatureExtractor":
+            found, picked = last, picked or node
+    return found, picked
+
+
+def _is_activated(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type in ("Softmax", "LogSoftmax", "Sigmoid")
+
+
+def _values(graph: ir.Graph) -> list[ir.Value]:
+    return [*graph.outputs, *(value for node in graph for value in node.outputs)]
+
+
+def cut_offset(model: ir.Model, offset: int, path: Path) -> None:
+    """Rule 3, in place, on an output [N, columns]. Raises GraphError."""
+    if not offset:
+        return
+    output = model.graph.outputs[0]
+    columns = output.shape[1] if output.shape is not None and len(output.shape) == 2 else None
+    if isinstance(columns, int) and offset >= columns:
+        raise GraphError(f"`reference.offset` is {offset}, and {path} has {columns} columns")
+    name, output.name = output.name or "", f"{output.name}.with_background"
+    operands = [initializer(model.graph, f"{name}.{key}", np.array([value], np.int64)) for key, value in
+                (("first", offset), ("end", np.iinfo(np.int64).max), ("axis", 1))]  # fmt: skip
+    node = make("Slice", [output, *operands], f"{name}.slice", output=name)
+    node.outputs[0].type = output.type
+    model.graph.append(node)
+    model.graph.outputs[0] = node.outputs[0]
+
+
+def flatten(model: ir.Model, path: Path) -> bool:
+    """[N], [N, 1, C], [N, C, 1, 1] or [N, 1, 1, C] -> [N, C], in place; whether anything was done. Raises GraphError."""
+    output = model.graph.outputs[0]
+    if output.shape is None or len(output.shape) == 2:
+        return False
+    rank, dims = len(output.shape), list(output.shape)
+    if rank == 0 or sum(dim != 1 for dim in dims[1:]) > 1:
+        shown = [dim if isinstance(dim, int) else "N" if i == 0 else "?" for i, dim in enumerate(dims)]
+        remedy = "Name the tensor [N, classes] in `reference.output`"
+        raise GraphError(f"output '{output.name}' of {path} has shape {shown}, not [N, classes]", remedy=remedy)
+    name, output.name = output.name, f"{output.name}.unflattened"
+    if rank == 1:
+        axes = initializer(model.graph, f"{name}.axes", np.array([1], np.int64))
+        node = make("Unsqueeze", [output, axes], f"{name}.column", output=name)
+    else:
+        node = make("Flatten", [output], f"{name}.flatten", output=name, axis=1)
+    node.outputs[0].type = output.type
+    model.graph.append(node)
+    model.graph.outputs[0] = node.outputs[0]
+    return True

@@ -1,0 +1,65 @@
+"""Trial: one image of zeros through a graph whose sizes its shapes do not tell, while memory and time are limited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from toolkit.backends.onnxruntime import backend as onnxruntime
+from toolkit.errors import GraphError
+from toolkit.onnxfile import serialise
+from toolkit.types import Target
+
+
+def trial(model: ir.Model, original: ir.Model | Path, name: str, kind: str, batch: int | None, known: bool, path: Path) -> int:
+    """The columns of a graph's answer: from its shape, else from running it. Where not every size is `known` the file itself is
+    run too. Raises GraphError."""
+    image = model.graph.inputs[0]
+    shape = [1, *(int(dim) for dim in image.shape or () if isinstance(dim, int))]
+    output = model.graph.outputs[0]
+    columns = output.shape[1] if output.shape is not None and len(output.shape) == 2 else None
+    if not isinstance(columns, int):
+        answer = run(serialise(model), {image.name or "": np.zeros(shape, np.float32)}, output.name or "", path)
+        if answer.ndim != 2:
+            remedy = "Name the tensor [N, classes] in `reference.output`"
+            raise GraphError(f"output '{output.name}' of {path} has shape {list(answer.shape)}, not [N, classes]", remedy=remedy)
+        columns = answer.shape[1]
+        output.shape = ir.Shape(["N", columns])
+    if batch is not None:
+        _same_alone(model, shape, path, batch)
+    if not known:
+        data = str(original) if isinstance(original, Path) else serialise(original)
+        run(data, {name: np.zeros([batch or 1, *shape[1:]], kind)}, None, path)
+    return columns
+
+
+def _same_alone(model: ir.Model, shape: list[int], path: Path, batch: int) -> None:
+    """Images together must answer as each does alone: the batch was written into the file, and was taken out of it."""
+    image, output = model.graph.inputs[0], model.graph.outputs[0]
+    three = np.random.default_rng(0).normal(size=[3, *shape[1:]]).astype(np.float32)
+    data = serialise(model)
+    try:
+        alone = [run(data, {image.name or "": three[i : i + 1]}, output.name, path) for i in range(3)]
+        together = run(data, {image.name or "": three}, output.name, path)
+        want = np.concatenate(alone)
+        if together.shape == want.shape and np.allclose(
+            together, want, rtol=1e-3, atol=1e-4 * float(np.abs(want).max(initial=0))
+        ):
+            return
+        said = "images in one batch do not answer as each does alone"
+    except GraphError as error:
+        said = error.what
+    what = f"a batch of {batch} is written into {path}, and cannot be taken out of it: {said}"
+    raise GraphError(what, remedy="Export it with a dynamic batch")
+
+
+def run(model: bytes | str, feeds: dict[str, Any], output: str | None, path: Path) -> Any:
+    try:
+        live = onnxruntime.session(model, Target("cpu"), {"threads": 1, "arena": False})
+        return live.run([output] if output else None, feeds)[0]
+    except Exception as error:  # ONNX Runtime's own classes, made while it loads
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise GraphError(f"{path} does not run on one image: {said[0]}", remedy="Export the model again") from error
