@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from files import TensorProto, answers, helper, images, node, opened, plain, scores, tensor, write
 
+from tests.graph.load.files import TensorProto, answers, helper, images, node, opened, plain, scores, tensor, write
 from toolkit.errors import GraphError
 
 ONE = [tensor("one", 1.0), tensor("axes", [1], np.int64)]
