@@ -2,7 +2,8 @@
 
 Weights are random, but not blank: what an initialiser leaves at nothing (a zero head, a LayerScale of 1e-6, the last BatchNorm
 of a block) is drawn too, BatchNorm's statistics are those of photographs, and the last layer is fitted to tell the photographs
-apart by ridge regression. That proves the plumbing; what an INT8 engine of trained weights loses it cannot tell.
+apart by ridge regression. BatchNorm's biases lie around 1: around 0 a deep network of random weights is chaotic, and amplifies
+what any tool rounds some hundred times. All that proves the plumbing; what INT8 costs trained weights it cannot tell.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from zoo_networks import Network, networks
 
 CLASSES, SURE = 6, 10.0  # SURE: what a fitted logit of the right class aims at, with 0 for the others
+MILD = 1.0  # the mean of a norm's biases: most of a ReLU's inputs are then above 0
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 
 
@@ -86,7 +88,7 @@ def draw(model: Any) -> None:
             if isinstance(module, norms) and module.weight is not None:
                 module.weight.uniform_(0.5, 1.5)
                 if module.bias is not None:
-                    module.bias.normal_(0, 0.2)
+                    module.bias.normal_(MILD, 0.2)
         for parameter in model.parameters():
             if parameter.numel() > 1 and parameter.min() == parameter.max():
                 if parameter.abs().max() < 1e-3:
@@ -191,6 +193,7 @@ def by_keras(net: Network, folder: Path, out: Path) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0  # the statistics of the one batch that follows
+            layer.beta.assign(np.random.default_rng(0).normal(MILD, 0.2, layer.beta.shape))
     model(images, training=True)
     head = model.layers[-1]
     if isinstance(head, keras.layers.Dense):

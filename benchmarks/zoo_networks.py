@@ -48,19 +48,17 @@ TORCHVISION: dict[str, tuple[int, dict[str, Any]]] = {
     "vgg11_bn": (64, {}),
     "wide_resnet50_2": (64, {}),
 }
-ONE_WRITER = {"swin_v2_t": 64, "efficientnet_v2_s": 64, "inception_v3": 96, "alexnet": 96}  # by TorchScript's exporter only
+ONE_WRITER = {"inception_v3": 96, "alexnet": 96}  # by TorchScript's exporter only
 BATCH_OF_ONE = ("squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small", "resnet18", "vit_tiny", "swin_t", "convnext_tiny")
 TIMM = (
-    "resnet10t", "resnet18d", "resnet26t", "resnetblur18", "resnetaa34d", "legacy_seresnet18", "skresnet18", "ecaresnet26t",
-    "resnest14d", "resnetv2_18", "resnetv2_50x1_bit", "resnet32ts", "gcresnet33ts", "resnet50_gn", "nf_resnet26",
-    "res2net50_26w_4s", "repvgg_a0", "mobilenetv4_conv_small", "mixer_s32_224", "levit_128s",
+    "resnet10t", "resnet18d", "resnetblur18", "resnetaa34d", "legacy_seresnet18", "skresnet18", "ecaresnet26t", "resnest14d",
+    "resnetv2_18", "resnet32ts", "gcresnet33ts", "nf_resnet26", "mobilenetv4_conv_small", "mixer_s32_224",
 )  # fmt: skip
 KERAS: dict[str, int] = {
     "MobileNet": 64, "MobileNetV2": 64, "MobileNetV3Small": 64, "EfficientNetB0": 64, "ResNet50V2": 64, "DenseNet121": 64,
-    "NASNetMobile": 64,
 }  # fmt: skip
 LIGHT = (
-    "squeezenet", "shufflenet", "inception_v1", "inception_v2", "bvlc_alexnet", "zfnet512", "densenet121", "resnet50", "vgg19",
+    "squeezenet", "shufflenet", "inception_v1", "inception_v2", "bvlc_alexnet", "densenet121", "resnet50",
 )  # fmt: skip
 WHEELS = {  # package: version, file in it, size, images
     "rapidocr": ("3.10.0", "rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", (48, 192), "lines"),
@@ -81,9 +79,8 @@ def networks() -> list[Network]:
     for model, (side, options) in TORCHVISION.items():
         name = f"tv-{model}"
         found.append(Network(f"{name}-ts", "torchvision", model, "torchscript", None, (side, side), options))
-        found.append(Network(f"{name}-dynamo", "torchvision", model, "dynamo", None, (side, side), options))
-        if model in BATCH_OF_ONE:
-            found.append(Network(f"{name}-dynamo1", "torchvision", model, "dynamo, batch 1", None, (side, side), options))
+        writer = "dynamo, batch 1" if model in BATCH_OF_ONE else "dynamo"
+        found.append(Network(f"{name}-dynamo", "torchvision", model, writer, None, (side, side), options))
     for model, side in ONE_WRITER.items():
         extra = {"aux_logits": False, "init_weights": True} if model == "inception_v3" else {}
         found.append(Network(f"tv-{model}-ts", "torchvision", model, "torchscript", None, (side, side), extra))
