@@ -20,7 +20,7 @@ from toolkit.files import cache_folder, new_folder, sha256, sha256_bytes, write_
 from toolkit.graph.bias import correct_bias
 from toolkit.graph.edit import require_matches
 from toolkit.graph.equalize import equalize
-from toolkit.graph.fp16 import to_fp16
+from toolkit.graph.fp16 import to_fp16, unsafe_on_cpu
 from toolkit.graph.lint import lint
 from toolkit.graph.magnitude import magnitudes
 from toolkit.graph.overflow import fp16_overflow
@@ -167,6 +167,8 @@ def typed(trip: Trip, target: Target) -> ir.Model:
             graph = correct_bias(trip.graph, graph, calibration_images(recipe).batches(8))
         if scheme == "cpu":
             keep = (*keep, *quantised_layers(graph))  # in INT8 they hold no FP16; Casts between would break the fusion
+    if target.kind == "cpu":
+        keep = (*keep, *unsafe_on_cpu(graph))
     return to_fp16(graph, keep) if recipe.precision.compute == "fp16" else graph
 
 

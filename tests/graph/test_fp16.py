@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 
 from toolkit.errors import GraphError
-from toolkit.graph.edit import initializer
-from toolkit.graph.fp16 import to_fp16
+from toolkit.graph.edit import finish, initializer
+from toolkit.graph.fp16 import to_fp16, unsafe_on_cpu
 from toolkit.graph.run import graph_runner
 from toolkit.onnxfile import serialise
 from toolkit.reference.check import agreement
@@ -55,3 +55,38 @@ def test_the_input_graph_is_left_alone(graph: ir.Model) -> None:
     before = serialise(graph)
     to_fp16(graph)
     assert serialise(graph) == before
+
+
+def test_a_dimension_that_becomes_a_factor_meets_fp16() -> None:
+    """Attention by torch's older exporter: x / sqrt(Cast(Shape)). The Cast stays float32, its readers get float16."""
+    shape = ir.Value(name="x", shape=ir.Shape(["N", 4]), type=ir.TensorType(ir.DataType.FLOAT))
+    model = ir.Model(ir.Graph([shape], [], nodes=[], opset_imports={"": 18}, name="g"), ir_version=10)
+    last = shape
+    for op, attributes in (("Shape", {"start": 1}), ("Cast", {"to": ir.DataType.FLOAT.value}), ("Sqrt", {}), ("Div", {})):
+        inputs = [shape, last] if op == "Div" else [last]
+        node = ir.node(op, inputs, attributes, outputs=[ir.Value(name=op.lower())], name=op.lower())
+        model.graph.append(node)
+        last = node.outputs[0]
+    model.graph.outputs.append(last)
+    half = to_fp16(finish(model))
+    values = np.array([[2, 4, 6, 8]], np.float32)
+    np.testing.assert_array_equal(graph_runner(half)(values), values / 2)
+    assert {node.name: node.outputs[0].dtype for node in half.graph}["sqrt"] == ir.DataType.FLOAT16
+
+
+def test_a_transpose_that_ends_onnx_runtime_is_kept_in_fp32() -> None:
+    """[N, L, D] -> [L, N, D] in float16 before a MatMul: ONNX Runtime 1.32 dies of it, the whole process with it."""
+    entry = ir.Value(name="x", shape=ir.Shape(["N", 3, 4]), type=ir.TensorType(ir.DataType.FLOAT))
+    nodes = [ir.node("Transpose", [entry], {"perm": [1, 0, 2]}, outputs=[ir.Value(name="t")], name="t")]
+    model = ir.Model(ir.Graph([entry], [], nodes=nodes, opset_imports={"": 18}, name="g"), ir_version=10)
+    weight = initializer(model.graph, "w", np.eye(4, 5, dtype=np.float32))
+    nodes.append(ir.node("MatMul", [nodes[0].outputs[0], weight], outputs=[ir.Value(name="y")], name="y"))
+    model.graph.append(nodes[1])
+    model.graph.outputs.append(nodes[1].outputs[0])
+    model = finish(model)
+    assert unsafe_on_cpu(model) == ("t",)
+    half = to_fp16(model, unsafe_on_cpu(model))
+    kinds = {node.name: node.outputs[0].dtype for node in half.graph}
+    assert kinds["t"] == ir.DataType.FLOAT
+    values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    np.testing.assert_array_equal(graph_runner(half)(values)[..., :4], values.transpose(1, 0, 2))

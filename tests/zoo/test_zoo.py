@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from families import NETWORKS
 
+from tests.zoo.families import NETWORKS
 from toolkit import pipeline
 from toolkit.graph.run import predicting_runner
 from toolkit.recipe import Build, Calibration, Precision, Preprocess, Recipe, Reference
@@ -47,8 +47,6 @@ CASES = {  # (writer, family): dB that INT8 for the CPU and for TensorRT reach a
     (ONE, "vit"): (8, 8),
 }
 FAULTS = {  # still to be mended
-    ("torchscript", "vit"): "FP16 of a scalar constant",
-    ("torchscript", "swin"): "FP16 of a scalar constant",
     (ONE, "mobilenet_v3"): "a batch of one in a Reshape",
     (ONE, "shufflenet"): "a batch of one in a Reshape",
     (ONE, "convnext"): "a batch of one in a Reshape",

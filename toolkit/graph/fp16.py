@@ -5,6 +5,7 @@
 2. A node in `keep` stays in float32, between Casts: an FP32 island. One Cast serves all readers of a tensor.
 3. The parameters of QuantizeLinear and DequantizeLinear stay float32; so a kept node may read and write them without a Cast.
 4. A constant that float16 cannot hold (its magnitude above 65504) is an error, never an infinity.
+5. A Cast of the file's own, such as a dimension's on its way to a square root, stays what it is; its readers cast its result.
 """
 
 from __future__ import annotations
@@ -55,6 +56,20 @@ def to_fp16(model: ir.Model, keep: Collection[str] = ()) -> ir.Model:
     return finish(model)
 
 
+def unsafe_on_cpu(model: ir.Model) -> tuple[str, ...]:
+    """The nodes that ONNX Runtime's CPU must not be given in float16, whose results stay the same in float32.
+
+    A Transpose right before a MatMul with constant weights: for some permutations the layout optimizer of ONNX Runtime 1.32 reads
+    memory that is not there, and ends the process while it loads the file. In float32 it does not.
+    """
+    moved = (node for node in model.graph if node.op_type == "Transpose" and not node.domain)
+    return tuple(
+        node.name or ""
+        for node in moved
+        if any(use.node.op_type == "MatMul" and constant(use.node.inputs[1]) is not None for use in node.outputs[0].uses())
+    )
+
+
 def _values(model: ir.Model) -> list[ir.Value]:
     graph = model.graph
     return [*graph.inputs, *graph.initializers.values(), *(output for node in graph for output in node.outputs)]
@@ -65,9 +80,9 @@ def _is_island(node: ir.Node, keep: Collection[str]) -> bool:
 
 
 def _makes_half(value: ir.Value, islands: Collection[ir.Node]) -> bool:
-    """Whether the rewritten graph holds `value` in float16: its producer computes in it."""
+    """Whether the rewritten graph holds `value` in float16: its producer computes in it (rule 5)."""
     producer = value.producer()
-    return producer is not None and producer not in islands
+    return producer is not None and producer not in islands and not (producer.op_type == "Cast" and not producer.domain)
 
 
 def _half(graph: ir.Graph, value: ir.Value) -> ir.Value:
