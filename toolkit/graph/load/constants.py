@@ -12,11 +12,12 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import LiftConstantsToInitializersPass
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
 
 from toolkit.errors import GraphError
-from toolkit.graph.edit import attribute, constant
+from toolkit.graph.edit import attribute, constant, initializer
 
 SPARE = 5 << 27  # bytes that computed constants may take beside four times the file's own
 GROWERS = ("ConstantOfShape", "Expand", "Range", "Tile", "Resize", "Upsample", "Pad", "OneHot", "EyeLike", "Loop", "Scan")
@@ -40,12 +41,29 @@ def fold_constants(model: ir.Model, path: Path, stored: int) -> ir.Model:
     from onnxscript import optimizer
 
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    _known_dimensions(model)
     most = SPARE + 4 * stored
     optimizer.fold_constants(
         model, onnx_shape_inference=True, input_size_limit=most, output_size_limit=most, should_fold=_within(most, path)
     )
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     return model
+
+
+def _known_dimensions(model: ir.Model) -> None:
+    """Rule 1 for one dimension that is picked by a number, which the library leaves alone where the batch beside it is open."""
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+    for node in list(model.graph):
+        at = constant(node.inputs[1]) if node.op_type == "Gather" and not node.domain else None
+        asked = node.inputs[0].producer() if at is not None and node.inputs[0] is not None else None
+        value = asked.inputs[0] if asked is not None and asked.op_type == "Shape" else None
+        if asked is None or at is None or at.size != 1 or value is None or value.shape is None:
+            continue
+        dims = list(value.shape)[attribute(asked, "start", 0) : attribute(asked, "end", None)]
+        index = int(at.ravel()[0])
+        if -len(dims) <= index < len(dims) and isinstance(dims[index], int):
+            known = initializer(model.graph, node.outputs[0].name or "", np.full(at.shape, dims[index], np.int64))
+            ir.convenience.replace_all_uses_with(node.outputs[0], known)
 
 
 def _within(most: int, path: Path) -> Callable[[ir.Node], bool | None]:

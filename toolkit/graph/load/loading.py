@@ -31,6 +31,8 @@ from toolkit.outputs import Outputs
 from toolkit.recipe import Preprocess, Reference
 from toolkit.types import Frozen
 
+MOST_NESTED = 8  # conditions that depend on each other
+
 
 class Facts(Frozen, frozen=True):
     """What a file is, beside its graph."""
@@ -79,7 +81,7 @@ def load(
         name, batch = image.name or "", fit_input(model, preprocess, path)
         integer = quantized(model, path)
         wide = to_float32(model)
-        if "bfloat16" in wide:  # ONNX Runtime's CPU has no kernels for it
+        if "bfloat16" in wide or "float64" in wide:  # ONNX Runtime's CPU has no kernels for most operators in them
             original, kind = model.clone(), "float32"
         set_image(model, preprocess, batch)
         model = _plain(model, path, stored)
@@ -98,9 +100,13 @@ def load(
 def _plain(model: ir.Model, path: Path, stored: int) -> ir.Model:
     """No constant left to compute, opset 18 or later, no control flow."""
     has_control = any(node.op_type in ("If", "Loop", "Scan") for node in model.graph)
-    if has_control:  # the converter does not look into branches: a constant condition takes them away before
+    for _ in range(
+        MOST_NESTED if has_control else 0
+    ):  # the converter does not look into branches: decided, they are none any more
         fold_constants(model, path, stored)
-        refuse_control(model, path)
+        if not any(node.op_type == "If" for node in model.graph):
+            break
+    refuse_control(model, path)
     model = to_opset(model, path)
     fold_constants(model, path, stored)
     refuse_control(model, path)

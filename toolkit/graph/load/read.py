@@ -76,6 +76,10 @@ def _check_graph(proto: onnx.ModelProto, path: Path) -> None:
         raise GraphError(f"{path} has an empty graph: no operator in it", remedy="Export the model again")
     if not proto.graph.output or not proto.graph.input:
         raise GraphError(f"{path} has no {'input' if proto.graph.output else 'output'}", remedy="Export the model again")
+    names = [tensor.name for tensor in proto.graph.initializer]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise GraphError(f"{path} is not a valid ONNX file: it holds two tensors '{twice}'", remedy="Export the model again")
     if proto.graph.sparse_initializer:
         name = proto.graph.sparse_initializer[0].values.name
         raise GraphError(f"{path} holds the sparse tensor '{name}'", remedy="Store its weights as dense tensors")

@@ -1,0 +1,364 @@
+"""ONNX files of every kind that people have: an FP32 graph that answers as the file does, or a refusal by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+
+from tests.graph.load.files import HOW, TensorProto, answers, helper, images, node, opened, plain, scores, tensor, trunk, write
+from toolkit.errors import GraphError
+from toolkit.recipe import Preprocess
+
+
+def test_nodes_need_no_order(tmp_path: Path) -> None:
+    loaded = opened(write(tmp_path / "m.onnx", shuffle=True))
+    np.testing.assert_allclose(answers(loaded, images()), scores(images()), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("ends", ["float16", "float32"])
+def test_float16_inside(tmp_path: Path, ends: str) -> None:
+    """The weights keep their values, and what was rounded between layers is not any more."""
+    casts: dict[str, Any] = {"kind": TensorProto.FLOAT16}
+    end = [node("Softmax", ["scores"], ["out"])]
+    if ends == "float32":
+        casts = {"start": [node("Cast", ["pixels"], ["image"], to=TensorProto.FLOAT16)]}
+        end = [node("Softmax", ["scores"], ["s"]), node("Cast", ["s"], ["out"], to=TensorProto.FLOAT)]
+    kind = TensorProto.FLOAT16 if ends == "float16" else TensorProto.FLOAT
+    out = [helper.make_tensor_value_info("out", kind, ["N", 4])]
+    path = write(tmp_path / "m.onnx", end, outputs=out, dtype=np.float16, **casts)
+    loaded = opened(path)
+    assert (loaded.facts.precision, loaded.facts.input_type, loaded.facts.outputs.are) == ("fp16", ends, "probabilities")
+    assert all(value.dtype.name == "FLOAT" for value in (*loaded.graph.graph.inputs, *loaded.graph.graph.outputs) if value.dtype)
+    assert not any(value.dtype.name == "FLOAT16" for value in loaded.graph.graph.initializers.values() if value.dtype)
+    want = plain(path, images().astype(ends)).astype(np.float32)
+    np.testing.assert_allclose(answers(loaded, images()), want, atol=5e-3)
+
+
+def test_bfloat16_is_run_as_float32(tmp_path: Path) -> None:
+    """ONNX Runtime's CPU cannot run it: the reference is the same file, widened."""
+    out = [helper.make_tensor_value_info("scores", TensorProto.BFLOAT16, ["N", 4])]
+    loaded = opened(write(tmp_path / "m.onnx", outputs=out, dtype=ml_dtypes.bfloat16, kind=TensorProto.BFLOAT16))
+    assert loaded.original is not None
+    np.testing.assert_allclose(answers(loaded, images()), scores(images()), rtol=0.1, atol=0.1)
+    assert any("bfloat16" in note for note in loaded.facts.notes)
+
+
+def test_float64_is_run_as_float32(tmp_path: Path) -> None:
+    out = [helper.make_tensor_value_info("scores", TensorProto.DOUBLE, ["N", 4])]
+    path = write(tmp_path / "m.onnx", outputs=out, dtype=np.float64, kind=TensorProto.DOUBLE)
+    np.testing.assert_allclose(answers(opened(path), images()), scores(images()), rtol=1e-4, atol=1e-5)
+
+
+NORMALIZED = [
+    node("Cast", ["pixels"], ["f"], to=TensorProto.FLOAT),
+    node("Div", ["f", "k"], ["image"]),
+]
+FIRST_TRANSPOSED = [node("Transpose", ["pixels"], ["t"], perm=[0, 3, 1, 2]), node("Cast", ["t"], ["image"], to=TensorProto.FLOAT)]
+WHOLE_FIRST = [
+    node("Min", ["pixels", "most"], ["limited"]),
+    node("Cast", ["limited"], ["image"], to=TensorProto.FLOAT),
+]
+
+
+@pytest.mark.parametrize("start", ["normalized", "transposed", "whole numbers first"])
+def test_uint8_pixels(tmp_path: Path, start: str) -> None:
+    nodes, nhwc = {"normalized": (NORMALIZED, 0), "transposed": (FIRST_TRANSPOSED, 1), "whole numbers first": (WHOLE_FIRST, 0)}[
+        start
+    ]
+    more = [tensor("k", 255.0), tensor("most", 200, np.uint8)]
+    shape = ["N", 8, 8, 3] if nhwc else ["N", 3, 8, 8]
+    path = write(tmp_path / "m.onnx", kind=TensorProto.UINT8, start=nodes, more=more, shape=shape)
+    how = Preprocess(size=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3, scale=1, layout="NHWC" if nhwc else "NCHW")
+    batch = images(whole=True).transpose(0, 2, 3, 1) if nhwc else images(whole=True)
+    loaded = opened(path, how)
+    assert loaded.facts.input_type == "uint8"
+    np.testing.assert_allclose(answers(loaded, batch), plain(path, batch.astype(np.uint8)), rtol=1e-4, atol=1e-4)
+    with pytest.raises(GraphError, match=r"pixels of 0 to 255 as they are.*scale = 1, mean = \[0, 0, 0\], std = \[1, 1, 1\]"):
+        opened(path, Preprocess(size=(8, 8), layout=how.layout))
+
+
+def test_a_weight_of_two_layers_becomes_two(tmp_path: Path) -> None:
+    """BatchNorm folds into one of the two convolutions; the other keeps what it had."""
+    random = np.random.default_rng(2)
+    start = [
+        node("Conv", ["pixels", "shared"], ["a"], pads=[1] * 4),
+        node("BatchNormalization", ["a", "g", "b2", "mean", "var"], ["n"]),
+        node("Conv", ["n", "shared"], ["image"], pads=[1] * 4),
+    ]
+    more = [tensor("shared", random.normal(size=(3, 3, 3, 3)))]
+    more += [tensor(name, random.uniform(0.5, 2, 3)) for name in ("g", "b2", "mean", "var")]
+    path = write(tmp_path / "m.onnx", start=start, more=more)
+    np.testing.assert_allclose(answers(opened(path), images()), plain(path, images()), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("opset", range(7, 24))
+def test_every_opset(tmp_path: Path, opset: int) -> None:
+    """Operators that changed on the way: Softmax's axis, Squeeze, ReduceMean, Clip, Pad, Dropout, BatchNormalization."""
+    axes: dict[str, Any] = {"axes": [1]} if opset < 13 else {}
+    extra = [] if opset < 13 else ["ax"]
+    clip = node("Clip", ["x0"], ["x1"], min=-2.0, max=2.0) if opset < 11 else node("Clip", ["x0", "low", "high"], ["x1"])
+    pad = node("Pad", ["x1"], ["x2"], pads=[0, 0, 1, 1, 0, 0, 1, 1]) if opset < 11 else node("Pad", ["x1", "pads"], ["x2"])
+    mean = (
+        node("ReduceMean", ["u"], ["out"], axes=[2], keepdims=0)
+        if opset < 18
+        else node("ReduceMean", ["u", "two"], ["out"], keepdims=0)
+    )
+    start = [
+        node("BatchNormalization", ["pixels", "g0", "b0", "m0", "v0"], ["x0"]),
+        clip,
+        pad,
+        node("Dropout", ["x2"], ["image"]),
+    ]
+    end = [
+        node("Unsqueeze", ["scores", *extra], ["u1"], **axes),
+        node("Squeeze", ["u1", *extra], ["u2"], **axes),
+        node("Softmax", ["u2"], ["s"], axis=1),
+        node("Reshape", ["s", "column"], ["u"]),
+        mean,
+    ]
+    more = [tensor(name, np.linspace(0.5, 1.5, 3)) for name in ("g0", "m0", "v0")] + [tensor("b0", [0.1, 0.2, 0.3])]
+    more += [
+        tensor("column", [-1, 4, 1], np.int64),
+        tensor("ax", [1], np.int64),
+        tensor("two", [2], np.int64),
+        tensor("pads", [0, 0, 1, 1] * 2, np.int64),
+    ]
+    more += [tensor("low", -2.0), tensor("high", 2.0)]
+    nodes, weights = trunk(4)
+    if opset < 9:
+        nodes = [n if n.op_type != "Flatten" else node("Reshape", ["p", "flat"], ["features"]) for n in nodes]
+    more.append(tensor("flat", [0, 6], np.int64))
+    graph = helper.make_graph(
+        [*start, *nodes, *end], "g", [helper.make_tensor_value_info("pixels", 1, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("out", 1, ["N", 4])], [*weights, *more],
+    )  # fmt: skip
+    if opset < 9:
+        graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in graph.initializer)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    proto.ir_version = 3 if opset < 9 else 8 if opset < 22 else 10
+    path = tmp_path / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    loaded = opened(path)
+    assert loaded.graph.opset_imports[""] >= 18
+    np.testing.assert_allclose(answers(loaded, images()), plain(path, images()), rtol=1e-4, atol=1e-6)
+
+
+def test_an_opset_of_the_future_is_said(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match=r"has opset 999, and this onnx knows \d+ at most"):
+        opened(write(tmp_path / "m.onnx", opset=999))
+
+
+def test_if_of_squeeze_is_decided_by_the_shape(tmp_path: Path) -> None:
+    """As torch writes `squeeze(2)`: If(Shape(x)[2] == 1) then Squeeze else Identity."""
+    squeeze = helper.make_graph(
+        [node("Squeeze", ["u", "ax"], ["then"])], "t", [], [helper.make_tensor_value_info("then", 1, None)]
+    )
+    keep = helper.make_graph([node("Identity", ["u"], ["else"])], "e", [], [helper.make_tensor_value_info("else", 1, None)])
+    end = [
+        node("Unsqueeze", ["scores", "ax"], ["u"]),
+        node("Shape", ["u"], ["shape"]),
+        node("Gather", ["shape", "at"], ["dim"]),
+        node("Equal", ["dim", "one"], ["is_one"]),
+        node("If", ["is_one"], ["out"], then_branch=squeeze, else_branch=keep),
+    ]
+    more = [tensor("ax", [2], np.int64), tensor("at", 2, np.int64), tensor("one", 1, np.int64)]
+    loaded = opened(write(tmp_path / "m.onnx", end, output="out", more=more))
+    assert "If" not in {n.op_type for n in loaded.graph.graph}
+    np.testing.assert_allclose(answers(loaded, images()), scores(images()), rtol=1e-5, atol=1e-6)
+    end[2] = node("Gather", ["shape", "zero"], ["dim"])
+    with pytest.raises(GraphError, match=r"If .* decides by the image or by the size of the batch"):
+        opened(write(tmp_path / "m.onnx", end, output="out", more=[*more, tensor("zero", 0, np.int64)]))
+
+
+def test_training_mode_is_taken_as_inference(tmp_path: Path) -> None:
+    more = [tensor(name, [0.5, 1.0, 1.5]) for name in ("g", "b2", "mean", "var")]
+    more += [tensor("ratio", 0.5), tensor("on", True, np.bool_)]
+    start = [
+        node("BatchNormalization", ["pixels", "g", "b2", "mean", "var"], ["n", "m2", "v2"], name="bn", training_mode=1),
+        node("Dropout", ["n", "ratio", "on"], ["image"], name="drop"),
+    ]
+    loaded = opened(write(tmp_path / "m.onnx", start=start, more=more))
+    assert any("training mode ('bn' and 1 more)" in note for note in loaded.facts.notes)
+    g = np.array([0.5, 1.0, 1.5], np.float32).reshape(1, 3, 1, 1)
+    want = (images() - g) / np.sqrt(g + 1e-5) * g + g
+    np.testing.assert_allclose(answers(loaded, images()), scores(want), rtol=1e-4, atol=1e-4)
+    assert loaded.original is not None
+    assert "training_mode" not in loaded.original.graph[0].attributes
+
+
+def quantized(tmp_path: Path, form: str) -> Path:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
+
+    source = write(tmp_path / "float.onnx", opset=17, outputs=[helper.make_tensor_value_info("scores", 1, ["N", 4])])
+    if form == "dynamic":
+        quantize_dynamic(source, tmp_path / "q.onnx")
+        return tmp_path / "q.onnx"
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter([{"image": images()}])
+
+        def get_next(self) -> Any:
+            return next(self.left, None)
+
+    quantize_static(source, tmp_path / "q.onnx", Reader(), quant_format=QuantFormat[form], per_channel=True)
+    return tmp_path / "q.onnx"
+
+
+def test_a_file_that_is_quantized_already_stays_as_it_is(tmp_path: Path) -> None:
+    path = quantized(tmp_path, "QDQ")
+    loaded = opened(path)
+    assert loaded.facts.precision == "int8"
+    kinds = [n.op_type for n in loaded.graph.graph]
+    assert kinds.count("DequantizeLinear") == [n.op_type for n in onnx.load(path).graph.node].count("DequantizeLinear")
+    want = plain(path, images())
+    np.testing.assert_allclose(answers(loaded, images()), want, atol=0.03 * float(np.abs(want).max()))
+
+
+@pytest.mark.parametrize("form", ["QOperator", "dynamic"])
+def test_integer_operators_are_refused_by_name(tmp_path: Path, form: str) -> None:
+    with pytest.raises(GraphError, match=r"quantized already.*'.*'.*floating-point file"):
+        opened(quantized(tmp_path, form))
+
+
+def test_inputs_are_chosen_by_name_and_fed(tmp_path: Path) -> None:
+    keep = helper.make_tensor_value_info("keep", 1, [])
+    mask = helper.make_tensor_value_info("mask", 1, ["N", 3, 8, 8])
+    start = [node("Mul", ["pixels", "keep"], ["k"]), node("Add", ["k", "mask"], ["image"])]
+    path = write(tmp_path / "m.onnx", start=start, inputs=[keep, mask])
+    with pytest.raises(GraphError, match=r"has 3 inputs.*keep \[\], mask \[\?, 3, 8, 8\].*reference\.feed"):
+        opened(path)
+    loaded = opened(path, input="pixels", feed={"keep": 2.0, "mask": 0.5})
+    np.testing.assert_allclose(answers(loaded, images()), scores(images() * 2 + 0.5), rtol=1e-4, atol=1e-4)
+    with pytest.raises(GraphError, match=r"no input 'photo'. Its inputs are pixels"):
+        opened(path, input="photo")
+
+
+def test_an_input_that_nothing_needs_is_left_out(tmp_path: Path) -> None:
+    loaded = opened(write(tmp_path / "m.onnx", inputs=[helper.make_tensor_value_info("idle", 1, [1])]))
+    assert loaded.original is not None
+    assert [value.name for value in loaded.original.graph.inputs] == ["image"]
+
+
+def test_custom_operators_are_named_with_their_domain(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "m.onnx",
+        [node("Magic", ["scores"], ["out"], name="m1", domain="acme.ops")],
+        output="out",
+        domains=[("acme.ops", 1)],
+    )
+    with pytest.raises(GraphError, match=r"Magic 'm1' is a custom operator of the domain 'acme\.ops'"):
+        opened(path)
+    fused = node("FusedGemm", ["scores", "m2"], ["out"], name="f", domain="com.microsoft", activation="Relu")
+    path = write(tmp_path / "m.onnx", [fused], output="out", domains=[("com.microsoft", 1)], more=[tensor("m2", np.eye(4))])
+    with pytest.raises(GraphError, match=r"com\.microsoft.*optimizer writes such operators"):
+        opened(path)
+    with pytest.raises(GraphError, match=r"ONNX defines no operator Nonsense 'n'"):
+        opened(write(tmp_path / "m.onnx", [node("Nonsense", ["scores"], ["out"], name="n")], output="out"))
+
+
+def test_what_follows_the_named_tensor_may_be_custom(tmp_path: Path) -> None:
+    end = [node("Magic", ["scores"], ["out"], domain="acme.ops")]
+    loaded = opened(write(tmp_path / "m.onnx", end, output="out", domains=[("acme.ops", 1)]), output="scores")
+    np.testing.assert_allclose(answers(loaded, images()), scores(images()), rtol=1e-5, atol=1e-6)
+
+
+def test_functions_of_the_file_are_inlined(tmp_path: Path) -> None:
+    twice = helper.make_function(
+        "acme.ops", "Twice", ["x"], ["y"], [node("Add", ["x", "x"], ["y"])], [helper.make_opsetid("", 18)]
+    )
+    path = write(
+        tmp_path / "m.onnx", [node("Twice", ["scores"], ["out"], domain="acme.ops")], output="out", domains=[("acme.ops", 1)]
+    )
+    proto = onnx.load(path)
+    proto.functions.append(twice)
+    onnx.save(proto, path)
+    np.testing.assert_allclose(answers(opened(path), images()), 2 * scores(images()), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_fixed_batch_is_taken_out(tmp_path: Path, batch: int) -> None:
+    """A class token beside the image's, attention over heads, and a view that names the batch."""
+    start = [
+        node("Reshape", ["pixels", "rows"], ["tokens"]),  # [B, 3, 64]
+        node("Concat", ["class", "tokens"], ["t"], axis=1),  # [B, 4, 64]
+        node("Transpose", ["t"], ["lne"], perm=[1, 0, 2]),  # [4, B, 64]
+        node("Reshape", ["lne", "heads"], ["h"]),  # [4, B * 2, 32]
+        node("Transpose", ["h"], ["q"], perm=[1, 0, 2]),
+        node("Transpose", ["h"], ["k"], perm=[1, 2, 0]),
+        node("MatMul", ["q", "k"], ["qk"]),
+        node("Softmax", ["qk"], ["a"], axis=-1),
+        node("MatMul", ["a", "q"], ["mixed"]),
+        node("Transpose", ["mixed"], ["back"], perm=[1, 0, 2]),  # [4, B * 2, 32]
+        node("Reshape", ["back", "flat"], ["matrix"]),  # [4 * B, 64]
+        node("Reshape", ["matrix", "apart"], ["apart_"]),  # [4, B, 64]
+        node("Transpose", ["apart_"], ["nle"], perm=[1, 0, 2]),
+        node("Slice", ["nle", "one", "four", "one"], ["without"]),
+        node("Reshape", ["without", "picture"], ["image"], allowzero=1),
+    ]
+    shapes = {"rows": [batch, 3, 64], "heads": [4, 2 * batch, 32], "flat": [4 * batch, 64], "apart": [4, batch, 64]}
+    shapes |= {"picture": [batch, 3, 8, 8], "one": [1], "four": [4]}
+    more = [tensor(name, value, np.int64) for name, value in shapes.items()]
+    more.append(tensor("class", np.random.default_rng(4).normal(size=(1, 1, 64)).repeat(batch, 0)))
+    path = write(tmp_path / "m.onnx", start=start, more=more, shape=[batch, 3, 8, 8])
+    if batch == 2:
+        with pytest.raises(GraphError, match=r"batch of 2 is written into .* cannot be taken out"):
+            opened(path)
+        return
+    loaded = opened(path)
+    assert loaded.facts.batch == 1
+    want = np.concatenate([plain(path, image[None]) for image in images()])
+    np.testing.assert_allclose(answers(loaded, images()), want, rtol=1e-4, atol=1e-5)
+
+
+def test_open_height_and_width_are_the_recipes(tmp_path: Path) -> None:
+    loaded = opened(write(tmp_path / "m.onnx", shape=["N", 3, "H", None]))
+    assert str(loaded.graph.graph.inputs[0].shape) == "[N,3,8,8]"
+
+
+def test_external_data_counts_in_the_hash(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx")
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    before = opened(path)
+    np.testing.assert_allclose(answers(before, images()), scores(images()), rtol=1e-5, atol=1e-6)
+    data = bytearray((tmp_path / "weights.bin").read_bytes())
+    data[3] ^= 1
+    (tmp_path / "weights.bin").write_bytes(bytes(data))
+    assert opened(path).facts.sha256 != before.facts.sha256
+    (tmp_path / "weights.bin").write_bytes(bytes(data[:100]))
+    with pytest.raises(GraphError, match=r"tensor 'w' .* needs 648 bytes, and weights\.bin does not hold them"):
+        opened(path)
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(GraphError, match=r"tensor 'w' .* lies in weights\.bin, which is not there"):
+        opened(path)
+
+
+def test_external_data_outside_of_the_folder_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\0" * 648)
+    (tmp_path / "model").mkdir()
+    path = write(tmp_path / "model/m.onnx")
+    proto = onnx.load(path)
+    for location in ("../secret", str(tmp_path / "secret"), "link"):
+        tensor_ = proto.graph.initializer[0]
+        tensor_.ClearField("raw_data")
+        del tensor_.external_data[:]
+        tensor_.data_location = TensorProto.EXTERNAL
+        tensor_.external_data.add(key="location", value=location)
+        path.write_bytes(proto.SerializeToString())
+        if location == "link":
+            (tmp_path / "model/link").symlink_to(tmp_path / "secret")
+        with pytest.raises(GraphError, match="outside the folder"):
+            opened(path)
+
+
+def test_the_layout_that_would_fit_is_named(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match=r'takes \[8, 8, 3\].*makes \[3, 8, 8\].*`layout = "NHWC"`'):
+        opened(
+            write(tmp_path / "m.onnx", start=[FIRST_TRANSPOSED[0], node("Identity", ["t"], ["image"])], shape=["N", 8, 8, 3]),
+            HOW,
+        )
