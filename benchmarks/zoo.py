@@ -136,12 +136,19 @@ def code() -> str:
     return digest.hexdigest()[:16]
 
 
+def commit() -> str:
+    """The commit that stands here, with a + where the tree differs from it; empty outside a repository."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
 def measure(net: Network, cache: Path, now: str, options: argparse.Namespace) -> dict[str, Any]:
     """The result of one network, from the cache where the code is the same."""
     kept = cache / "results" / f"{net.name}.json"
     if kept.exists():
         row: dict[str, Any] = json.loads(kept.read_text())
-        if (row["code"] == now and not options.again) or options.table:
+        if options.table or (not options.again and (options.any_code or row["code"] == now)):
             return row
     elif options.table:
         return {}
@@ -155,7 +162,7 @@ def measure(net: Network, cache: Path, now: str, options: argparse.Namespace) ->
         why, stage = run(command, options.seconds, int(options.memory_gib * 2**30)), "measured"
         row = json.loads(draft.read_text()) if why is None else {}
         draft.unlink(missing_ok=True)
-    row = {**msgspec.to_builtins(net._asdict()), "code": now, **row}
+    row = {**msgspec.to_builtins(net._asdict()), "code": now, "commit": commit(), **row}
     if why is not None:
         row |= {"failed": stage, "message": why}
     write_atomically(kept, json.dumps(row, indent=1).encode() + b"\n")
@@ -169,6 +176,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="also what the cache holds already")
     parser.add_argument("--seconds", type=float, default=600.0, help="for a network's making, and for its measuring")
     parser.add_argument("--memory-gib", type=float, default=6.0)
+    parser.add_argument("--any-code", action="store_true", help="results of the toolkit's earlier source count too")
     parser.add_argument("--table", action="store_true", help="run nothing; the table of what the cache holds, of whatever code")
     options = parser.parse_args()
     zoo_images.prepare(options.cache / "images")

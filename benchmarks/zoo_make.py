@@ -54,10 +54,7 @@ def pytorch_model(net: Network) -> Any:
         torchvision()
         import timm
 
-        fixed = {"img_size": net.size} if "patch" in net.model or "mixer" in net.model else {}
-        if net.model.startswith("levit"):
-            fixed = {"img_size": 128}
-        return timm.create_model(net.model, num_classes=CLASSES, **fixed)
+        return timm.create_model(net.model, num_classes=CLASSES)
     models = torchvision().models
     side = net.size[0]
     if net.source == "thin":
@@ -152,11 +149,8 @@ def by_torch(net: Network, folder: Path, out: Path) -> None:
     """A torchvision or timm model, by one of torch's two exporters."""
     import torch
 
-    side = 128 if net.model.startswith("levit") else net.size[0]
-    pixels = np.load(folder / f"fit-{min(side, 96)}.npy").astype(np.float32) / 255
+    pixels = np.load(folder / f"fit-{net.size[0]}.npy").astype(np.float32) / 255
     images = torch.from_numpy(((pixels - MEAN) / STD).transpose(0, 3, 1, 2).copy())
-    if side != images.shape[-1]:
-        images = torch.nn.functional.interpolate(images, (side, side), mode="bilinear")
     model = pytorch_model(net)
     draw(model)
     warm(model, images)

