@@ -18,6 +18,7 @@ from toolkit.manifest import Manifest
 from toolkit.measure import judge
 from toolkit.pipeline import Trip
 from toolkit.recipe import Recipe
+from toolkit.trip import room_of, unforeseen
 from toolkit.types import Target
 
 ENGINES = Path(__file__).parent.parent / "engines"
@@ -239,7 +240,7 @@ def test_the_variance_of_a_norm_stays_in_fp32_and_is_said(trip: Trip) -> None:
     (found,) = pipeline.foreseen(
         trip._replace(recipe=recipe("fashion-resnet18-fp16"), graph=graph, ranges=None, peaks={"square": 1e6})
     )
-    assert "calibration.data" in pipeline.unforeseen(trip._replace(recipe=recipe("fashion-resnet18-fp16"), peaks={}))[0]
+    assert "calibration.data" in unforeseen(trip._replace(recipe=recipe("fashion-resnet18-fp16"), peaks={}))[0]
     assert found.nodes == ("square", "mean", "root", "unit") and "variance or norm" in str(found)
 
 
@@ -250,7 +251,7 @@ def test_int8_is_right_on_every_cpu_unless_the_recipe_says_otherwise(
 
     vnni = msgspec.structs.replace(trip.recipe, build=msgspec.structs.replace(trip.recipe.build, cpu="vnni", threads=1))
     everywhere = msgspec.structs.replace(vnni, build=msgspec.structs.replace(vnni.build, cpu="any"))
-    monkeypatch.setattr("toolkit.pipeline.has_vnni", lambda: False)
+    monkeypatch.setattr("toolkit.trip.has_vnni", lambda: False)
     monkeypatch.setattr("toolkit.runtime.foreign.has_vnni", lambda: False)
     narrow = pipeline.build(trip._replace(recipe=everywhere, truth=None), CPU, tmp_path / "any")
     assert narrow.settings["cpu"] == "any" and not any("VNNI" in note for note in narrow.notes)
@@ -266,7 +267,7 @@ def test_int8_is_right_on_every_cpu_unless_the_recipe_says_otherwise(
         warnings.simplefilter("error")
         load(tmp_path / "vnni").close()
     overruled = msgspec.structs.replace(vnni, precision=msgspec.structs.replace(vnni.precision, reduce_range=True))
-    assert pipeline.room_of(overruled, CPU) == "pairs" and pipeline.room_of(everywhere, Target("cuda")) == "full"
+    assert room_of(overruled, CPU) == "pairs" and room_of(everywhere, Target("cuda")) == "full"
 
 
 def test_data_that_is_not_there_is_said() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import onnx_ir as ir
@@ -13,23 +12,16 @@ import onnx_ir as ir
 from toolkit import calibration
 from toolkit.backends import backend
 from toolkit.calibration import Ranges, origin_of
-from toolkit.cpu import has_vnni
 from toolkit.engine.identity import identity, precision_of
-from toolkit.errors import BudgetError, CalibrationError, RecipeError
+from toolkit.errors import BudgetError, CalibrationError
 from toolkit.files import cache_folder, new_folder, sha256, sha256_bytes, write_atomically
-from toolkit.graph.bias import correct_bias
-from toolkit.graph.edit import require_matches
 from toolkit.graph.equalize import equalize
-from toolkit.graph.fp16 import to_fp16, unsafe_on_cpu
 from toolkit.graph.lint import lint
 from toolkit.graph.magnitude import magnitudes
-from toolkit.graph.overflow import fp16_overflow
-from toolkit.graph.qdq import Scheme, needs_vnni, quantised_layers, quantize, scheme_of
+from toolkit.graph.qdq import Scheme, scheme_of
 from toolkit.graph.rounding import holds_half
 from toolkit.graph.run import predicting_runner
 from toolkit.graph.scheme_cpu import watched
-from toolkit.graph.variance import Island, vanishing, variances
-from toolkit.graph.weights import Room
 from toolkit.harness.accuracy import accuracy, compare_accuracy
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import Images, class_names, open_data
@@ -37,9 +29,13 @@ from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Recipe
 from toolkit.reference.check import Agreement, check
-from toolkit.reference.source import Source, open_source
-from toolkit.runtime.foreign import SATURATES
-from toolkit.types import ON_CPU, Compiled, Float, Progress, Target
+from toolkit.reference.source import open_source
+from toolkit.trip import Trip as Trip
+from toolkit.trip import calibration_images as calibration_images
+from toolkit.trip import for_cpus, unforeseen
+from toolkit.trip import foreseen as foreseen
+from toolkit.trip import typed as typed
+from toolkit.types import ON_CPU, Progress, Target
 
 Numerics = tuple[Scheme, bool]  # where Q/DQ pairs stand, and whether half precision is rounded as on a GPU
 Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
@@ -51,18 +47,6 @@ GRAPH = "graph.onnx"  # beside a compiled file that is not ONNX itself
 def quiet(stage: str) -> Progress:
     """A Stage that says nothing."""
     return lambda done, total: None
-
-
-class Trip(NamedTuple):
-    """How far a recipe has come before any target is chosen."""
-
-    recipe: Recipe
-    source: Source  # the reference, and its graph as exported
-    agreement: Agreement  # how well the two agree
-    truth: Float | None  # the reference's logits on the images of `[accept]`; None without any, or without proof
-    graph: ir.Model  # FP32, equalised where the recipe says so
-    ranges: Ranges | None  # what INT8 is scaled by
-    peaks: Mapping[str, float]  # how large each tensor of `graph` becomes on some images, where FP16 must hold it
 
 
 def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> tuple[str, Agreement]:
@@ -153,62 +137,6 @@ def peaks(graph: ir.Model, images: Images) -> dict[str, float]:
     return magnitudes(graph, islice(images.batches(1), PEAK_IMAGES))
 
 
-def typed(trip: Trip, target: Target) -> ir.Model:
-    """The final graph for `target`: quantised by its scheme, then FP16 around that. Raises GraphError, CalibrationError."""
-    recipe, graph = trip.recipe, trip.graph
-    scheme, keep = scheme_of(target), recipe.precision.keep_fp32
-    require_matches(graph, keep, "precision.keep_fp32")
-    keep = (*keep, *(node for found in foreseen(trip) for node in found.nodes))
-    if recipe.precision.int8:
-        assert trip.ranges is not None
-        room = room_of(recipe, target)
-        graph = quantize(graph, trip.ranges, recipe.precision, recipe.calibration, scheme=scheme, room=room)
-        if recipe.precision.bias_correction:
-            graph = correct_bias(trip.graph, graph, calibration_images(recipe).batches(8))
-        if scheme == "cpu":
-            keep = (*keep, *quantised_layers(graph))  # in INT8 they hold no FP16; Casts between would break the fusion
-    if target.kind == "cpu":
-        keep = (*keep, *unsafe_on_cpu(graph))
-    return to_fp16(graph, keep) if recipe.precision.compute == "fp16" else graph
-
-
-def room_of(recipe: Recipe, target: Target) -> Room:
-    """What INT8 weights may use of their 8 bits: all where sums have 32 bits, which a CPU without VNNI has not."""
-    narrow = recipe.precision.reduce_range
-    if narrow is None:
-        narrow = target.kind in ON_CPU and recipe.build.cpu == "any"
-    return "pairs" if narrow else "full"
-
-
-def for_cpus(compiled: Compiled, graph: ir.Model, target: Target) -> Compiled:
-    """The same, with the CPUs that an INT8 engine is right on; and a note where this one is not among them."""
-    if target.kind not in ON_CPU or not quantised_layers(graph):
-        return compiled
-    cpus, notes = "vnni" if needs_vnni(graph) else "any", compiled.notes
-    if cpus == "vnni" and not has_vnni():
-        notes = (*notes, f"{SATURATES}; this machine is such a CPU, and so the proof is of a saturated engine")
-    return msgspec.structs.replace(compiled, settings={**compiled.settings, "cpu": cpus}, notes=notes)
-
-
-def foreseen(trip: Trip) -> tuple[Island, ...]:
-    """What FP16 could not hold, by the graph's form, on the trip's `peaks` and by its ranges: those nodes stay in FP32."""
-    if trip.recipe.precision.compute != "fp16":
-        return ()
-    seen = dict(trip.peaks)
-    for name, found in (trip.ranges.tensors if trip.ranges is not None else {}).items():
-        seen[name] = max(seen.get(name, 0.0), -found.min, found.max)
-    branches = variances(trip.graph)
-    kept = {node for branch in branches for node in branch.nodes}
-    others: tuple[Island, ...] = (*vanishing(trip.graph), *fp16_overflow(trip.graph, seen))
-    return (*branches, *(found for found in others if not kept.issuperset(found.nodes)))
-
-
-def unforeseen(trip: Trip) -> tuple[str, ...]:
-    """A note where no images told what overflows FP16."""
-    blind = trip.recipe.precision.compute == "fp16" and not trip.peaks
-    return ("FP16 without calibration images: which tensors overflow was not looked at. Set `calibration.data`",) if blind else ()
-
-
 def build(
     trip: Trip, target: Target, folder: Path, stage: Stage = quiet, proofs: dict[Numerics, Verdict | None] | None = None
 ) -> Manifest:
@@ -281,11 +209,3 @@ def proof_images(recipe: Recipe) -> Images | None:
     accept = recipe.accept
     classes = class_names(recipe)
     return None if accept.data is None else open_data(accept.data, recipe.preprocess, accept.images, classes=classes)
-
-
-def calibration_images(recipe: Recipe, limit: int | None = None) -> Images:
-    """The images of `[calibration]`. Raises RecipeError where it names none, DataError."""
-    data = recipe.calibration_data
-    if data is None:
-        raise RecipeError(f"{recipe.name} names no images to calibrate on", remedy="Set `calibration.data`")
-    return open_data(data, recipe.preprocess, limit or recipe.calibration.images)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from toolkit.errors import RecipeError
+from toolkit.recipetext import explain, strip, toml
 from toolkit.types import Frozen, Meaning, Target
 
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -212,9 +212,9 @@ class Recipe(Frozen, frozen=True):
     def parse(cls, text: str, where: str = "recipe") -> Recipe:
         """TOML text -> Recipe; raises RecipeError."""
         try:
-            return msgspec.convert(_toml(text), cls)
+            return msgspec.convert(toml(text), cls)
         except msgspec.ValidationError as error:
-            raise RecipeError(f"{where}: {_explain(str(error), text)}") from error
+            raise RecipeError(f"{where}: {explain(str(error), text, cls)}") from error
         except ValueError as error:
             raise RecipeError(f"{where}: not valid TOML: {error}") from error
 
@@ -239,59 +239,10 @@ class Recipe(Frozen, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without those that equal their default; `msgspec.toml.encode` writes them."""
-        return _strip(msgspec.to_builtins(self), msgspec.to_builtins(Recipe(name=self.name, reference=Reference(onnx="-"))))
-
-
-def _strip(value: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, dict) and isinstance(default.get(key), dict) and key != "methods":
-            if nested := _strip(item, default[key]):
-                result[key] = nested
-        elif item is not None and (key == "name" or item != default.get(key)):
-            result[key] = item
-    return result
+        return strip(msgspec.to_builtins(self), msgspec.to_builtins(Recipe(name=self.name, reference=Reference(onnx="-"))))
 
 
 def _absolute(value: str | None, folder: Path) -> Any:
     if value is None or re.match(r"(packaged|torchvision|random):", value):
         return value
     return str((folder / Path(value).expanduser()).absolute())
-
-
-def _toml(text: str) -> Any:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(text)
-
-
-def _explain(message: str, text: str) -> str:
-    """msgspec's message, with the key, the value that stands in the file, and the keys or values that are allowed."""
-    where = re.search(r" - at `\$\.?([^`]*)`", message)
-    path = where[1] if where else ""
-    value, kind = _look_up(_toml(text), Recipe, [part for part in re.split(r"[.\[\]]+", path) if part])
-    unknown = re.match(r"Object contains unknown field `([^`]+)`", message)
-    if unknown and isinstance(kind, type):
-        table = f"[{path}]" if path else "the top level"
-        allowed = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
-        given = value.get(unknown[1]) if isinstance(value, dict) else None
-        return f"unknown key `{unknown[1]}` = {given!r} in {table}; allowed are {allowed}"
-    said = message.split(" - at ")[0]
-    choices = [c for kind in getattr(kind, "__args__", ()) for c in getattr(kind, "__args__", (kind,)) if isinstance(c, str)]
-    hint = f"; allowed are {', '.join(choices)}" if choices else ""
-    shown = f"`{path}` = {value!r}: " if path and not isinstance(value, dict) else f"[{path}]: " if path else ""
-    return f"{shown}{said[0].lower()}{said[1:]}{hint}"
-
-
-def _look_up(value: Any, kind: Any, path: list[str]) -> tuple[Any, Any]:
-    """What stands at `path` in the file, and the type that belongs there; None where there is no such thing."""
-    for part in path:
-        if isinstance(value, list):
-            value = value[int(part)] if part.isdigit() else None
-        else:
-            value = value.get(part) if isinstance(value, dict) else None
-        fields = msgspec.structs.fields(kind) if isinstance(kind, type) else ()
-        kind = next((field.type for field in fields if field.encode_name == part), None)
-    return value, kind

@@ -1,0 +1,60 @@
+"""The text of a recipe: TOML in, the shortest TOML out, and errors in its own words."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+import msgspec
+
+
+def strip(value: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """Nested values without those that equal their default; a name stays."""
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, dict) and isinstance(default.get(key), dict) and key != "methods":
+            if nested := strip(item, default[key]):
+                result[key] = nested
+        elif item is not None and (key == "name" or item != default.get(key)):
+            result[key] = item
+    return result
+
+
+def toml(text: str) -> Any:
+    """The values of a TOML file. Raises ValueError."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)
+
+
+def explain(message: str, text: str, root: Any) -> str:
+    """msgspec's message, with the key, the value that stands in the file, and the keys or values that are allowed in a `root`."""
+    where = re.search(r" - at `\$\.?([^`]*)`", message)
+    path = where[1] if where else ""
+    value, kind = _look_up(toml(text), root, [part for part in re.split(r"[.\[\]]+", path) if part])
+    unknown = re.match(r"Object contains unknown field `([^`]+)`", message)
+    if unknown and isinstance(kind, type):
+        table = f"[{path}]" if path else "the top level"
+        allowed = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
+        given = value.get(unknown[1]) if isinstance(value, dict) else None
+        return f"unknown key `{unknown[1]}` = {given!r} in {table}; allowed are {allowed}"
+    said = message.split(" - at ")[0]
+    choices = [c for kind in getattr(kind, "__args__", ()) for c in getattr(kind, "__args__", (kind,)) if isinstance(c, str)]
+    hint = f"; allowed are {', '.join(choices)}" if choices else ""
+    shown = f"`{path}` = {value!r}: " if path and not isinstance(value, dict) else f"[{path}]: " if path else ""
+    return f"{shown}{said[0].lower()}{said[1:]}{hint}"
+
+
+def _look_up(value: Any, kind: Any, path: list[str]) -> tuple[Any, Any]:
+    """What stands at `path` in the file, and the type that belongs there; None where there is no such thing."""
+    for part in path:
+        if isinstance(value, list):
+            value = value[int(part)] if part.isdigit() else None
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+        fields = msgspec.structs.fields(kind) if isinstance(kind, type) else ()
+        kind = next((field.type for field in fields if field.encode_name == part), None)
+    return value, kind
