@@ -18,8 +18,9 @@ from toolkit.reference.weights import read_weights
 from toolkit.tuning import TuneResult
 from toolkit.tuning.choose import choose
 from toolkit.tuning.cost import cost, int8_share
+from toolkit.tuning.parts import units
 from toolkit.tuning.search import Found
-from toolkit.tuning.sensitivity import sensitivity, units
+from toolkit.tuning.sensitivity import sensitivity
 from toolkit.tuning.trial import Half, snr
 from toolkit.tuning.workbench import Workbench, vary
 

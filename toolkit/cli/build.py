@@ -73,6 +73,9 @@ def tune(
     recipe: RecipePath,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="the tuned recipe; absent: RECIPE-tuned.toml")] = None,
     limit: Annotated[int, typer.Option(help="how many graphs may be evaluated")] = 60,
+    targets: Annotated[
+        str | None, typer.Option(help="such as cpu,openvino; absent: the recipe's, and for a CPU all that is installed")
+    ] = None,
 ) -> None:
     """Search the precision of each layer for the fastest engine within the recipe's budget; write it as a recipe."""
     from toolkit.cli.progress import stages
@@ -83,7 +86,7 @@ def tune(
 
     target = output or recipe.with_name(f"{recipe.stem}-tuned.toml")
     with stages() as stage:
-        found = search(Recipe.load(recipe), stage, limit=limit)
+        found = search(Recipe.load(recipe), stage, limit=limit, targets=targets)
     write_atomically(target, found.toml(target.absolute().parent).encode())
     out.print(tuning(found))
     out.print(f"the tuned recipe: {target}. Build it: toolkit build {target}", highlight=False)

@@ -9,19 +9,24 @@ from toolkit.recipe import Recipe
 from toolkit.tuning.choose import SECONDS, choose
 from toolkit.tuning.result import TuneResult
 from toolkit.tuning.search import Search
+from toolkit.tuning.ways import targets_of
 from toolkit.tuning.workbench import LIMIT, Workbench
 
 __all__ = ["TuneResult", "tune"]
 
 
-def tune(recipe: Recipe, stage: Stage = quiet, *, limit: int = LIMIT, seconds: float = SECONDS) -> TuneResult:
+def tune(
+    recipe: Recipe, stage: Stage = quiet, *, limit: int = LIMIT, seconds: float = SECONDS, targets: str | None = None
+) -> TuneResult:
     """Search, measure, choose. Half of the images of `[accept]` guide the search; the verdict comes from the other half.
 
     `limit` is how many graphs may be evaluated, `seconds` how long each finalist's latency is measured. Where the target
-    cannot run on this machine a stated cost model predicts it, and `predicted` says so.
+    cannot run on this machine a stated cost model predicts it, and `predicted` says so. `targets`, such as `cpu,openvino`, are
+    all tried; absent: for a recipe for the CPU, every library for it that is installed, with one thread and with all cores. The
+    winner's recipe names its target.
     Raises BudgetError where nothing meets the budget: it says what the best is and what would help.
     """
-    bench = Workbench(recipe, stage, limit)
+    bench = Workbench(recipe, stage, limit, targets_of(recipe, targets))
     found = Search(bench).run()
     winner, finalists, reasons = choose(bench, found, seconds)
     name = recipe.name if recipe.name.endswith("-tuned") else f"{recipe.name}-tuned"

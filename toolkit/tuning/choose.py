@@ -9,22 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
 
-from toolkit import pipeline
-from toolkit.engine import engine
 from toolkit.errors import BackendError, BudgetError, DeviceError, MeasurementError
-from toolkit.harness.lane import Entry
-from toolkit.harness.latency import Plan, measure_latency
-from toolkit.runtime.runner import Runner
 from toolkit.tuning.cost import STATED
 from toolkit.tuning.search import Found
 from toolkit.tuning.trial import Trial
+from toolkit.tuning.ways import fastest, live
 from toolkit.tuning.workbench import Workbench
 
 FASTER = 0.98
@@ -43,7 +36,7 @@ def choose(bench: Workbench, found: Found, seconds: float = SECONDS) -> tuple[Tr
             if trial.recipe.precision.int8 and trial.time > FASTER * bar:
                 reasons.append(f"{trial.name} gives way: {_against(trial, bar)}, and {FASTER} is the least it must bring")
             else:
-                trial = bench.judge(trial, held_out=True)
+                trial = _judged(bench, trial)
                 assert trial.held_out is not None
                 reasons.append(f"{trial.name}: {_against(trial, bar)}; on the images held out {trial.held_out.text}")
                 winner = trial if trial.accurate else None
@@ -56,21 +49,15 @@ def choose(bench: Workbench, found: Found, seconds: float = SECONDS) -> tuple[Tr
 
 
 def measure(bench: Workbench, trials: Sequence[Trial], seconds: float) -> tuple[list[Trial], list[str]]:
-    """The trials with their latencies as engines for the recipe's target, and what is to be said of them.
+    """The trials in their fastest way with their latencies as engines, and what is to be said of them.
 
-    Engines take turns, at the batch that the recipe optimises for. Where the target cannot run on this machine the trials come
-    back as they were, and the cost model stands in; the words say so. Raises MeasurementError where an engine fails.
+    Where no target can run on this machine the trials come back as they were, and the cost model stands in; the words say so.
+    Raises MeasurementError where an engine fails.
     """
-    batch = bench.recipe.build.profiles[0][1]
-    pictures = bench.few(batch)
-    progress = bench.stage(f"latency of {len(trials)} finalists at batch {batch}")
-    with ExitStack() as stack:
-        try:
-            runners = [stack.enter_context(_engine(bench, trial, stack)) for trial in trials]
-        except (BackendError, DeviceError) as error:
-            return list(trials), [f"{bench.target} cannot run here ({error.what}): time is {STATED}"]
-        entries = [Entry(f"{i} {trials[i].name}", batch, partial(runner, pictures)) for i, runner in enumerate(runners)]
-        found = measure_latency(entries, Plan(seconds=seconds * len(entries), warmup=2.0, precision=0.01), progress=progress)
+    try:
+        trials, found, reasons = fastest(bench, trials, seconds)
+    except (BackendError, DeviceError) as error:
+        return list(trials), [f"{bench.target} cannot run here ({error.what}): time is {STATED}"]
     result = []
     flags: dict[str, str] = {}
     for trial, measured in zip(trials, found, strict=True):
@@ -79,14 +66,15 @@ def measure(bench: Workbench, trials: Sequence[Trial], seconds: float) -> tuple[
         p10, p50, p99 = (float(q) for q in np.quantile(measured.seconds, [0.1, 0.5, 0.99]) * 1e3)
         result.append(msgspec.structs.replace(trial, p10_ms=p10, p50_ms=p50, p99_ms=p99))
         flags |= {flag.trouble: f"{flag.text}; {flag.remedy}" for flag in measured.flags if flag.trouble != "unsettled"}
-    return result, [f"the latencies are in doubt: {text}" for text in flags.values()]
+    return result, [*reasons, *(f"the latencies are in doubt: {text}" for text in flags.values())]
 
 
-def _engine(bench: Workbench, trial: Trial, stack: ExitStack) -> Runner:
-    """The trial as a live engine for the recipe's target, in a folder that goes with `stack`."""
-    folder = Path(stack.enter_context(TemporaryDirectory())) / "engine"
-    pipeline.build(bench.trip(trial.recipe)._replace(truth=None), bench.target, folder)  # no truth, no proof: `judge` has that
-    return engine.load(folder)
+def _judged(bench: Workbench, trial: Trial) -> Trial:
+    """With the verdict on the images held out, of the engine itself where it runs here."""
+    if trial.p10_ms is None:
+        return bench.judge(trial, held_out=True)
+    with ExitStack() as stack:
+        return bench.judge(trial, held_out=True, runner=stack.enter_context(live(bench, trial, stack)))
 
 
 def in_time(bench: Workbench, trial: Trial) -> bool:
@@ -115,5 +103,5 @@ def _unreachable(bench: Workbench, trials: Sequence[Trial]) -> BudgetError:
     said = verdict.text if verdict is not None else f"{best.snr:.1f} dB"
     budget = f"max_top1_drop {accept.max_top1_drop:g}, min_agreement {accept.min_agreement:g}"
     images = bench.search.count + bench.held_out.count
-    help_ = f"Give [accept] more than {images} images, widen the budget, or fine-tune: toolkit finetune"
+    help_ = f"Give [accept] more than {images} images, widen the budget, or fine-tune: python -m toolkit.finetune.qat"
     return BudgetError(f"the budget ({budget}) cannot be shown to be met; the best INT8 graph: {said}", remedy=help_)

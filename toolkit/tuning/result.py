@@ -43,8 +43,10 @@ class TuneResult(Frozen, frozen=True):
 
 
 def recipe_toml(recipe: Recipe, folder: Path) -> str:
-    """A recipe as TOML, to be written into `folder`: paths become relative to it."""
-    return "\n".join(_lines(_relative(recipe.to_dict(), folder), ())) + "\n"
+    """A recipe as TOML, to be written into `folder`: paths become relative to it. It names its target, default or not."""
+    values = recipe.to_dict()
+    values["build"] = {"target": recipe.build.target, **values.get("build", {})}
+    return "\n".join(_lines(_relative(values, folder), ())) + "\n"
 
 
 def _relative(value: dict[str, Any], folder: Path) -> dict[str, Any]:

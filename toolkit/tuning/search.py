@@ -18,7 +18,8 @@ from toolkit.errors import CalibrationError, GraphError, MeasurementError
 from toolkit.graph.edges import origin
 from toolkit.graph.edit import weight_of
 from toolkit.recipe import Method, Recipe
-from toolkit.tuning.sensitivity import Unit, sensitivity, units
+from toolkit.tuning.parts import Unit, units, why_few
+from toolkit.tuning.sensitivity import sensitivity
 from toolkit.tuning.trial import Layers, Trial
 from toolkit.tuning.workbench import Workbench, calibrated, vary
 from toolkit.types import Progress
@@ -57,8 +58,12 @@ class Search:
         best = self._globals(best)
         parts = units(self.bench.fp32())
         room = (self.bench.left - FOR_THE_REST - 6) // 2
+        if reason := why_few(parts):
+            self.reasons.append(reason)
         if room < len(parts):
-            parts = units(self.bench.fp32(), max(1, room))
+            few = units(self.bench.fp32(), max(1, room))
+            self.reasons.append(f"of {len(parts)} parts {len(few)} were made: {self.bench.limit} evaluations allow no more")
+            parts = few
         self.layers = sensitivity(self.bench, best, parts)
         best = self._tensors(best, parts)
         finalists += self._leave_out(best)

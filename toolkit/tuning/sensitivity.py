@@ -1,60 +1,14 @@
 """Sensitivity: what each part of a network does to the logits when it alone is INT8, and when it alone is not.
 
-A unit is a block (`layer1.0`) or a layer outside of one; where there are more than 18, neighbours are joined. Each takes two
-evaluations: 36 for a ResNet-50.
+Each part (`parts.py`) takes two evaluations: 36 for a ResNet-50.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import onnx_ir as ir
-
-from toolkit.graph.edit import weight_of
-from toolkit.graph.scheme_cpu import computes
 from toolkit.graph.work import layers
+from toolkit.tuning.parts import Unit
 from toolkit.tuning.trial import Layers, Trial
 from toolkit.tuning.workbench import Workbench, vary
-
-UNITS = 18
-
-
-class Unit(NamedTuple):
-    """Nodes that are kept or quantised together; `keep` is how a recipe names them."""
-
-    name: str
-    keep: tuple[str, ...]
-    nodes: tuple[ir.Node, ...]
-
-
-def units(graph: ir.Model, most: int = UNITS) -> list[Unit]:
-    """The units of a graph in its order, each with a weight."""
-    groups: list[tuple[str, list[ir.Node]]] = []
-    for node in graph.graph:
-        if not node.name or not computes(node, ()):
-            continue
-        prefix = node.name.rpartition(".")[0] if "." in node.name else ""
-        weighted = weight_of(node) is not None
-        before = groups[-1][0] if groups else ""
-        if groups and (not weighted or (before and f"{prefix}.".startswith(f"{before}."))):
-            groups[-1][1].append(node)
-        else:
-            groups.append((prefix, [node]))
-    return [_unit(prefixes, nodes) for prefixes, nodes in _join(groups, most)]
-
-
-def _join(groups: list[tuple[str, list[ir.Node]]], most: int) -> list[tuple[list[str], list[ir.Node]]]:
-    each = -(-len(groups) // most)
-    chunks = [groups[i : i + each] for i in range(0, len(groups), each)]
-    return [([prefix for prefix, _ in chunk], [node for _, nodes in chunk for node in nodes]) for chunk in chunks]
-
-
-def _unit(prefixes: list[str], nodes: list[ir.Node]) -> Unit:
-    names = [node.name or "" for node in nodes]
-    if len(prefixes) > 1 or not prefixes[0]:
-        return Unit(names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]}", tuple(names), tuple(nodes))
-    beside = [name for name in names if not name.startswith(f"{prefixes[0]}.")]
-    return Unit(prefixes[0], (prefixes[0], *beside), tuple(nodes))
 
 
 def sensitivity(bench: Workbench, base: Trial, parts: list[Unit]) -> list[Layers]:

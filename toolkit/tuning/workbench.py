@@ -23,14 +23,18 @@ LIMIT = 60  # graphs that one search may evaluate
 class Workbench:
     """Holds the reference's answers, the equalised graphs and their ranges: a trial costs one quantisation and one run."""
 
-    def __init__(self, recipe: Recipe, stage: Stage = pipeline.quiet, limit: int = LIMIT) -> None:
+    def __init__(
+        self, recipe: Recipe, stage: Stage = pipeline.quiet, limit: int = LIMIT, targets: tuple[Target, ...] | None = None
+    ) -> None:
         images = pipeline.proof_images(recipe)
         if images is None:
             raise RecipeError(f"{recipe.name} names no images to be accurate on", remedy="Set `data` in the recipe's [accept]")
         if images.count < 4:
             raise RecipeError(f"[accept] has {images.count} images; half of them must be held out", remedy="Name more images")
         self.recipe = vary(recipe, int8=True)
-        self.target = Target.parse_many(recipe.build.target)[0]
+        self.targets = targets or Target.parse_many(recipe.build.target)[:1]
+        self.target = self.targets[0]  # all of them take the same graph
+        self.batch = recipe.build.profiles[0][1]
         self.limit, self.evaluations = limit, 0
         self.search, self.held_out = Half(images, 0), Half(images, 1)
         self.stage = stage
@@ -62,16 +66,16 @@ class Workbench:
         self.evaluations += 1
         graph = self.graph(recipe)
         answer = predicting_runner(graph, self.target)(self._few)
-        batch = self.recipe.build.profiles[0][1]
-        return Trial(name=name, recipe=recipe, snr=snr(self._few_truth, answer), cost=cost(graph, batch), int8=int8_share(graph))
+        near = snr(self._few_truth, answer)
+        return Trial(name=name, recipe=recipe, snr=near, cost=cost(graph, self.batch), int8=int8_share(graph))
 
-    def judge(self, trial: Trial, *, held_out: bool) -> Trial:
-        """The trial with a verdict on one half of the images of `[accept]`."""
+    def judge(self, trial: Trial, *, held_out: bool, runner: Classifier | None = None) -> Trial:
+        """The trial with a verdict on one half of the images of `[accept]`, as `runner` answers; absent: its graph on the CPU."""
         half = self.held_out if held_out else self.search
         accept = self.recipe.accept
         words = "the images held out" if held_out else "the search's images"
         progress: Progress = self.stage(f"{trial.name} on {words}")
-        answers = accuracy(self.runner(trial.recipe), half, name=trial.name, progress=progress)
+        answers = accuracy(runner or self.runner(trial.recipe), half, name=trial.name, progress=progress)
         truth = half.of(self.truth)
         verdict = compare_accuracy(
             truth, answers, half.labels, accept.max_top1_drop, accept.min_agreement, name=trial.name, meaning=self.meaning
