@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from toolkit import tune as tuning
+from toolkit import tuning
 from toolkit.errors import BudgetError, RecipeError
 from toolkit.graph.edit import weight_of
 from toolkit.images.dataset import PACKAGED, open_data

@@ -107,7 +107,7 @@ def _first_round(
     for way in ways:  # a library that cannot take the recipe's graphs is out, and said to be
         try:
             with ExitStack() as stack:
-                live(bench, _in(trials[0], way), stack)
+                stack.enter_context(live(bench, _in(trials[0], way), stack))
         except (BackendError, DeviceError, EngineError) as error:
             if way.target not in {other.target for other in broken}:
                 reasons.append(f"{way.target} is out: {error.what}")
@@ -132,7 +132,7 @@ def _measured(bench: Workbench, trials: Sequence[Trial], seconds: float) -> list
     pictures = bench.few(bench.batch)
     progress = bench.stage(f"latency of {len(trials)} engines at batch {bench.batch}")
     with ExitStack() as stack:
-        runners = [live(bench, trial, stack) for trial in trials]
+        runners = [stack.enter_context(live(bench, trial, stack)) for trial in trials]
         entries = [Entry(f"{i} {trials[i].name}", bench.batch, partial(run, pictures)) for i, run in enumerate(runners)]
         return measure_latency(entries, Plan(seconds=seconds * len(entries), warmup=2.0, precision=0.01), progress=progress)
 
