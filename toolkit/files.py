@@ -1,24 +1,38 @@
-"""Files: hashes, atomic writes, folders that are swapped whole, and where caches lie."""
+"""Files: hashes, bounded reads, and writes that are whole or not at all."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from toolkit.drafts import draft_file, sweep
+
+CANNOT_MOVE = (errno.EXDEV, errno.EBUSY)  # a mount, or what lies in a lower layer of an overlay
 
 
 def cache_folder() -> Path:
-    """What can be had again, at a cost, is kept here: `$XDG_CACHE_HOME/resnet-deploy`, by default under ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-deploy"
+    """What can be had again, at a cost, is kept here: `$XDG_CACHE_HOME/resnet-deploy`, by default under ~/.cache.
+
+    Raises OSError where neither that variable holds an absolute path nor this user has a home.
+    """
+    told = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        return (Path(told) if os.path.isabs(told) else Path.home() / ".cache") / "resnet-deploy"
+    except RuntimeError:
+        raise OSError(errno.ENOENT, "this user has no home folder to keep a cache in; set XDG_CACHE_HOME") from None
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """SHA-256 of a regular file, in hex. Raises OSError."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
@@ -32,38 +46,84 @@ def sha256_bytes(*parts: bytes | memoryview) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside `path`, flush to disk, rename: a reader sees the old file or the new one, never half of either."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def open_regular(path: Path, folder: int | None = None) -> BinaryIO:
+    """A regular file, open for reading; `folder` is the descriptor of a folder that `path` is relative to.
+
+    Raises OSError for whatever else bears the name: a FIFO or a device would be waited for, or never end.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read_regular(path: Path, limit: int | None = None, folder: int | None = None) -> bytes:
+    """All bytes of a regular file. Raises OSError: no such file, another kind of thing, or more than `limit` bytes."""
+    with open_regular(path, folder) as file:
+        data = file.read() if limit is None else file.read(limit + 1)
+    if limit is not None and len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than the {limit} bytes that such a file may have", str(path))
+    return data
+
+
+def decode_json(data: bytes) -> Any:
+    """JSON -> plain values. Raises ValueError, also for what is nested so deeply that no file of ours can be."""
     try:
-        with os.fdopen(handle, "wb") as file:
+        return msgspec.json.decode(data)
+    except RecursionError:
+        raise ValueError("JSON is malformed: it is nested too deeply") from None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside `path`, flush to disk, rename: a reader sees the old file or the new one, never half of either.
+
+    A file that cannot be replaced (one that is mounted into a container) is written over. Raises OSError, which names the file.
+    """
+    draft: Path | None = None
+    try:
+        with draft_file(path) as (draft, file):
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+            _flush(file)
+            os.chmod(draft, 0o644)
+            if os.name == "nt":
+                file.close()  # Windows renames no open file
+            _put(draft, path, data)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        if draft is not None:
+            draft.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a full disk's error does not say where
         raise
+    sync_folder(path.parent)
+    sweep(path.parent)
 
 
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `path` once the block ends well; otherwise `path` stays as it was."""
-    import shutil
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+def _put(draft: Path, path: Path, data: bytes) -> None:
     try:
-        os.chmod(temporary, 0o755)
-        yield temporary
-        old = temporary.with_name(temporary.name + ".old")
-        if path.exists():
-            os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        os.replace(draft, path)
+    except OSError as error:
+        if error.errno not in CANNOT_MOVE:
+            raise
+        with path.open("wb") as file:
+            file.write(data)
+            _flush(file)
+        draft.unlink(missing_ok=True)
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames last through a loss of power, where the system lets a folder be flushed."""
+    if os.name == "nt":
+        return
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,60 @@
+"""Reads that end, and writes that never leave half of anything."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from toolkit.files import cache_folder, decode_json, read_regular, sha256, write_atomically
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    write_atomically(path, b"old")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="it has no FIFOs")
+@pytest.mark.parametrize("read", [sha256, read_regular])
+def test_only_regular_files_are_read(tmp_path: Path, read: object) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for path in (tmp_path / "fifo", tmp_path / "link", tmp_path):
+        with pytest.raises(OSError, match=r"not a regular file"):
+            read(path)  # type: ignore[operator]
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"12345")
+    assert read_regular(tmp_path / "x", 5) == b"12345"
+    with pytest.raises(OSError, match="larger than the 4 bytes"):
+        read_regular(tmp_path / "x", 4)
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 100_000 + b"]" * 100_000, b"\xff", b"", b"1" * 9999])
+def test_json_that_is_none_is_a_value_error(text: bytes) -> None:
+    with pytest.raises(ValueError, match="JSON|unicode|utf|malformed|truncated|range"):
+        decode_json(text)
+
+
+def test_a_cache_needs_a_home_or_an_absolute_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, as the XDG specification says
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "resnet-deploy"
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(OSError, match="XDG_CACHE_HOME"):
+        cache_folder()
