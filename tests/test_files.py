@@ -41,9 +41,12 @@ def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
         read_regular(tmp_path / "x", 4)
 
 
-@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 100_000 + b"]" * 100_000, b"\xff", b"", b"1" * 9999])
+DEEP = (b"[" * 100_000, b'{"a":' * 100_000, b"[" * 100_000 + b"]" * 100_000)
+
+
+@pytest.mark.parametrize("text", [*DEEP, b"\xff", b"", b"1" * 9999], ids=lambda text: repr(text[:9]))
 def test_json_that_is_none_is_a_value_error(text: bytes) -> None:
-    with pytest.raises(ValueError, match="JSON|unicode|utf|malformed|truncated|range"):
+    with pytest.raises(ValueError, match=r"JSON|utf-8|truncated|range"):
         decode_json(text)
 
 
