@@ -10,7 +10,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from toolkit.backends.onnxruntime.backend import refuse_foreign_options
+from toolkit.backends.settings import CpuOptions, OpenVinoSettings, checked
 from toolkit.cpu import cores
 from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
 from toolkit.files import sha256_bytes, write_atomically
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 FILE = "model.onnx"
+SETTINGS, OPTIONS = OpenVinoSettings, CpuOptions
 
 
 def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Compiled:
@@ -48,7 +52,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
 def open(folder: Path, manifest: Manifest, threads: int | None = None) -> OpenVinoExecutor:
     """A live compiled model of the engine in `folder`; `threads` overrules the manifest. Raises BackendError, EngineError."""
     warn_of_cpu(manifest)
-    settings = dict(manifest.settings)
+    settings = msgspec.to_builtins(checked(manifest.settings, SETTINGS, f"the settings of {manifest.name}"))
     if threads is not None:
         settings["threads"] = threads
     return OpenVinoExecutor(_compiled(manifest.check_file(folder).read_bytes(), settings))

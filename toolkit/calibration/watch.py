@@ -131,14 +131,14 @@ def _open(graph: ir.Model, tensors: Sequence[str], threads: int) -> tuple[list[_
     """
     if not tensors:
         return [], {}
-    settings = {"threads": threads, "spin": False, "memory_pattern": False, "arena": False}
+    settings, cpu = {"threads": threads, "spin": False}, Target("cpu")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps a file that is mapped
         path, optimised = Path(folder, "watched.onnx"), Path(folder, "optimised.onnx")
         write_watched(graph, path, tensors)
-        onnxruntime.session(str(path), Target("cpu"), settings | {"optimised": str(optimised)})
+        onnxruntime.session(str(path), cpu, settings, lean=True, optimized=optimised)
         pieces, constants = in_pieces(optimised)
-        as_is = settings | {"as_is": True}
-        return [(onnxruntime.session(str(piece.path), Target("cpu"), as_is), piece) for piece in pieces], constants
+        live = [onnxruntime.session(str(piece.path), cpu, settings, lean=True, as_is=True) for piece in pieces]
+        return list(zip(live, pieces, strict=True)), constants
 
 
 _Live = tuple[Any, Piece]  # a session and what it runs

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from toolkit.backends import backend
+from toolkit.backends.settings import checked
 from toolkit.cpu import cores
 from toolkit.manifest import Manifest
 from toolkit.runtime.runner import Runner
@@ -27,7 +28,9 @@ def load(path: str | Path, *, check_finite: bool = False, **options: Any) -> Run
     """
     folder = Path(path)
     manifest = Manifest.read(folder)
-    open_again = partial(backend(manifest.to_target()).open, folder, manifest, **options)
+    module = backend(manifest.to_target())
+    checked(options, module.OPTIONS, f"the options to load {manifest.name} with")
+    open_again = partial(module.open, folder, manifest, **options)
     threads = options.get("threads") or manifest.settings.get("threads")
     if manifest.target in ON_CPU and isinstance(threads, int) and threads > cores():
         what = f"{manifest.name} runs on {threads} threads, this process may use {cores()} core(s): they will wait for each other"

@@ -37,6 +37,6 @@ def graph_runner(graph: ir.Model, threads: int | None = None, *, without: Sequen
 
     Raises EngineError where ONNX Runtime cannot load the graph.
     """
-    settings = {"threads": threads or cpu.cores(), "without": list(without)}
-    live = onnxruntime.session(serialise(graph), Target("cpu"), settings)
+    settings = {"threads": threads or cpu.cores()}
+    live = onnxruntime.session(serialise(graph), Target("cpu"), settings, without=without)
     return onnxruntime.SessionExecutor(live, graph.graph.inputs[0].name or "", graph.graph.outputs[0].name or "").run

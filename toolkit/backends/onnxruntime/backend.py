@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from toolkit.backends.onnxruntime.bound import BoundExecutor, wait_on
 from toolkit.backends.onnxruntime.settings import candidates, choose
+from toolkit.backends.settings import CpuOptions, SessionSettings, checked
 from toolkit.cpu import cores, has_vnni
 from toolkit.cpu import name as cpu_name
 from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 FILE = "model.onnx"
+SETTINGS, OPTIONS = SessionSettings, CpuOptions
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -58,7 +62,7 @@ def open(folder: Path, manifest: Manifest, threads: int | None = None) -> Sessio
     """A live session of the engine in `folder`; `threads` overrules the manifest. Raises BackendError, EngineError."""
     if manifest.target in ON_CPU:
         warn_of_cpu(manifest)
-    settings = dict(manifest.settings)
+    settings = msgspec.to_builtins(checked(manifest.settings, SETTINGS, f"the settings of {manifest.name}"))
     if threads is not None:
         settings["threads"] = threads
     path = manifest.check_file(folder)
@@ -116,8 +120,22 @@ class ForeignExecutor(SessionExecutor):
         return answers[:, self._offset :].astype(np.float32, copy=False)
 
 
-def session(model: bytes | str, target: Target, settings: dict[str, Any], outputs_only: bool = False) -> Any:
+def session(
+    model: bytes | str,
+    target: Target,
+    settings: dict[str, Any],
+    *,
+    lean: bool = False,
+    profile: Path | None = None,
+    optimized: Path | None = None,
+    as_is: bool = False,
+    without: Sequence[str] = (),
+) -> Any:
     """An InferenceSession with one provider, the one that was asked for.
+
+    `settings` are those of a manifest. The rest is for the toolkit's own use: `lean` plans no memory ahead, `profile` is where to
+    write a profile, `optimized` where to write the graph as it will run (its weights beside it), `as_is` reads such a graph,
+    `without` names optimizers to leave out.
 
     Raises BackendError where the provider is not there: ONNX Runtime itself would print a line and use the CPU.
     """
@@ -134,20 +152,17 @@ def session(model: bytes | str, target: Target, settings: dict[str, Any], output
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.get("spin") else "0")
     options.add_session_config_entry("session.force_spinning_stop", "1")  # between calls cores are free for others
-    options.enable_mem_pattern = bool(settings.get("memory_pattern", True))
-    options.enable_cpu_mem_arena = bool(settings.get("arena", True))
-    if "profile" in settings:  # where to write a profile: never part of a manifest
-        options.enable_profiling, options.profile_file_prefix = True, settings["profile"]
-    if "optimised" in settings:  # where to write the graph as it will run, its weights beside it
-        options.optimized_model_filepath = settings["optimised"]
-        weights = f"{Path(settings['optimised']).stem}.weights"
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+    options.enable_mem_pattern = options.enable_cpu_mem_arena = not lean
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{optimized.stem}.weights")
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-    if settings.get("as_is"):  # such a graph, read again
+    if as_is:
         options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        without = settings.get("without")  # optimizers: never part of a manifest
-        live = library.InferenceSession(model, options, providers=[provider], disabled_optimizers=without)
+        live = library.InferenceSession(model, options, providers=[provider], disabled_optimizers=without or None)
     except Exception as error:  # ONNX Runtime's own classes, made while it loads
         raise EngineError(f"ONNX Runtime cannot load this graph: {str(error).strip()}") from error
     if provider not in live.get_providers():

@@ -26,8 +26,8 @@ def profile(folder: Path, manifest: Manifest, batch: int = 1, runs: int = 10) ->
     shape = [batch if isinstance(size, str) else size for size in spec.shape]
     images = np.random.default_rng(0).standard_normal(shape).astype(spec.dtype)
     with tempfile.TemporaryDirectory() as scratch:
-        settings = {**manifest.settings, "profile": str(Path(scratch) / "profile")}
-        live = session(manifest.check_file(folder).read_bytes(), manifest.to_target(), settings)
+        file = manifest.check_file(folder)
+        live = session(file.read_bytes(), manifest.to_target(), manifest.settings, profile=Path(scratch, "profile"))
         for _ in range(runs + 2):
             live.run(None, {spec.name: images})
         events = json.loads(Path(live.end_profiling()).read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.backends.settings import PlanOptions, PlanSettings, checked
 from toolkit.backends.tensorrt import library as libraries
 from toolkit.backends.tensorrt.apart import build_apart
 from toolkit.backends.tensorrt.build import build_plan
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 PLAN = "engine.plan"
+SETTINGS, OPTIONS = PlanSettings, PlanOptions
 LAYERS = "layers.json"
 WEIGHTS = "weights.onnx"  # beside a plan without weights: what `open` fills it from
 
@@ -74,6 +76,7 @@ def open(folder: Path, manifest: Manifest, *, device: Device | None = None, **op
     `options` go to the TensorRTExecutor: `contexts`, `graphs`, `jit_cache`. The file's hash, then library, version and GPU are
     held against the manifest before the library sees the file. Raises EngineError, BackendError, DeviceError.
     """
+    checked(manifest.settings, SETTINGS, f"the settings of {manifest.name}")
     path = manifest.check_file(folder)
     library = libraries.load(manifest.to_target().kind)
     refuse_foreign(manifest, library.trt)  # a foreign engine is one on a machine without a GPU too
