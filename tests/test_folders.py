@@ -170,6 +170,21 @@ def test_two_writers_and_a_reader(quick: Path, way: str) -> None:
     assert entries(quick) == ["engine"]
 
 
+@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])
+def test_work_that_fails_leaves_what_was_there(tmp_path: Path, stop: type[BaseException]) -> None:
+    build(tmp_path / "engine", "first")
+
+    def broken() -> None:
+        with new_folder(tmp_path / "engine") as draft:
+            (draft / "manifest.json").write_text("after")
+            raise stop
+
+    with pytest.raises(stop):
+        broken()
+    assert generation(tmp_path / "engine") == "first"
+    assert entries(tmp_path) == ["engine"]
+
+
 def test_a_living_writer_keeps_its_draft(tmp_path: Path) -> None:
     with new_folder(tmp_path / "slow") as draft:
         build(tmp_path / "quick", "first")

@@ -92,9 +92,8 @@ def clean() -> tuple[int, int]:
     count = size = 0
     root = cache_folder()
     for where, folders, names in os.walk(root, topdown=False):
-        for path in [Path(where, name) for name in (*names, *folders)]:
-            if path.is_dir() and not path.is_symlink():
-                continue
+        links = [name for name in folders if Path(where, name).is_symlink()]
+        for path in [Path(where, name) for name in (*names, *links)]:
             size += path.lstat().st_size
             path.unlink()
             count += 1

@@ -14,7 +14,8 @@ from toolkit.backends import backend
 from toolkit.calibration import Ranges, origin_of
 from toolkit.engine.identity import identity, precision_of
 from toolkit.errors import BudgetError, CalibrationError
-from toolkit.files import cache_folder, new_folder, sha256, sha256_bytes, write_atomically
+from toolkit.files import cache_folder, sha256, sha256_bytes, write_atomically
+from toolkit.folders import new_folder
 from toolkit.graph.equalize import equalize
 from toolkit.graph.lint import lint
 from toolkit.graph.magnitude import magnitudes

@@ -1,15 +1,14 @@
-"""The identity card, and writes that never leave half of anything."""
+"""The identity card."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from toolkit.errors import EngineError
-from toolkit.files import new_folder, sha256, write_atomically
+from toolkit.files import sha256
 from toolkit.manifest import MANIFEST, Manifest, Profile
 from toolkit.recipe import Preprocess
 from toolkit.types import TensorSpec
@@ -71,38 +70,3 @@ def test_a_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
     card = msgspec.structs.replace(manifest(tmp_path), file="../model.bin")
     with pytest.raises(EngineError, match="no compiled file"):
         card.check_file(tmp_path / "engine")
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a"
-    write_atomically(path, b"old")
-
-    def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
-
-
-@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path, stop: type[BaseException]) -> None:
-    target = tmp_path / "engine"
-    with new_folder(target) as draft:
-        (draft / "file").write_text("first")
-
-    def broken() -> None:
-        with new_folder(target) as draft:
-            (draft / "file").write_text("second")
-            raise stop
-
-    with pytest.raises(stop):
-        broken()
-    assert (target / "file").read_text() == "first"
-    assert [p.name for p in tmp_path.iterdir()] == ["engine"]
-    with new_folder(target) as draft:
-        (draft / "file").write_text("third")
-    assert (target / "file").read_text() == "third"
-    assert [p.name for p in tmp_path.iterdir()] == ["engine"]

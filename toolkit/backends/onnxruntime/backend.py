@@ -146,6 +146,19 @@ def session(
             f"this ONNX Runtime has no {provider}",
             remedy="Run: pip install 'resnet-deploy[gpu]'" if target.kind == "cuda" else "Reinstall onnxruntime",
         )
+    options = _session_options(library, settings, lean, profile, optimized)
+    if as_is:
+        options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        live = library.InferenceSession(model, options, providers=[provider], disabled_optimizers=without or None)
+    except Exception as error:  # ONNX Runtime's own classes, made while it loads
+        raise EngineError(f"ONNX Runtime cannot load this graph: {str(error).strip()}") from error
+    if provider not in live.get_providers():
+        raise BackendError(f"ONNX Runtime was asked for {provider} and could not start it", remedy="Run: toolkit doctor")
+    return live
+
+
+def _session_options(library: Any, settings: dict[str, Any], lean: bool, profile: Path | None, optimized: Path | None) -> Any:
     options = library.SessionOptions()
     options.intra_op_num_threads = int(settings.get("threads") or cores())  # 0 would be all of the host's
     options.inter_op_num_threads = 1
@@ -159,15 +172,7 @@ def session(
         options.optimized_model_filepath = str(optimized)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{optimized.stem}.weights")
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-    if as_is:
-        options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        live = library.InferenceSession(model, options, providers=[provider], disabled_optimizers=without or None)
-    except Exception as error:  # ONNX Runtime's own classes, made while it loads
-        raise EngineError(f"ONNX Runtime cannot load this graph: {str(error).strip()}") from error
-    if provider not in live.get_providers():
-        raise BackendError(f"ONNX Runtime was asked for {provider} and could not start it", remedy="Run: toolkit doctor")
-    return live
+    return options
 
 
 @functools.cache
