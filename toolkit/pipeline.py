@@ -14,7 +14,7 @@ from toolkit.backends import backend
 from toolkit.calibration import Ranges, origin_of
 from toolkit.engine.identity import identity, precision_of
 from toolkit.errors import BudgetError, CalibrationError
-from toolkit.files import cache_folder, sha256, sha256_bytes, write_atomically
+from toolkit.files import sha256, sha256_bytes, write_atomically
 from toolkit.folders import new_folder
 from toolkit.graph.equalize import equalize
 from toolkit.graph.lint import lint
@@ -114,12 +114,11 @@ def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Stage = qu
         ranges.check(graph, tensors)
         return not_blank(ranges, graph)
     origin = origin_of(graph, tensors, images.sha256, sha256_bytes(msgspec.json.encode(recipe.preprocess)))
-    kept = cache_folder() / "ranges" / f"{sha256_bytes(msgspec.json.encode(origin))[:24]}.json"
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept = calibration.find_ranges(origin, images.count)
     count = f"{images.count} images" if images.count > 1 else "1 image"
-    progress = stage(f"calibrate on {count}{', done before' if kept.exists() else ''}")
-    ranges = calibration.collect_into(
-        kept, graph, images.batches(1), tensors, origin=origin, count=images.count, name_of=images.name, progress=progress
+    progress = stage(f"calibrate on {count}{', done before' if kept else ''}")
+    ranges = kept or calibration.collect_cached(
+        graph, images.batches(1), tensors, origin=origin, count=images.count, name_of=images.name, progress=progress
     )
     return not_blank(ranges, graph)
 

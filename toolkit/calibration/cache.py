@@ -1,22 +1,39 @@
-"""Cache: ranges kept in a file, used again only where they are sure to be what a new collection would give."""
+"""Ranges that were collected before, used again only where they are sure to be what a new collection would give."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from toolkit import cache
 from toolkit.calibration.collect import collect
 from toolkit.calibration.ranges import Origin, Ranges
 from toolkit.errors import CalibrationError
+from toolkit.files import sha256_bytes
 from toolkit.types import Float, Progress
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+KIND = "ranges"
 
-def collect_into(
-    path: Path,
+
+def find_ranges(origin: Origin, count: int) -> Ranges | None:
+    """What `collect_cached` kept of this origin and this many images; None where there is none, or it is damaged."""
+    data = cache.find(KIND, _name(origin, count))
+    if data is None:
+        return None
+    with suppress(CalibrationError):
+        ranges = Ranges.decode(data, "kept ranges")
+        if ranges.origin == origin and ranges.images == count:
+            return ranges
+    return None
+
+
+def collect_cached(
     graph: ir.Model,
     images: Iterable[Float],
     tensors: Sequence[str],
@@ -27,37 +44,35 @@ def collect_into(
     name_of: Callable[[int], str] | None = None,
     progress: Progress | None = None,
 ) -> Ranges:
-    """The ranges in `path`, where they are of this origin and this many images; else collect them and write them there.
+    """`collect`, or what it gave before. Work that was cut short goes on where it was; without a cache it begins anew.
 
-    Work that was cut short waits in `path`.partial and goes on from there. Raises CalibrationError where either file is of
-    another origin, as `collect` does else. `origin.images` and `origin.preprocess` must be set: they tell one set from another.
+    `origin.images` and `origin.preprocess` must be set: they tell one set from another. Raises what `collect` raises.
     """
     if not origin.images or not origin.preprocess:
         raise CalibrationError("a cache needs the hashes of the images and of their preprocessing")
-    if path.exists():
-        return _read(path, origin, count)
-    partial = path.with_name(f"{path.name}.partial")
+    kept = find_ranges(origin, count)
+    if kept is not None:
+        return kept
+    name = _name(origin, count)
+    try:
+        checkpoint = cache.place(KIND, f"{name}.partial")
+    except OSError:
+        checkpoint = None
     ranges = collect(
         graph,
         images,
         tensors,
         origin=origin,
         count=count,
-        checkpoint=partial,
+        checkpoint=checkpoint,
         threads=threads,
         name_of=name_of,
         progress=progress,
     )
-    ranges.write(path)
-    partial.unlink(missing_ok=True)
+    cache.keep(KIND, name, ranges.encode())
+    cache.forget(KIND, f"{name}.partial")
     return ranges
 
 
-def _read(path: Path, origin: Origin, count: int) -> Ranges:
-    ranges = Ranges.read(path)
-    difference = ranges.origin.difference(origin)
-    if difference is None and ranges.images != count:
-        difference = f"it is of {ranges.images} images, not {count}"
-    if difference is not None:
-        raise CalibrationError(f"the ranges {path} are stale: {difference}", remedy="Delete the file to calibrate again")
-    return ranges
+def _name(origin: Origin, count: int) -> str:
+    return sha256_bytes(msgspec.json.encode(origin), str(count).encode())[:24]

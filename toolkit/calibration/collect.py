@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -185,7 +186,7 @@ class Keeper:
         return Ranges(origin=origin, images=self.images, tensors=tensors)
 
     def save(self, path: Path, origin: Origin) -> None:
-        """Write all that is needed to go on, once what is on its way is counted."""
+        """Write all that is needed to go on, once what is on its way is counted; a disk that takes it not costs only that."""
         wait(self.flying)
         states = [histogram.state() for histogram in self.histograms.values()]
         buffer = io.BytesIO()
@@ -197,8 +198,9 @@ class Keeper:
             counts=np.stack([counts for counts, _ in states]),
             states=np.stack([state for _, state in states]),
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, buffer.getvalue())
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, buffer.getvalue())
 
     def load(self, path: Path, origin: Origin) -> None:
         """Take up a saved state. Raises CalibrationError where it is damaged or of other work."""

@@ -21,12 +21,13 @@ from toolkit.calibration.fingerprint import Fingerprint
 from toolkit.calibration.histogram import Histogram
 from toolkit.calibration.methods import thresholds
 from toolkit.errors import CalibrationError
-from toolkit.files import write_atomically
+from toolkit.files import decode_json, read_regular, write_atomically
 from toolkit.recipe import Method
 from toolkit.types import Frozen
 
 VERSION = 1
 BARS = 64
+LIMIT = 1 << 28  # bytes of a file: some 600 a tensor
 _AGAIN = "Calibrate again: toolkit calibrate RECIPE"
 
 
@@ -132,18 +133,26 @@ class Ranges(Frozen, frozen=True):
     @classmethod
     def read(cls, path: str | Path) -> Ranges:
         """Raises CalibrationError where the file is missing, damaged or of another version."""
-        path = Path(path)
         try:
-            raw = msgspec.json.decode(path.read_bytes())
-        except (OSError, ValueError) as error:
+            data = read_regular(Path(path), LIMIT)
+        except OSError as error:
             raise CalibrationError(f"the ranges {path} cannot be read: {error}", remedy=_AGAIN) from error
+        return cls.decode(data, str(path))
+
+    @classmethod
+    def decode(cls, data: bytes, where: str) -> Ranges:
+        """The bytes that `encode` gave. Raises CalibrationError, which begins with `where`."""
+        try:
+            raw = decode_json(data)
+        except ValueError as error:
+            raise CalibrationError(f"the ranges {where} cannot be read: {error}", remedy=_AGAIN) from error
         found = raw.get("version") if isinstance(raw, dict) else None
         if found != VERSION:
-            raise CalibrationError(f"{path} has format version {found!r}, this toolkit reads {VERSION}", remedy=_AGAIN)
+            raise CalibrationError(f"{where} has format version {found!r}, this toolkit reads {VERSION}", remedy=_AGAIN)
         try:
             return msgspec.convert(raw, cls)
         except msgspec.ValidationError as error:
-            raise CalibrationError(f"the ranges {path} are damaged: {error}", remedy=_AGAIN) from error
+            raise CalibrationError(f"the ranges {where} are damaged: {error}", remedy=_AGAIN) from error
 
     def encode(self) -> bytes:
         """The file's bytes: a line a tensor, keys sorted."""

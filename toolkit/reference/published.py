@@ -12,6 +12,7 @@ from toolkit.errors import WeightsError
 from toolkit.files import cache_folder, sha256
 from toolkit.types import Progress
 
+NO_CACHE = "Set XDG_CACHE_HOME to a folder that can be written"
 BASE = "https://download.pytorch.org/models"
 # Torchvision's own weight enums list them; the eight digits are the start of the file's SHA-256.
 CHECKPOINTS: dict[tuple[str, str], str] = {
@@ -32,7 +33,11 @@ def published(arch: str, tag: str, progress: Progress | None = None) -> Path:
     if name is None:
         tags = " or ".join(f"torchvision:{known}" for model, known in CHECKPOINTS if model == arch)
         raise WeightsError(f"torchvision has no weights '{tag}' for {arch}", remedy=f"Use {tags}")
-    return fetch(f"{BASE}/{name}", cache_folder(), progress)
+    try:
+        folder = cache_folder()
+    except OSError as error:
+        raise WeightsError(f"there is no place to keep {name}: {error.strerror}", remedy=NO_CACHE) from error
+    return fetch(f"{BASE}/{name}", folder, progress)
 
 
 def fetch(url: str, folder: Path, progress: Progress | None = None) -> Path:
@@ -49,8 +54,7 @@ def fetch(url: str, folder: Path, progress: Progress | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
     except OSError as error:
-        remedy = "Set XDG_CACHE_HOME to a folder that can be written"
-        raise WeightsError(f"cannot write to {folder}: {error}", remedy=remedy) from error
+        raise WeightsError(f"cannot write to {folder}: {error}", remedy=NO_CACHE) from error
     partial = Path(temporary)
     try:
         with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=30) as answer:

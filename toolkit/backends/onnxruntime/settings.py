@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from toolkit.files import cache_folder, sha256_bytes, write_atomically
+from toolkit import cache
+from toolkit.files import sha256_bytes
 from toolkit.recipe import Build
 from toolkit.types import Array, Frozen
 
@@ -53,13 +54,11 @@ def choose(
         choice = measure(open_session, tried, batch)
     else:
         name = sha256_bytes(f"{key} {batch} {tried}".encode())[:24]
-        kept = cache_folder() / "threads" / f"{name}.json"
         try:
-            choice = msgspec.json.decode(kept.read_bytes(), type=Choice)
-        except (OSError, msgspec.DecodeError):
+            choice = msgspec.json.decode(cache.find("threads", name) or b"", type=Choice)
+        except msgspec.DecodeError:
             choice = measure(open_session, tried, batch)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(kept, msgspec.json.encode(choice))
+            cache.keep("threads", name, msgspec.json.encode(choice))
     return choice.settings, (choice.note,)
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import msgspec
 
 import toolkit
-from toolkit import errors
-from toolkit.backends.tensorrt import plans as tensorrt_plans
+from toolkit import cache, errors
 from toolkit.backends.tensorrt.build import Built
 from toolkit.backends.tensorrt.library import Library
 from toolkit.errors import BackendError
@@ -58,17 +57,17 @@ class Answer(Frozen, frozen=True):
 
 
 def build_apart(library: Library, data: bytes, build: Build, target: Target) -> Built:
-    """As `build_plan`, in a child process, or what an earlier build of the very same request gave (`tensorrt_plans.py`).
+    """As `build_plan`, in a child process, or what an earlier build of the very same request gave (`cache.py`).
 
     Raises what `build_plan` raises, and BackendError where the child dies.
     """
     request = msgspec.msgpack.encode(Request(data=data, build=build, target=target))
     key = sha256_bytes(f"{library.package} {library.version}\n".encode(), request)
-    kept = tensorrt_plans.find(key)
+    kept = cache.find("plans", key)
     if kept is not None:
         return msgspec.msgpack.decode(kept, type=Built)
     built = _build_in_child(library, request, target)
-    tensorrt_plans.keep(key, msgspec.msgpack.encode(built))
+    cache.keep("plans", key, msgspec.msgpack.encode(built))
     return built
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit import cache
 from toolkit.backends.settings import PlanOptions, PlanSettings, checked
 from toolkit.backends.tensorrt import library as libraries
 from toolkit.backends.tensorrt.apart import build_apart
@@ -21,7 +22,7 @@ from toolkit.backends.tensorrt.layers import describe_int8, inspect
 from toolkit.backends.tensorrt.library import Library
 from toolkit.backends.tensorrt.options import refuse_options, settings_of
 from toolkit.errors import EngineError
-from toolkit.files import cache_folder, sha256, sha256_bytes, write_atomically
+from toolkit.files import sha256, sha256_bytes, write_atomically
 from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Build
@@ -81,11 +82,10 @@ def open(folder: Path, manifest: Manifest, *, device: Device | None = None, **op
     library = libraries.load(manifest.to_target().kind)
     refuse_foreign(manifest, library.trt)  # a foreign engine is one on a machine without a GPU too
     log = libraries.log_of(library.trt)
-    kernels = cache_folder() / "kernels" / f"{library.package}-{library.version}-{manifest.hashes['file'][:24]}.bin"
     if manifest.settings.get("strip_weights"):
         options["refit"] = partial(_refit, library, _weights(folder, manifest))
     if library.kind == "rtx":
-        options.setdefault("jit_cache", kernels)
+        options.setdefault("jit_cache", _kernels(library, manifest))
     return TensorRTExecutor(
         library.trt,
         best() if device is None else device,
@@ -105,6 +105,13 @@ def _gpu(library: Library) -> Iterator[Device | None]:
         return
     with closing(best()) as device, current(device):
         yield device
+
+
+def _kernels(library: Library, manifest: Manifest) -> Path | None:
+    """Where TensorRT-RTX keeps what it compiles on this machine; None where there is no such place."""
+    with suppress(OSError):
+        return cache.place("kernels", f"{library.package}-{library.version}-{manifest.hashes['file'][:24]}.bin")
+    return None
 
 
 def _weights(folder: Path, manifest: Manifest) -> bytes:

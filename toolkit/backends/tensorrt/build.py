@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from toolkit.backends.tensorrt.layers import rows_of
 from toolkit.backends.tensorrt.library import Library, Message
 from toolkit.backends.tensorrt.options import configure
 from toolkit.backends.tensorrt.parse import parse
+from toolkit.cache import place
 from toolkit.errors import EngineError, GraphError
-from toolkit.files import cache_folder, write_atomically
+from toolkit.files import read_regular, write_atomically
 from toolkit.recipe import Build
 from toolkit.runtime.device import Device
 from toolkit.types import Frozen, Target
@@ -54,12 +56,15 @@ def _build(
             profile.set_shape(tensor.name, *_shapes(tensor.name, tuple(tensor.shape), batches))
         if config.add_optimization_profile(profile) < 0:
             raise libraries.explain(library, f"the profile {list(batches)} cannot be added", heard)
-    cache = _timing_cache(library, config, device) if build.timing_cache and device is not None else None
+    cache = _timing_cache(library, config, device) if build.timing_cache and device is not None else None  # None: no place for it
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise libraries.explain(library, f"the engine for {target} cannot be built", heard)
-    if cache is not None:
-        write_atomically(cache, bytes(memoryview(config.get_timing_cache().serialize())))
+    try:
+        if cache is not None:
+            write_atomically(cache, bytes(memoryview(config.get_timing_cache().serialize())))
+    except OSError:  # the next build measures again
+        cache = None
     return bytes(memoryview(plan)), cache
 
 
@@ -75,11 +80,12 @@ def _shapes(name: str, shape: tuple[int, ...], batches: tuple[int, int, int]) ->
     return [(size, *image) for size in batches]
 
 
-def _timing_cache(library: Library, config: Any, device: Device) -> Path:
-    """Give the builder what earlier builds measured on this kind of GPU with this version. Returns where it is kept."""
-    file = cache_folder() / "timing" / f"{device.name.replace(' ', '-')}-sm{device.sm}-{library.version}.bin"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    cache = config.create_timing_cache(file.read_bytes() if file.is_file() else b"")
-    if not config.set_timing_cache(cache, False):
+def _timing_cache(library: Library, config: Any, device: Device) -> Path | None:
+    """Give the builder what earlier builds measured on this kind of GPU with this version. Returns where it is to be kept."""
+    kept, file = b"", None
+    with suppress(OSError):
+        file = place("timing", f"{device.name.replace(' ', '-')}-sm{device.sm}-{library.version}.bin")
+        kept = read_regular(file)
+    if not config.set_timing_cache(config.create_timing_cache(kept), False):
         raise EngineError(f"{library.name} refuses the timing cache {file}", remedy=f"Delete {file}")
     return file
