@@ -17,13 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.errors import MissingExtra
+from toolkit.calibration.compiled import compiled
 from toolkit.types import Array
-
-try:
-    from numba import njit
-except ImportError as error:
-    raise MissingExtra("numba", "export") from error
 
 Counts = NDArray[np.int64]
 BITS = 11  # of the mantissa
@@ -39,7 +34,7 @@ _MOST = 0xFFFFFFFF  # that 32 bits count
 _BACK = np.concatenate([[SIZE], *((o + 1) * PER_OCTAVE - np.arange(0, PER_OCTAVE, 1 << o) for o in range(BITS, -1, -1))])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _extremes(bits: Any) -> Any:
     """Of floats seen as uint32: largest unsigned, smallest unsigned, largest signed, how many are zero. Written to vectorise."""
     high, low, signed, zeros = np.uint32(0), np.uint32(0xFFFFFFFF), np.int32(-0x80000000), np.uint32(0)
@@ -53,7 +48,7 @@ def _extremes(bits: Any) -> Any:
     return high, low, signed, zeros
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count(bits: Any, bins: Any, counts: Any, base: int) -> None:
     """counts[bin] += 1 for each float; `base` is the number of the window's lowest bin, `bins` [_CHUNK] uint16 is scratch.
 
@@ -73,7 +68,7 @@ def _count(bits: Any, bins: Any, counts: Any, base: int) -> None:
         counts[bins[i]] += np.uint32(1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add(bits: Any, recent: Any, state: Any) -> bool:
     """Count `bits`. False: not all are finite.
 
@@ -101,7 +96,7 @@ def _add(bits: Any, recent: Any, state: Any) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _read(counts: Any) -> Any:
     """The sum of one number of each cache line, so that all are in the cache."""
     total = np.int64(0)
@@ -110,7 +105,7 @@ def _read(counts: Any) -> Any:
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _raise(counts: Any, by: int) -> None:
     """Move the window up by `by` bins: what drops out below joins the lowest bin."""
     if by == 0:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from toolkit.calibration.compiled import compiled
 from toolkit.calibration.histogram import PER_OCTAVE, Counts, Histogram
 
 _Real = NDArray[np.float64]
@@ -108,7 +108,7 @@ def _best(grids: _Grids, levels: int, judge: _Judge) -> float:
     return best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _divergences(grid: Any, levels: int) -> Any:
     """Kullback-Leibler divergence of each candidate, times the total, up to a constant.
 
@@ -136,7 +136,7 @@ def _divergences(grid: Any, levels: int) -> Any:
     return scores
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _errors(grid: Any, levels: int) -> Any:
     """Summed squared error of each candidate.
 
@@ -155,7 +155,7 @@ def _errors(grid: Any, levels: int) -> Any:
     return scores
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sums(counts: Any) -> Any:
     """`_Grid.sums`; exact for counts below 2^53."""
     sums = np.zeros((5, counts.size + 1))
@@ -166,7 +166,7 @@ def _sums(counts: Any) -> Any:
     return sums
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _nlogn(n: float) -> float:
     return n * np.log(n) if n > 0 else 0.0
 
