@@ -1,3 +1,55 @@
-from toolkit.cli.main import main
+"""The command's entry. Ctrl-C ends it in one line, from its first moment on and however often it is pressed."""
 
-main()
+from __future__ import annotations
+
+PATIENCE = 2.0  # seconds after the first Ctrl-C in which others are not heard: it is being cleaned up
+
+
+def main() -> None:
+    """Run the command line. Exits 2 after Ctrl-C, also while the command line itself is still being imported."""
+    try:
+        _listen()
+        from toolkit.cli.main import main as run
+
+        run()
+    except KeyboardInterrupt:
+        import sys
+
+        from toolkit.errors import STOPPED
+
+        print(f"error: {STOPPED}", file=sys.stderr)
+        sys.exit(2)
+    finally:
+        _listen(no_more=True)
+
+
+def _listen(no_more: bool = False) -> None:
+    """The first Ctrl-C raises KeyboardInterrupt; one that comes PATIENCE later, as cleaning up hangs, ends the process."""
+    import os
+    import signal
+    import time
+    from types import FrameType
+
+    from toolkit.errors import STOPPED
+
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts its background jobs
+        return
+    if no_more:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return
+    first: list[float] = []
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not first:
+            first.append(now)
+            raise KeyboardInterrupt
+        if now - first[0] > PATIENCE:
+            os.write(2, f"error: {STOPPED}\n".encode())
+            os._exit(2)
+
+    signal.signal(signal.SIGINT, heard)
+
+
+if __name__ == "__main__":
+    main()

@@ -152,6 +152,28 @@ def test_ctrl_c_is_one_line_and_nothing_is_replaced(engine: Path) -> None:
     assert [p.name for p in engine.parent.iterdir()] == [engine.name]
 
 
+BEGIN = "import sys, toolkit.__main__ as entry; print('begun', flush=True); entry.main()"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are another matter there")
+@pytest.mark.parametrize("after", [(0.0,), (0.02,), (0.1,), (0.2,), (0.0, 0.01), (0.05, 0.08), (0.2, 0.23), (0.3, 0.31, 0.32)])
+def test_ctrl_c_has_one_answer_from_the_first_moment_on(tmp_path: Path, after: tuple[float, ...]) -> None:
+    command = [sys.executable, "-c", BEGIN, "build", str(RECIPE), "-o", str(tmp_path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    hearing = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, preexec_fn=hearing, **pipes) as running:  # type: ignore[call-overload]
+        assert running.stdout.readline() == "begun\n"
+        start = time.monotonic()
+        for moment in after:
+            time.sleep(max(0.0, start + moment - time.monotonic()))
+            running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=120)
+    assert running.returncode == 2, said
+    assert said.strip().splitlines()[-1] == "error: stopped; what was not finished is as it was before"
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = toolkit("--debug", "run", tmp_path, "x.png")
     assert "Traceback" in done.stderr

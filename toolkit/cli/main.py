@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from toolkit.cli import build, look, measure  # noqa: F401  each registers its commands
 from toolkit.cli.app import app, err
-from toolkit.errors import BudgetError, ToolkitError
+from toolkit.errors import STOPPED, BudgetError, ToolkitError
 
 INTERRUPTED = 130  # how typer reports Ctrl-C
 UsageError: Any = typer.BadParameter.__base__  # of the click that this typer brings
@@ -33,6 +33,9 @@ def main() -> NoReturn:
         _fail(error, 2, debug)
     except (KeyboardInterrupt, typer.Abort):
         _fail(KeyboardInterrupt(), 2, debug)
+    except MemoryError:
+        remedy = "Run it where there is more memory, or with fewer or smaller images"
+        _fail(ToolkitError("there is not enough memory for this", remedy=remedy), 2, debug)
     except Exception as error:  # a fault of the toolkit's own: exit code 1 would say that a verdict was refused
         if debug:
             raise
@@ -46,7 +49,7 @@ def main() -> NoReturn:
 def _fail(error: BaseException, code: int, debug: bool) -> NoReturn:
     if debug:
         raise error
-    text = "stopped; what was not finished is as it was before" if isinstance(error, KeyboardInterrupt) else str(error)
+    text = STOPPED if isinstance(error, KeyboardInterrupt) else str(error)
     # A remedy such as pip install 'resnet-deploy[gpu]' is no markup.
     err.print(f"[bold red]error:[/] {escape(' '.join(text.split()))}", highlight=False, soft_wrap=True)
     sys.exit(code)
