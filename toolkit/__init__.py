@@ -10,10 +10,10 @@ Importing it imports numpy only; each name below brings what it needs when it is
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # this file comes before all others, and `typing` takes longer to import than the rest of it
 if TYPE_CHECKING:
+    from typing import Any
+
     from toolkit.engine.engine import load
     from toolkit.errors import ToolkitError
     from toolkit.manifest import Manifest
@@ -36,4 +36,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'toolkit' has no attribute '{name}'")
+    from importlib import import_module
+
     return getattr(import_module(f"toolkit.{_HOMES[name]}"), name)

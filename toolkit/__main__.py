@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False  # importing `typing` takes as long as all the rest of this file
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+STOPPED = "stopped; what was not finished is as it was before"
 PATIENCE = 2.0  # seconds after the first Ctrl-C in which others are not heard: it is being cleaned up
 
 
@@ -13,14 +18,19 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        import sys
-
-        from toolkit.errors import STOPPED
-
-        print(f"error: {STOPPED}", file=sys.stderr)
-        sys.exit(2)
+        _stop()
     finally:
         _listen(no_more=True)
+
+
+def _stop() -> NoReturn:
+    """One line, then an end at once: Python itself would end by the signal, where a library was asked in the middle of C code."""
+    import os
+    import sys
+
+    sys.stdout.flush()
+    print(f"error: {STOPPED}", file=sys.stderr, flush=True)
+    os._exit(2)
 
 
 def _listen(no_more: bool = False) -> None:
@@ -29,8 +39,6 @@ def _listen(no_more: bool = False) -> None:
     import signal
     import time
     from types import FrameType
-
-    from toolkit.errors import STOPPED
 
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts its background jobs
         return

@@ -18,8 +18,6 @@ ToolkitError
 
 from __future__ import annotations
 
-STOPPED = "stopped; what was not finished is as it was before"  # what Ctrl-C is answered with
-
 
 class ToolkitError(Exception):
     """One line that says what went wrong and where; `remedy` is the next command or the thing to change."""

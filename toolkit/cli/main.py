@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from toolkit.cli import build, look, measure  # noqa: F401  each registers its commands
 from toolkit.cli.app import app, err
-from toolkit.errors import STOPPED, BudgetError, ToolkitError
+from toolkit.errors import BudgetError, ToolkitError
 
 INTERRUPTED = 130  # how typer reports Ctrl-C
 UsageError: Any = typer.BadParameter.__base__  # of the click that this typer brings
@@ -32,7 +32,7 @@ def main() -> NoReturn:
     except (ToolkitError, OSError) as error:
         _fail(error, 2, debug)
     except (KeyboardInterrupt, typer.Abort):
-        _fail(KeyboardInterrupt(), 2, debug)
+        raise KeyboardInterrupt from None  # answered in __main__.py
     except MemoryError:
         remedy = "Run it where there is more memory, or with fewer or smaller images"
         _fail(ToolkitError("there is not enough memory for this", remedy=remedy), 2, debug)
@@ -42,14 +42,13 @@ def main() -> NoReturn:
         remedy = "Run the command again with --debug, and report what it prints"
         _fail(ToolkitError(f"the toolkit has a fault here ({type(error).__name__}: {error})", remedy=remedy), 2, debug)
     if code == INTERRUPTED:
-        _fail(KeyboardInterrupt(), 2, debug)
+        raise KeyboardInterrupt
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(error: BaseException, code: int, debug: bool) -> NoReturn:
     if debug:
         raise error
-    text = STOPPED if isinstance(error, KeyboardInterrupt) else str(error)
     # A remedy such as pip install 'resnet-deploy[gpu]' is no markup.
-    err.print(f"[bold red]error:[/] {escape(' '.join(text.split()))}", highlight=False, soft_wrap=True)
+    err.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}", highlight=False, soft_wrap=True)
     sys.exit(code)
