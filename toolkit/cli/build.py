@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from toolkit.cli.app import RecipePath, app, out
 
@@ -35,7 +36,7 @@ def calibrate(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--
     ranges.write(output)
     out.print(f"{output}: {len(ranges.tensors)} tensors over {ranges.images} images")
     for remark in ranges.remarks:
-        out.print(f"  {remark}", highlight=False, markup=False)
+        out.print(f"  {remark}", highlight=False)
 
 
 @app.command()
@@ -60,12 +61,12 @@ def build(
     except MissingExtra as error:
         if not if_available:
             raise
-        out.print(f"left out: {error}", markup=False)
+        out.print(f"left out: {error}")
         return
     for folder, manifest in built:
-        out.print(f"[bold]{folder}[/]: {manifest.precision} for {manifest.device}")
+        out.print(Text.assemble((str(folder), "bold"), f": {manifest.precision} for {manifest.device}"))
         for note in manifest.notes:
-            out.print(f"  {note}", highlight=False, markup=False)
+            out.print(f"  {note}", highlight=False)
 
 
 @app.command()

@@ -6,9 +6,9 @@ import sys
 from typing import Any, NoReturn
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
-from toolkit.cli import build, look, measure  # noqa: F401  each registers its commands
+from toolkit.cli import build, cache, look, measure  # noqa: F401  each registers its commands
 from toolkit.cli.app import app, err
 from toolkit.errors import BudgetError, ToolkitError
 
@@ -49,6 +49,5 @@ def main() -> NoReturn:
 def _fail(error: BaseException, code: int, debug: bool) -> NoReturn:
     if debug:
         raise error
-    # A remedy such as pip install 'resnet-deploy[gpu]' is no markup.
-    err.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}", highlight=False, soft_wrap=True)
+    err.print(Text.assemble(("error:", "bold red"), " ", " ".join(str(error).split())), soft_wrap=True)
     sys.exit(code)

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 from rich.markdown import Markdown
+from rich.text import Text
 
 from toolkit.cli.app import EnginePath, Json, app, out, plain, print_json
+from toolkit.cli.console import printable
 from toolkit.harness.measurement import Scenario
 
 
@@ -23,7 +25,8 @@ def run(engine: EnginePath, images: Annotated[list[Path], typer.Argument()], as_
         print_json({str(path): [p._asdict() for p in top] for path, top in zip(images, answers, strict=True)})
         return
     for path, top in zip(images, answers, strict=True):
-        out.print(f"[bold]{path}[/]: " + ", ".join(f"{p.label} {p.probability:.1%}" for p in top), highlight=False)
+        likely = ", ".join(f"{p.label} {p.probability:.1%}" for p in top)
+        out.print(Text.assemble((str(path), "bold"), f": {likely}"))
 
 
 @app.command()
@@ -41,8 +44,8 @@ def accuracy(
     if as_json:
         print_json({"accepted": verdict.accepted, "word": verdict.word, "how": how, **plain(verdict)})
     else:
-        state = "[bold green]accepted[/]" if verdict.accepted else "[bold red]refused[/]"
-        out.print(f"{verdict.engine} against {verdict.reference}: {state}. {verdict.text}", highlight=False)
+        state = ("accepted", "bold green") if verdict.accepted else ("refused", "bold red")
+        out.print(Text.assemble(f"{verdict.engine} against {verdict.reference}: ", state, f". {verdict.text}"))
         if verdict.top1 is not None:
             out.print(f"  top-1 {verdict.top1[0]:.2%} -> {verdict.top1[1]:.2%} on {verdict.images} images", highlight=False)
         out.print(f"  {how}", highlight=False)
@@ -98,7 +101,7 @@ def compare(
     from toolkit.harness.results import Results
 
     found = compared(Results.read(old), Results.read(new))
-    print(found.markdown, end="") if markdown else out.print(Markdown(found.markdown))
+    print(printable(found.markdown), end="") if markdown else out.print(Markdown(found.markdown))
     if found.regressed:
         raise typer.Exit(1)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from toolkit.cli.app import err
 from toolkit.types import Progress as Advance
 
 
@@ -15,13 +16,13 @@ from toolkit.types import Progress as Advance
 def stages() -> Iterator[Callable[[str], Advance]]:
     """Gives a function that begins a stage by name and returns where its (done, total) goes. Bars are drawn on stderr."""
     columns = (
-        SpinnerColumn(finished_text="[green]✓"),
-        TextColumn("{task.description}"),
+        SpinnerColumn(finished_text=Text("✓", "green")),
+        TextColumn("{task.description}", markup=False),
         BarColumn(24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with Progress(*columns, console=err) as bars:
         last: list[int] = []
 
         def finish() -> None:

@@ -1,0 +1,35 @@
+"""`toolkit cache`: where the cache lies, and a way to empty it."""
+
+from __future__ import annotations
+
+import typer
+
+from toolkit.cli.app import Json, app, out, print_json
+
+commands = typer.Typer(no_args_is_help=True, help="What earlier work left to be used again: ranges, plans, timings, checkpoints.")
+app.add_typer(commands, name="cache")
+
+
+@commands.command("dir")
+def where(as_json: Json = False) -> None:
+    """Print the cache's folder; XDG_CACHE_HOME moves it."""
+    from toolkit.cache import LIMIT, entries
+    from toolkit.files import cache_folder
+
+    folder = cache_folder()
+    if as_json:
+        kinds: dict[str, int] = {}
+        for entry in entries():
+            kinds[entry.path.parent.name] = kinds.get(entry.path.parent.name, 0) + entry.size
+        print_json({"folder": str(folder), "limit": LIMIT, "bytes": kinds})
+    else:
+        out.print(str(folder), highlight=False, soft_wrap=True)
+
+
+@commands.command()
+def clean() -> None:
+    """Remove all of it; the work behind it is done again when it is needed."""
+    from toolkit.cache import clean as remove
+
+    files, size = remove()
+    out.print(f"removed {files} files, {size / 2**20:.1f} MiB", highlight=False)
