@@ -42,6 +42,7 @@ FLOORS = {
     "drafts": 1,
     "recipe": 1,
     "recipetext": 1,
+    "toml": 1,
     "types": 1,
     "cpu": 0,
     "errors": 0,

@@ -9,7 +9,9 @@ from typing import Any, Literal
 import msgspec
 
 from toolkit.errors import RecipeError
-from toolkit.recipetext import explain, strip, toml
+from toolkit.files import read_regular
+from toolkit.recipetext import explain, strip
+from toolkit.toml import SIZE, read_toml
 from toolkit.types import Frozen, Meaning, Target
 
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -203,7 +205,7 @@ class Recipe(Frozen, frozen=True):
         """Read a TOML file. Paths in it become absolute. Raises RecipeError with the file, the key and what is allowed."""
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_regular(path, SIZE).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"cannot read the recipe {path}: {error}") from error
         return cls.parse(text, where=str(path)).resolve(path.parent)
@@ -212,7 +214,7 @@ class Recipe(Frozen, frozen=True):
     def parse(cls, text: str, where: str = "recipe") -> Recipe:
         """TOML text -> Recipe; raises RecipeError."""
         try:
-            return msgspec.convert(toml(text), cls)
+            return msgspec.convert(read_toml(text), cls)
         except msgspec.ValidationError as error:
             raise RecipeError(f"{where}: {explain(str(error), text, cls)}") from error
         except ValueError as error:

@@ -1,12 +1,13 @@
-"""The text of a recipe: TOML in, the shortest TOML out, and errors in its own words."""
+"""The text of a recipe: the shortest that says it, and errors in its own words."""
 
 from __future__ import annotations
 
 import re
-import sys
 from typing import Any
 
 import msgspec
+
+from toolkit.toml import read_toml
 
 
 def strip(value: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
@@ -21,30 +22,21 @@ def strip(value: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def toml(text: str) -> Any:
-    """The values of a TOML file. Raises ValueError."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(text)
-
-
 def explain(message: str, text: str, root: Any) -> str:
     """msgspec's message, with the key, the value that stands in the file, and the keys or values that are allowed in a `root`."""
     where = re.search(r" - at `\$\.?([^`]*)`", message)
     path = where[1] if where else ""
-    value, kind = _look_up(toml(text), root, [part for part in re.split(r"[.\[\]]+", path) if part])
+    value, kind = _look_up(read_toml(text), root, [part for part in re.split(r"[.\[\]]+", path) if part])
     unknown = re.match(r"Object contains unknown field `([^`]+)`", message)
     if unknown and isinstance(kind, type):
         table = f"[{path}]" if path else "the top level"
         allowed = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
         given = value.get(unknown[1]) if isinstance(value, dict) else None
-        return f"unknown key `{unknown[1]}` = {given!r} in {table}; allowed are {allowed}"
+        return f"unknown key `{unknown[1]}` = {given!r:.200} in {table}; allowed are {allowed}"
     said = message.split(" - at ")[0]
     choices = [c for kind in getattr(kind, "__args__", ()) for c in getattr(kind, "__args__", (kind,)) if isinstance(c, str)]
     hint = f"; allowed are {', '.join(choices)}" if choices else ""
-    shown = f"`{path}` = {value!r}: " if path and not isinstance(value, dict) else f"[{path}]: " if path else ""
+    shown = f"`{path}` = {value!r:.200}: " if path and not isinstance(value, dict) else f"[{path}]: " if path else ""
     return f"{shown}{said[0].lower()}{said[1:]}{hint}"
 
 
