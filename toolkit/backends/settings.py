@@ -15,6 +15,7 @@ from msgspec import Meta
 from toolkit.errors import EngineError
 from toolkit.types import Frozen
 
+Sm = Annotated[int, Meta(ge=10, le=999)]  # a compute capability, 89 for 8.9
 Threads = Annotated[int, Meta(ge=1, le=1024)]
 
 
@@ -36,7 +37,8 @@ class OpenVinoSettings(Frozen, frozen=True):
 class PlanSettings(Frozen, frozen=True):
     """TensorRT and TensorRT-RTX: what the plan was built with, as in the recipe's [build]."""
 
-    sm: Annotated[int, Meta(ge=10, le=999)] | None = None
+    sm: Sm | None = None
+    sms: Annotated[list[Sm], Meta(min_length=1, max_length=64)] | None = None
     workspace_mib: Annotated[int, Meta(ge=1)] | None = None
     optimization_level: Annotated[int, Meta(ge=0, le=5)] | None = None
     timing_cache: bool = False
