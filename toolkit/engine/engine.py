@@ -29,6 +29,7 @@ def load(path: str | Path, *, check_finite: bool = False, **options: Any) -> Run
     folder = Path(path)
     manifest = Manifest.read(folder)
     module = backend(manifest.to_target())
+    checked(manifest.settings, module.SETTINGS, f"the settings of {manifest.name}")
     checked(options, module.OPTIONS, f"the options to load {manifest.name} with")
     open_again = partial(module.open, folder, manifest, **options)
     threads = options.get("threads") or manifest.settings.get("threads")
