@@ -91,19 +91,21 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     """
     foreseeing = recipe.precision.compute == "fp16" and recipe.calibration_data is not None
     seen = calibration_images(recipe) if recipe.precision.int8 or foreseeing else None  # first: a fault of theirs ends it now
+    images = proof_images(recipe)
     if like is not None and same_start(recipe, like.recipe):
         source, agreement, truth = like.source, like.agreement, like.truth
     else:
         progress = stage("reference and export")
         source = open_source(recipe, progress=progress)
-        images = proof_images(recipe)
         agreement = check(source, images or calibration_images(recipe))
         truth = accuracy(source.reference, images, progress=stage("reference answers")) if images and proof else None
     graph, ranges = source.graph, None
     if seen is not None:
         graph = equalize(graph, recipe.precision.equalize, seen.batches(8))
         ranges = calibrate(recipe, graph, seen, stage) if recipe.precision.int8 else None
-    return Trip(recipe, source, agreement, truth, graph, ranges, peaks(graph, seen) if seen and foreseeing else {})
+    heard = [source.reference.manifest.notes, *(read.remarks for read in (images, seen) if read is not None)]
+    remarks = tuple(dict.fromkeys(remark for some in heard for remark in some))
+    return Trip(recipe, source, agreement, truth, graph, ranges, peaks(graph, seen) if seen and foreseeing else {}, remarks)
 
 
 def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Stage = quiet) -> Ranges:
@@ -154,7 +156,7 @@ def build(
         compiled = for_cpus(backend(target).compile(graph, recipe.build, target, draft), graph, target)
         findings = lint(graph, scheme, recipe.precision.keep)
         ranges = trip.ranges if recipe.precision.int8 else None
-        remarks = (*recipe.notes, *trip.source.reference.manifest.notes, *(ranges.remarks if ranges is not None else ()))
+        remarks = (*recipe.notes, *trip.remarks, *(ranges.remarks if ranges is not None else ()))
         compiled = msgspec.structs.replace(
             compiled, notes=(*compiled.notes, *remarks, *map(str, (*foreseen(trip), *findings)), *unforeseen(trip))
         )

@@ -66,6 +66,7 @@ class Preprocess(Frozen, frozen=True):
     color: Literal["RGB", "BGR", "L"] = "RGB"
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    exif: bool = False  # turn a picture as its EXIF orientation says; torchvision's loader takes it as it is stored
 
     def __post_init__(self) -> None:
         channels = self.channels

@@ -36,6 +36,7 @@ class Trip(NamedTuple):
     graph: ir.Model  # FP32, equalised where the recipe says so
     ranges: Ranges | None  # what INT8 is scaled by
     peaks: Mapping[str, float]  # how large each tensor of `graph` becomes on some images, where FP16 must hold it
+    remarks: tuple[str, ...] = ()  # what was chosen or left out when weights and images were read
 
 
 def typed(trip: Trip, target: Target) -> ir.Model:

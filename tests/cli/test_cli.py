@@ -95,6 +95,24 @@ def test_a_file_that_is_no_image_is_exit_2(engine: Path, tmp_path: Path) -> None
     one_line(toolkit("run", engine, tmp_path / "x.png"), 2, "x.png")
 
 
+def test_one_bad_image_does_not_lose_the_other_answers(engine: Path, tmp_path: Path) -> None:
+    names = [tmp_path / name for name in ("a.png", "bad.png", "[b].png", "none.png")]
+    for name in (names[0], names[2]):
+        Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(name)
+    names[1].write_bytes(b"no image")
+    done = toolkit("run", engine, *names)
+    assert done.returncode == 2
+    assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == [str(names[0]), str(names[2])]
+    assert "2 of 4 images could not be read. The others are answered above" in done.stderr
+    assert all(str(name) in done.stderr for name in (names[1], names[3]))
+    told = toolkit("run", engine, *names, "--json")
+    assert told.returncode == 2
+    answers = json.loads(told.stdout)
+    assert [len(answers[str(name)]) for name in (names[0], names[2])] == [5, 5]
+    assert "is no image that can be read" in answers[str(names[1])]["error"]
+    assert "does not exist" in answers[str(names[3])]["error"]
+
+
 def test_an_image_of_another_mode_is_taken(engine: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(tmp_path / "x.png")
     assert toolkit("run", engine, tmp_path / "x.png").returncode == 0

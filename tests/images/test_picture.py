@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from toolkit.errors import DataError, InputError
-from toolkit.images.picture import as_list, preprocess, restore
+from toolkit.images.picture import pictures_of, preprocess, restore
 from toolkit.recipe import Preprocess
 
 PLAIN = Preprocess(size=(4, 6), mean=(0, 0, 0), std=(1, 1, 1), scale=1)
@@ -153,6 +155,41 @@ def test_an_exif_orientation_is_left_alone_as_by_torchvision(tmp_path: Path) -> 
     assert np.array_equal(preprocess(tmp_path / "a.png", PLAIN), pixels.transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_exif_orientation_is_followed_where_the_recipe_says_so(tmp_path: Path, orientation: int) -> None:
+    """As Exif 2.3 defines it: where row 0 and column 0 of the stored pixels belong."""
+    shown = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    turn = {
+        1: shown, 2: shown[:, ::-1], 3: shown[::-1, ::-1], 4: shown[::-1], 5: shown.swapaxes(0, 1),
+        6: shown.swapaxes(0, 1)[::-1], 7: shown.swapaxes(0, 1)[::-1, ::-1], 8: shown.swapaxes(0, 1)[:, ::-1],
+    }  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(turn[orientation])).save(tmp_path / "a.png", exif=exif)
+    how = msgspec.structs.replace(PLAIN, exif=True)
+    with Image.open(tmp_path / "a.png") as opened:
+        for picture in (tmp_path / "a.png", opened, (tmp_path / "a.png").read_bytes()):
+            assert np.array_equal(preprocess(picture, how), shown.transpose(2, 0, 1))
+
+
+def test_only_image_formats_of_the_list_are_opened(tmp_path: Path) -> None:
+    """An EPS named .png would start Ghostscript."""
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 6\n%%EndComments\n")
+    with pytest.raises(DataError, match=r"a\.png is no image that can be read"):
+        preprocess(tmp_path / "a.png", PLAIN)
+    Image.new("RGB", (6, 4)).save(tmp_path / "b.png", "TGA")
+    with pytest.raises(DataError, match=r"b\.png is no image that can be read"):
+        preprocess(tmp_path / "b.png", PLAIN)
+
+
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "zero.png", "."):
+        with pytest.raises(DataError, match="no regular file"):
+            preprocess(tmp_path / name, PLAIN)
+
+
 def test_a_missing_file_a_text_and_a_cut_photograph_name_the_file(tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(stream, "JPEG")
@@ -187,9 +224,13 @@ def test_a_damaged_file_is_an_image_or_a_data_error_and_nothing_else(kind: str, 
 
 @pytest.mark.parametrize(
     "what",
-    [*(np.zeros(shape, np.uint8) for shape in ((0, 6), (4, 6, 2), (4,))), np.zeros((4, 6), np.float32), 7, None, b"x"],
-    ids=["empty", "two channels", "one axis", "float", "number", "None", "bytes"],
-)
+    [
+        *(np.zeros(shape, np.uint8) for shape in ((0, 6), (5, 6, 2), (4,), (5, 7, 8), (1, 3, 5, 7))),
+        *(np.full((4, 6), value) for value in (1.5, -0.5, np.nan, np.inf, 256, -1, 1j)), np.zeros((4, 6), object),
+        torch.zeros(3, 4, 6, requires_grad=True), torch.zeros(3, 4, 6, device="meta"), 7, None, [[0, 1]],
+    ],
+    ids=lambda what: f"{type(what).__name__} {getattr(what, 'dtype', '')} {getattr(what, 'shape', what)}",
+)  # fmt: skip
 def test_what_is_no_picture_is_an_input_error(what: object) -> None:
     with pytest.raises(InputError):
         preprocess(what, PLAIN)
@@ -198,16 +239,65 @@ def test_what_is_no_picture_is_an_input_error(what: object) -> None:
 def test_one_picture_or_many() -> None:
     grey, colour = np.zeros((5, 7), np.uint8), np.zeros((5, 7, 3), np.uint8)
     picture = Image.new("L", (3, 3))
-    for one in (grey, colour, picture, "a.png", Path("a.png")):
-        assert len(as_list(one)) == 1
-        assert as_list(one)[0] is one
-        assert len(as_list([one, one])) == 2
-    assert len(as_list(np.zeros((4, 5, 7), np.uint8))) == 4
-    assert len(as_list(np.zeros((4, 5, 7, 3), np.uint8))) == 4
-    assert len(as_list(path for path in ("a", "b", "c"))) == 3
-    for none in ([], 3):
+    for one in (grey, colour, picture, "a.png", Path("a.png"), b"bytes", io.BytesIO()):
+        assert [*pictures_of(one)] == [one] if not isinstance(one, np.ndarray) else next(pictures_of(one)) is one
+        assert len([*pictures_of([one, one])]) == 2
+    assert len([*pictures_of(path for path in ("a", "b", "c"))]) == 3
+    for none in ([], 3, {"a": 1}, np.zeros((2, 2, 2, 2, 2), np.uint8), np.zeros(3, np.uint8), np.zeros((2, 5, 7, 8), np.uint8)):
         with pytest.raises(InputError):
-            as_list(none)
+            pictures_of(none)
+
+
+def test_a_long_list_is_drawn_from_as_it_is_worked_off() -> None:
+    drawn = []
+    many = pictures_of(drawn.append(i) or i for i in range(1000))
+    assert next(many) == 0
+    assert drawn == [0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [
+        ((5, 7, 1), 1), ((5, 7, 3), 1), ((5, 7, 4), 1), ((3, 5, 7), 1), ((4, 5, 7), 1), ((1, 5, 7), 1), ((3, 16, 16), 1),
+        ((6, 5, 7), 6), ((2, 5, 7, 3), 2), ((2, 5, 7, 1), 2), ((2, 3, 5, 7), 2), ((16, 16, 4), 1),
+    ],
+)  # fmt: skip
+def test_how_many_pictures_an_array_is(shape: tuple[int, ...], count: int) -> None:
+    array = np.zeros(shape, np.uint8)
+    assert len([*pictures_of(array)]) == count
+    assert len([*pictures_of(torch.from_numpy(array))]) == count
+    for picture in pictures_of(array):
+        assert preprocess(picture, PLAIN).shape == (3, 4, 6)
+
+
+def test_three_gray_pictures_or_one_of_three_channels_is_asked_about() -> None:
+    with pytest.raises(InputError, match=r"\[3, 28, 28\] is one picture with its channels first, or 3 gray ones"):
+        pictures_of(np.zeros((3, 28, 28), np.uint8), "L")
+    assert len([*pictures_of(np.zeros((1, 28, 28), np.uint8), "L")]) == 1
+    assert len([*pictures_of(torch.zeros(3, 28, 28), "L")]) == 1, "PyTorch has its channels first"
+
+
+def test_every_form_of_one_picture_is_the_same() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    want = pixels.transpose(2, 0, 1).astype(np.float32)
+    clear = np.concatenate([pixels, np.zeros((4, 6, 1), np.uint8)], axis=2)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    first = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    for name, form in {
+        "channels first": first, "tensor": torch.from_numpy(first), "tensor from ToTensor": torch.from_numpy(first) / 255,
+        "with transparency": clear, "transparency first": clear.transpose(2, 0, 1), "float": pixels / 255,
+        "half": (pixels / 255).astype(np.float16), "16 bits": pixels.astype(np.uint16) * 257, "bytes": stream.getvalue(),
+        "file": io.BytesIO(stream.getvalue()), "a view": pixels[::-1][::-1], "last of PyTorch": torch.from_numpy(pixels),
+    }.items():  # fmt: skip
+        assert np.array_equal(preprocess(form, PLAIN), want), name
+    gray = pixels[..., 0]
+    for form in (gray, gray[..., None], gray[None], gray / 255, torch.from_numpy(gray[None]), gray > 127):
+        assert np.array_equal(preprocess(form, GREY)[0], gray if form.dtype != bool else (gray > 127) * 255.0)
+    with pytest.raises(InputError, match=r"from -2\.1 to 2\.6 .* call the runner itself"):
+        preprocess(np.array([[-2.1, 2.6]]), GREY)
+    with pytest.raises(InputError, match="floats from 0 to 1"):
+        preprocess(pixels.astype(np.float32), PLAIN)
 
 
 def test_a_strip_cannot_take_all_memory() -> None:

@@ -9,24 +9,37 @@ import typer
 from rich.markdown import Markdown
 from rich.text import Text
 
-from toolkit.cli.app import EnginePath, Json, app, out, plain, print_json
+from toolkit.cli.app import EnginePath, Json, app, err, out, plain, print_json
 from toolkit.cli.console import printable
 from toolkit.harness.measurement import Scenario
 
 
 @app.command()
 def run(engine: EnginePath, images: Annotated[list[Path], typer.Argument()], as_json: Json = False) -> None:
-    """Print the five likeliest classes of each image."""
+    """Print the five likeliest classes of each image; exit code 2 at the end where one could not be read."""
     from toolkit.engine.engine import load
+    from toolkit.errors import DataError
 
+    found: dict[str, object] = {}
+    bad: list[str] = []
     with load(engine) as runner:
-        answers = runner.classify([*images])
+        for path, answer in zip(images, runner.answers(iter(images)), strict=True):
+            if isinstance(answer, DataError):
+                if len(images) == 1:
+                    raise answer
+                bad.append(str(path))
+                found[str(path)] = {"error": str(answer)}
+                err.print(f"{path}: {answer}", highlight=False, soft_wrap=True)
+                continue
+            found[str(path)] = [p._asdict() for p in answer]
+            if not as_json:
+                likely = ", ".join(f"{p.label} {p.probability:.1%}" for p in answer)
+                out.print(Text.assemble((str(path), "bold"), f": {likely}"), soft_wrap=True)
     if as_json:
-        print_json({str(path): [p._asdict() for p in top] for path, top in zip(images, answers, strict=True)})
-        return
-    for path, top in zip(images, answers, strict=True):
-        likely = ", ".join(f"{p.label} {p.probability:.1%}" for p in top)
-        out.print(Text.assemble((str(path), "bold"), f": {likely}"))
+        print_json(found)
+    if bad:
+        what = f"{len(bad)} of {len(images)} images could not be read"
+        raise DataError(what, remedy="The others are answered above")
 
 
 @app.command()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import struct
+import tokenize
+import zipfile
 import zlib
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -21,21 +22,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from toolkit.cpu import cores
 from toolkit.errors import DataError, InputError
-from toolkit.images.picture import as_list, open_picture, preprocess, restore
+from toolkit.images.folder import read_folder
+from toolkit.images.picture import open_picture, preprocess, restore
 from toolkit.recipe import Preprocess, Recipe
 from toolkit.types import Array, Float
 
 PACKAGED = Path(__file__).parents[1] / "packaged"
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_NO_IMAGE = f"Images end in {', '.join(SUFFIXES)}"
-__all__ = ["Images", "as_list", "class_names", "open_data", "preprocess", "read_classes", "read_idx"]
+# What NumPy raises on headers that are damaged, or meant to do harm.
+_DAMAGED = (
+    OSError, ValueError, EOFError, SyntaxError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError,
+    LookupError, zipfile.BadZipFile, tokenize.TokenError,
+)  # fmt: skip
+__all__ = ["Images", "class_names", "open_data", "preprocess", "read_classes", "read_idx"]
 
 
 class Images:
     """Pictures in a fixed order, read and preprocessed as they are asked for: the memory does not grow with their number.
 
-    `labels` are int64 [count], or None where the source has none; `classes` are the names that the labels count through.
+    `labels` are int64 [count], or None where the source has none; `classes` are the names that the labels count through;
+    `remarks` say in words what was left out or assumed.
     """
 
     def __init__(
@@ -47,8 +54,9 @@ class Images:
         labels: NDArray[np.int64] | None = None,
         classes: tuple[str, ...] | None = None,
         ready: bool = False,
+        remarks: tuple[str, ...] = (),
     ) -> None:
-        self.where, self.labels, self.classes = where, labels, classes
+        self.where, self.labels, self.classes, self.remarks = where, labels, classes, remarks
         self._items, self._preprocess, self._ready = items, preprocess, ready
 
     @property
@@ -74,7 +82,9 @@ class Images:
     def picture(self, index: int) -> Image.Image:
         """The picture as it looks before preprocessing (of a .npy: with its normalisation undone)."""
         item = self._items[index]
-        return restore(item, self._preprocess) if self._ready else open_picture(item, self._preprocess.color)
+        return (
+            restore(item, self._preprocess) if self._ready else open_picture(item, self._preprocess.color, self._preprocess.exif)
+        )
 
     @cached_property
     def sha256(self) -> str:
@@ -91,7 +101,7 @@ class Images:
         if isinstance(self._items, np.ndarray):
             yield from map(self._input, range(self.count))
             return
-        workers = os.cpu_count() or 1
+        workers = cores()
         ahead: deque[Future[Float]] = deque()
         pool = ThreadPoolExecutor(workers)
         try:
@@ -113,9 +123,7 @@ class Images:
         return image
 
 
-def open_data(
-    spec: str, preprocess: Preprocess, limit: int | None = None, *, classes: Sequence[str] | None = None
-) -> Images:
+def open_data(spec: str, preprocess: Preprocess, limit: int | None = None, *, classes: Sequence[str] | None = None) -> Images:
     """`packaged:NAME`, a folder with one folder a class, a flat folder of images, or a .npy of preprocessed images.
 
     `limit` keeps the first so many; a class folder is interleaved (the first image of each class, then the second, ...), so that
@@ -129,7 +137,7 @@ def open_data(
         return _packaged(spec, preprocess, limit)
     if Path(spec).is_dir():
         return _folder(Path(spec), preprocess, limit, classes)
-    if spec.endswith(".npy"):
+    if spec.endswith(".npy") and (Path(spec).is_file() or not Path(spec).exists()):
         return _array(Path(spec), preprocess, limit)
     state = "is neither a folder nor a .npy file" if Path(spec).exists() else "does not exist"
     raise DataError(f"{spec} {state}", remedy="Give a folder of images, a .npy of preprocessed ones or packaged:NAME")
@@ -183,8 +191,13 @@ def _packaged(spec: str, preprocess: Preprocess, limit: int | None) -> Images:
 def _array(path: Path, preprocess: Preprocess, limit: int | None) -> Images:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as a .npy file: {error}", remedy="Write it with numpy.save as float32") from error
+    except _DAMAGED as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(
+            f"{path} cannot be read as a .npy file: {reason}", remedy="Write it with numpy.save as float32"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} holds several arrays (.npz), or none", remedy="Write one with numpy.save as float32")
     if array.dtype != np.float32 or array.shape[1:] != preprocess.input_shape:
         want = ", ".join(map(str, ("N", *preprocess.input_shape)))
         raise DataError(f"{path} holds {array.dtype} {list(array.shape)}, the recipe wants float32 [{want}]")
@@ -194,43 +207,6 @@ def _array(path: Path, preprocess: Preprocess, limit: int | None) -> Images:
 
 
 def _folder(root: Path, preprocess: Preprocess, limit: int | None, classes: Sequence[str] | None) -> Images:
-    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    loose = _images_under(root, deep=False)
-    if not folders:
-        if not loose:
-            raise DataError(f"{root} holds no image", remedy=_NO_IMAGE)
-        return Images(str(root), loose[:limit], preprocess)
-    if loose:
-        what = f"{root} holds both images ({loose[0].name}, ...) and folders ({folders[0]}, ...)"
-        raise DataError(what, remedy="Keep only one of the two")
-    names, number = _numbering(root, folders, classes)
-    found = [(rank, name, path) for name in folders for rank, path in enumerate(_images_under(root / name, deep=True))]
-    empty = set(folders) - {name for _, name, _ in found}
-    if empty:
-        raise DataError(f"the class folder {root / min(empty)} holds no image", remedy=_NO_IMAGE)
-    found.sort(key=lambda item: item[:2])
-    labels = np.array([number[name] for _, name, _ in found[:limit]], np.int64)
-    return Images(str(root), [path for _, _, path in found[:limit]], preprocess, labels=labels, classes=names)
-
-
-def _numbering(root: Path, folders: list[str], classes: Sequence[str] | None) -> tuple[tuple[str, ...], dict[str, int]]:
-    """The class names, and the label of each folder."""
-    number = {name.split()[0]: label for label, name in enumerate(classes or ())}
-    number.update({name: label for label, name in enumerate(classes or ())})
-    if classes is None or not set(folders) <= set(number):
-        if classes is not None and len(classes) != len(folders):
-            odd = next(name for name in folders if name not in number)
-            what = f"{root} has {len(folders)} class folders, the model {len(classes)}, and '{odd}' is none of their names"
-            raise DataError(what, remedy="Name the folders as the model names its classes, or give all of them")
-        names = tuple(classes or folders)
-        return names, {folder: label for label, folder in enumerate(folders)}
-    return tuple(classes), number
-
-
-def _images_under(folder: Path, *, deep: bool) -> list[Path]:
-    found: list[Path] = []
-    for where, _, files in os.walk(folder, followlinks=True):
-        found += [Path(where, file) for file in files if not file.startswith(".") and Path(file).suffix.lower() in SUFFIXES]
-        if not deep:
-            break
-    return sorted(found)
+    found = read_folder(root, classes)
+    labels = None if found.labels is None else found.labels[:limit]
+    return Images(str(root), found.paths[:limit], preprocess, labels=labels, classes=found.classes, remarks=found.remarks)

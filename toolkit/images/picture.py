@@ -1,21 +1,27 @@
 """One picture -> the float32 array that a network takes, and back. Pillow and numpy only.
 
 Preprocessing agrees with torchvision's Resize (antialiased, on Pillow images), CenterCrop, ToTensor and Normalize; like them it
-takes the pixels as they are stored and does not look at an EXIF orientation.
+takes the pixels as they are stored and looks at an EXIF orientation only where it is told to (`preprocess.exif`).
 """
 
 from __future__ import annotations
 
+import functools
+import io
+import os
+import stat
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from toolkit.errors import DataError, InputError
+from toolkit.images import memory
 from toolkit.recipe import Preprocess
 from toolkit.types import Array, Float
 
@@ -25,20 +31,24 @@ _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
+# Pillow's formats that may be opened: others reach programs of their own (EPS starts Ghostscript), whatever the file is called.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "PPM", "TIFF", "MPO", "JPEG2000", "AVIF")
 # What Pillow's decoders raise on damaged files; OSError covers truncation and files that are no image.
 _DAMAGED = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error,
     Image.DecompressionBombError,
 )  # fmt: skip
+_GIVE = "Give a path, a Pillow image, or an array [H, W], [H, W, C] or [C, H, W]"
 
 
 def preprocess(picture: Any, how: Preprocess) -> Float:
     """One picture -> float32 `how.input_shape`: ((value * scale) - mean) / std of the resized, cropped picture.
 
-    `picture` is a path, a Pillow image, or uint8 [H, W] or [H, W, 3] in RGB order. `mean` and `std` are in the order of `color`.
-    Raises DataError for a file that cannot be read, InputError for anything else.
+    `picture` is a path, an encoded file as bytes or opened for reading, a Pillow image, or an array or tensor [H, W], [H, W, C]
+    or [C, H, W] of 1, 3 or 4 channels, RGB, of uint8, 16 bits, or floats from 0 to 1. `mean` and `std` are in the order of
+    `color`. Raises DataError for a file that cannot be read, InputError for anything else.
     """
-    image = open_picture(picture, how.color)
+    image = open_picture(picture, how.color, how.exif)
     height, width = how.size
     kernel = _FILTERS[how.interpolation]
     if how.resize is None:
@@ -56,18 +66,24 @@ def preprocess(picture: Any, how: Preprocess) -> Float:
     return np.ascontiguousarray(pixels if how.layout == "NHWC" else pixels.transpose(2, 0, 1))
 
 
-def as_list(pictures: Any) -> list[Any]:
-    """One picture or many -> a list. An array [H, W] or [H, W, 3] is one; with a further axis in front it is many."""
-    if isinstance(pictures, (str, Path, Image.Image)):
-        return [pictures]
-    if isinstance(pictures, np.ndarray) and (pictures.ndim < 3 or (pictures.ndim == 3 and pictures.shape[2] == 3)):
-        return [pictures]
-    if not isinstance(pictures, Iterable):
-        raise InputError(f"{type(pictures).__name__} is no picture", remedy="Give a path, a Pillow image or a uint8 array")
-    many = list(pictures)
-    if not many:
-        raise InputError("there is no picture to classify", remedy="Give at least one")
-    return many
+def pictures_of(pictures: Any, color: str = "RGB") -> Iterator[Any]:
+    """One picture or many -> each in turn; an iterable is drawn from as they are asked for. Raises InputError.
+
+    An array or tensor of a single picture's shape is one; with a further axis in front it is many.
+    """
+    if isinstance(pictures, (str, Path, Image.Image, bytes, bytearray, memoryview)) or hasattr(pictures, "read"):
+        return iter([pictures])
+    if memory.is_array(pictures):
+        several = memory.split(pictures, gray=color == "L")
+        pictures = [pictures] if several is None else several
+    if isinstance(pictures, dict) or not isinstance(pictures, Iterable):
+        raise InputError(f"{type(pictures).__name__} is no picture", remedy=_GIVE)
+    many = iter(pictures)
+    try:
+        first = next(many)
+    except StopIteration:
+        raise InputError("there is no picture to classify", remedy="Give at least one") from None
+    return chain([first], many)
 
 
 def _scaled(size: tuple[int, int], wanted: int, where: str) -> tuple[int, int]:
@@ -80,25 +96,38 @@ def _scaled(size: tuple[int, int], wanted: int, where: str) -> tuple[int, int]:
     return (wanted, grown) if size[0] == short else (grown, wanted)
 
 
-def open_picture(picture: Any, color: str) -> Image.Image:
-    """Any picture as a Pillow image of mode L or RGB."""
+def open_picture(picture: Any, color: str, exif: bool = False) -> Image.Image:
+    """Any picture as a Pillow image of mode L or RGB; with `exif` turned as its EXIF orientation says."""
     mode = "L" if color == "L" else "RGB"
-    if isinstance(picture, (str, Path)):
-        try:
-            with Image.open(picture) as image:
-                return _convert(image, mode)
-        except FileNotFoundError:
-            raise DataError(f"the image {picture} does not exist") from None
-        except _DAMAGED as error:
-            raise DataError(f"{picture} is no image that can be read: {error}", remedy="Replace it or take it away") from error
-    if isinstance(picture, np.ndarray):
-        shape = picture.shape
-        if picture.dtype != np.uint8 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)) or 0 in shape:
-            raise InputError(f"a picture is uint8 [H, W] or [H, W, 3], not {picture.dtype} {list(shape)}")
-        return _convert(Image.fromarray(picture), mode)
+    if isinstance(picture, (str, Path, bytes, bytearray, memoryview)) or hasattr(picture, "read"):
+        return _open_file(picture, mode, exif)
+    if memory.is_array(picture):
+        return _convert(Image.fromarray(memory.pixels_of(picture)), mode)
     if isinstance(picture, Image.Image):
-        return _convert(picture, mode)
-    raise InputError(f"{type(picture).__name__} is no picture", remedy="Give a path, a Pillow image or a uint8 array")
+        return _convert(ImageOps.exif_transpose(picture) if exif else picture, mode)
+    raise InputError(f"{type(picture).__name__} is no picture", remedy=_GIVE)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _open_file(file: Any, mode: str, exif: bool) -> Image.Image:
+    where = str(file) if isinstance(file, (str, Path)) else "an encoded picture"
+    try:
+        if isinstance(file, (str, Path)) and not stat.S_ISREG(os.stat(file).st_mode):
+            raise DataError(f"{where} is no regular file", remedy="Replace it or take it away")  # a pipe would be waited for
+        if isinstance(file, (bytes, bytearray, memoryview)):
+            file = io.BytesIO(file)
+        with Image.open(file, formats=_formats()) as image:
+            return _convert(ImageOps.exif_transpose(image) if exif else image, mode)
+    except FileNotFoundError:
+        raise DataError(f"the image {where} does not exist") from None
+    except _DAMAGED as error:
+        raise DataError(f"{where} is no image that can be read: {error}", remedy="Replace it or take it away") from error
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

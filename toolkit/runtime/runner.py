@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toolkit.errors import ClosedError, DataError, InputError
-from toolkit.images import dataset as images
+from toolkit.images.picture import pictures_of, preprocess
 from toolkit.manifest import Manifest
 from toolkit.runtime import forks
 from toolkit.runtime.arrays import DeviceArray, adopt
@@ -81,7 +81,7 @@ class Runner:
         return self._executor
 
     def classify(self, pictures: Iterable[Any] | Any, top: int = 5) -> list[list[Prediction]]:
-        """The `top` classes of each picture: paths, Pillow images or uint8 arrays [H, W] or [H, W, 3]; one or many.
+        """The `top` classes of each picture: paths, Pillow images, arrays or tensors; one or many.
 
         The class answered comes first. A multi-label engine gives its likeliest labels, each with a probability of its own.
         """
@@ -94,7 +94,7 @@ class Runner:
 
     def answers(self, pictures: Iterable[Any] | Any, top: int = 5) -> Iterator[list[Prediction] | DataError]:
         """As `classify`, one after another in the memory of a few: for long lists. A bad file's answer is its DataError."""
-        waiting = iter(images.as_list(pictures))
+        waiting = pictures_of(pictures, self.manifest.preprocess.color)
         step = min(self._max, SLICE_IMAGES)
         while some := [self._read(picture) for picture in islice(waiting, step)]:
             good = [image for image in some if not isinstance(image, DataError)]
@@ -103,7 +103,7 @@ class Runner:
 
     def _read(self, picture: Any) -> Float | DataError:
         try:
-            return images.preprocess(picture, self.manifest.preprocess)
+            return preprocess(picture, self.manifest.preprocess)
         except DataError as error:
             return error
 

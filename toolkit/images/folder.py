@@ -1,0 +1,155 @@
+"""A folder of images -> its files in order, and their labels where it has a folder for each class.
+
+What is hidden, or left by a file manager, is no image and no class, at any depth; each folder is read once, so that links
+cannot go in circles; only regular files count. What was left out is counted, and said.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.errors import DataError
+
+SUFFIXES = (
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
+    ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+NO_IMAGE = f"Images end in {', '.join(SUFFIXES)}"
+_LITTER = {
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "__pycache__", "@eadir", "#recycle", "#snapshot", "@recycle",
+    "@recently-snapshot", "$recycle.bin", "system volume information", "lost+found",
+}  # fmt: skip
+_MOST_LABELS = 100_000  # folders numbered beyond it are named by something else, such as a date
+
+
+class Files(NamedTuple):
+    """What a folder holds: paths, labels int64 [count] and the names that they count through, and remarks in words."""
+
+    paths: list[Path]
+    labels: NDArray[np.int64] | None
+    classes: tuple[str, ...] | None
+    remarks: tuple[str, ...]
+
+
+def read_folder(root: Path, classes: Sequence[str] | None) -> Files:
+    """The images under `root`, interleaved by class where there is a folder a class. Raises DataError."""
+    skipped: Counter[str] = Counter()
+    loose, folders = _entries(root, skipped)
+    if not folders:
+        if not loose:
+            raise DataError(f"{root} holds no image{_of(skipped)}", remedy=NO_IMAGE)
+        return Files(sorted(loose), None, None, _remarks(root, skipped))
+    if loose:
+        what = f"{root} holds both images ({min(loose).name}, ...) and folders ({folders[0].name}, ...)"
+        raise DataError(what, remedy="Keep only one of the two")
+    names, number, said = numbering(root, sorted(folder.name for folder in folders), classes)
+    known = {_id(folder) for folder in (root, *folders)}
+    found: list[tuple[int, str, Path]] = []
+    for folder in folders:
+        inside = _images_under(folder, known, skipped)
+        if not inside:
+            raise DataError(f"the class folder {folder} holds no image", remedy=NO_IMAGE)
+        found += [(rank, folder.name, path) for rank, path in enumerate(inside)]
+    found.sort(key=lambda item: item[:2])
+    labels = np.array([number[name] for _, name, _ in found], np.int64)
+    return Files([path for _, _, path in found], labels, names, (*_remarks(root, skipped), *said))
+
+
+def numbering(
+    root: Path, folders: list[str], classes: Sequence[str] | None
+) -> tuple[tuple[str, ...], dict[str, int], tuple[str, ...]]:
+    """The class names, the label of each folder, and what should be said. Raises DataError.
+
+    In this order: names (or the first word of a name) that are the model's own; whole numbers, which are the labels; the order
+    of the names, where there are as many as the model has classes.
+    """
+    number = {name.split()[0]: label for label, name in enumerate(classes or ())}
+    number.update({name: label for label, name in enumerate(classes or ())})
+    if classes is not None and set(folders) <= set(number):
+        return tuple(classes), number, ()
+    if all(name.isascii() and name.isdecimal() and int(name) < _MOST_LABELS for name in folders):
+        return _numbered(root, {name: int(name) for name in folders}, classes)
+    if classes is not None and len(classes) != len(folders):
+        odd = next(name for name in folders if name not in number)
+        what = f"{root} has {len(folders)} class folders, the model {len(classes)}, and '{odd}' is none of their names"
+        raise DataError(what, remedy="Name the folders as the model names its classes, or give all of them")
+    said = (f"{root}: its folders are none of the model's class names; they are taken in their order",) if classes else ()
+    return tuple(classes or folders), {folder: label for label, folder in enumerate(folders)}, said
+
+
+def _numbered(
+    root: Path, number: dict[str, int], classes: Sequence[str] | None
+) -> tuple[tuple[str, ...], dict[str, int], tuple[str, ...]]:
+    """Folders named by whole numbers: the numbers are the labels."""
+    low, high = min(number.values()), max(number.values())
+    if len(set(number.values())) < len(number):
+        twice = next(name for name in number if list(number.values()).count(number[name]) > 1)
+        raise DataError(f"{root} has two class folders of the number {number[twice]}", remedy="Keep one of them")
+    if classes is not None and high >= len(classes):
+        what = f"{root} has a class folder for number {high}, the model's classes are 0 to {len(classes) - 1}"
+        raise DataError(what, remedy="Number the folders from 0, or name them as the model names its classes")
+    said = [f"{root}: its folders are named by whole numbers, which are taken as the labels"]
+    if low > 0 and classes is None:
+        said.append(f"{root}: the lowest label is {low}; a model's first class is 0")
+    return tuple(classes or map(str, range(high + 1))), number, tuple(said)
+
+
+def _images_under(folder: Path, known: set[tuple[int, int]], skipped: Counter[str]) -> list[Path]:
+    """Every image in a class folder, at any depth. `known` are folders that are not to be read again, such as other classes."""
+    found, waiting, seen = list[Path](), [folder], set(known)
+    while waiting:
+        files, folders = _entries(waiting.pop(), skipped)
+        found += files
+        for inner in folders:
+            if (place := _id(inner)) in seen:
+                skipped["link(s) to a folder that is read already"] += 1
+                continue
+            seen.add(place)
+            waiting.append(inner)
+    return sorted(found)
+
+
+def _entries(folder: Path, skipped: Counter[str]) -> tuple[list[Path], list[Path]]:
+    """The images and the folders right in `folder`; everything else is counted."""
+    files, folders = list[Path](), list[Path]()
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name.lower() in _LITTER:
+                    skipped["hidden or left by a file manager"] += 1
+                elif entry.is_dir():
+                    folders.append(Path(folder, entry.name))
+                elif not entry.is_file():
+                    skipped["no regular file, or a broken link"] += 1
+                elif Path(entry.name).suffix.lower() in SUFFIXES:
+                    files.append(Path(folder, entry.name))
+                else:
+                    skipped[f"'{Path(entry.name).suffix.lower() or entry.name}'"] += 1
+    except OSError as error:
+        raise DataError(f"the folder {folder} cannot be read: {error.strerror}", remedy="Make it readable") from error
+    return files, sorted(folders)
+
+
+def _id(folder: Path) -> tuple[int, int]:
+    try:
+        found = os.stat(folder)
+    except OSError as error:
+        raise DataError(f"the folder {folder} cannot be read: {error.strerror}", remedy="Make it readable") from error
+    return found.st_dev, found.st_ino
+
+
+def _remarks(root: Path, skipped: Counter[str]) -> tuple[str, ...]:
+    return (f"{root}: left out{_of(skipped).removeprefix(';')}",) if skipped else ()
+
+
+def _of(skipped: Counter[str]) -> str:
+    order = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count} {what}" for what, count in order[:6]]
+    return f"; {', '.join(shown)}{', ...' if len(skipped) > 6 else ''}" if shown else ""
