@@ -8,8 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from forking import in_a_fork
 
+from tests.runtime.forking import in_a_fork
 from toolkit.errors import ClosedError, InputError
 from toolkit.runtime.batcher import Batcher
 from toolkit.types import Array, Float

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from forking import in_a_fork
 
 import toolkit
+from tests.runtime.forking import in_a_fork
 from toolkit import cpu
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import ClosedError, InputError
@@ -100,7 +100,7 @@ def test_a_runner_without_a_folder_is_not_pickled(engine: Path) -> None:
 
 
 def test_more_threads_than_cores_is_said(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.engine.cores", lambda: 1)
+    monkeypatch.setattr("toolkit.engine.engine.cores", lambda: 1)
     with pytest.warns(RuntimeWarning, match=r"small runs on 2 threads, this process may use 1 core.*threads=1"):
         toolkit.load(engine).close()
 
