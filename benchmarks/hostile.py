@@ -36,11 +36,11 @@ from toolkit.harness.environment import read_environment
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import PACKAGED, open_data
 from toolkit.onnxfile import serialise
-from toolkit.pipeline import Stage, prepare, typed
+from toolkit.pipeline import prepare, typed
 from toolkit.recipe import Preprocess, Recipe, Reference
 from toolkit.reference.weights import read_weights
 from toolkit.tuning.workbench import vary
-from toolkit.types import Classifier, Target
+from toolkit.types import Classifier, Stage, Target
 
 ROOT = Path(__file__).resolve().parent
 MODELS = ("fashion-resnet18", "fashion-resnet50")

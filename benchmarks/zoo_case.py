@@ -24,8 +24,9 @@ from zoo_networks import Network, networks
 
 import toolkit
 from toolkit import pipeline
+from toolkit.engine.engine import Engine
 from toolkit.errors import ToolkitError
-from toolkit.graph.run import load_graph, predicting_runner
+from toolkit.graph.run import predicting_runner
 from toolkit.images.dataset import open_data
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Accept, Build, Calibration, Precision, Preprocess, Recipe, Reference
@@ -89,7 +90,7 @@ def one_build(trip: pipeline.Trip, target: Target, folder: Path, images: Any, tr
         with toolkit.load(folder) as runner:
             answers = np.concatenate([runner(images[i : i + 8]) for i in range(0, len(images), 8)])
     else:
-        run = predicting_runner(load_graph(folder / pipeline.GRAPH), target, threads=1)
+        run = predicting_runner(Engine.open(folder).graph, target, threads=1)
         answers = np.concatenate([run(images[i : i + 8]) for i in range(0, len(images), 8)])
     return found | {"status": "built"} | compared(truth, answers)
 

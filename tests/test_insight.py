@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from toolkit.backends.onnxruntime import backend as onnxruntime
+from toolkit.engine.engine import Engine
 from toolkit.files import sha256
 from toolkit.graph.export import export
 from toolkit.graph.work import work
@@ -47,7 +48,7 @@ def engine(graph, tmp_path):
 def test_work_peaks_and_layers_are_the_engines_own(engine, graph):
     weights = {"mine": "w", "reference": "w", "stranger": "v"}
     cards = {name: {"hashes": {"weights": digest}} for name, digest in weights.items()}
-    found = explain(Results(environment=read_environment(), manifests=cards), {"mine": engine})
+    found = explain(Results(environment=read_environment(), manifests=cards), {"mine": Engine.open(engine)})
     assert found.work["mine"] == work(graph)
     assert found.work["reference"] == found.work["mine"]
     assert "stranger" not in found.work
@@ -60,4 +61,4 @@ def test_engines_of_other_targets_leave_the_results_as_they_are(engine):
     card = msgspec.structs.replace(Manifest.read(engine), target="cuda")
     card.write(engine)
     before = Results(environment=read_environment())
-    assert explain(before, {"mine": engine}) == before
+    assert explain(before, {"mine": Engine.open(engine)}) == before

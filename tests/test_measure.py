@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from toolkit import pipeline
+from toolkit.engine.engine import Engine
 from toolkit.errors import MeasurementError
 from toolkit.harness.latency import Plan
 from toolkit.harness.results import Results
-from toolkit.measure import REFERENCE, bench, judge
+from toolkit.measure import REFERENCE, bench
 from toolkit.recipe import Recipe
 
 ENGINES = Path(__file__).parent.parent / "engines"
@@ -59,8 +60,10 @@ def test_threads_are_refused_where_no_cpu_computes(tmp_path: Path) -> None:
 
 
 def test_one_engine_is_judged_against_another(engines: list[Path]) -> None:
-    verdict, how = judge(engines[1], engines[0])
-    assert how == "measured"
+    found = Engine.open(engines[1]).judge(against=engines[0])
+    assert found.how == "measured"
+    verdict = found.verdict
+    assert verdict is not None
     assert (verdict.engine, verdict.reference) == ("fashion-resnet18-int8", "fashion-resnet18-fp32")
     assert verdict.word == "same"
 
@@ -69,6 +72,6 @@ def test_an_engine_that_cannot_run_here_is_predicted(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     recipe = Recipe.load(ENGINES / "fashion-resnet18-int8.toml")
     [(folder, _)] = pipeline.build_all([recipe], "rtx:sm89", tmp_path, proof=False)
-    verdict, how = judge(folder)
-    assert verdict.accepted
-    assert how.startswith(("predicted: ", "measured"))
+    found = Engine.open(folder).judge()
+    assert found.accepted
+    assert found.how.startswith(("predicted: ", "measured"))

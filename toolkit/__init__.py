@@ -14,16 +14,17 @@ TYPE_CHECKING = False  # this file comes before all others, and `typing` takes l
 if TYPE_CHECKING:
     from typing import Any
 
-    from toolkit.engine.engine import load
+    from toolkit.engine.engine import Engine, load
     from toolkit.errors import ToolkitError
     from toolkit.manifest import Manifest
     from toolkit.recipe import Recipe
     from toolkit.runtime.runner import Prediction, Runner
 
 __version__ = "0.1.0"
-__all__ = ["Manifest", "Prediction", "Recipe", "Runner", "ToolkitError", "load"]
+__all__ = ["Engine", "Manifest", "Prediction", "Recipe", "Runner", "ToolkitError", "load"]
 
 _HOMES = {
+    "Engine": "engine.engine",
     "Manifest": "manifest",
     "Prediction": "runtime.runner",
     "Recipe": "recipe",

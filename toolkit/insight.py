@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
 from toolkit.backends.onnxruntime.profile import gemms, profile
 from toolkit.cpu import cores
-from toolkit.graph.product import products
-from toolkit.graph.work import work_of
+from toolkit.engine.engine import Engine
 from toolkit.harness.layers import Layers
 from toolkit.harness.results import Results
 from toolkit.harness.roofline import Peaks, Work, measure_peaks
@@ -18,22 +16,24 @@ from toolkit.manifest import Manifest
 from toolkit.types import Progress
 
 
-def explain(results: Results, engines: Mapping[str, Path], *, progress: Progress | None = None) -> Results:
-    """`results` with `peaks`, `work` and `layers` of the engines whose folders are given by name.
+def explain(results: Results, engines: Mapping[str, Engine], *, progress: Progress | None = None) -> Results:
+    """`results` with `peaks`, `work` and `layers` of the engines given by name.
 
     Only ONNX Runtime's CPU engines tell their layers and are held against this machine's peaks; others are left as they are.
     An engine's reference, where it was measured, must do the work of the FP32 engine of the same weights. Takes a few seconds.
     """
-    manifests = {name: Manifest.read(folder) for name, folder in engines.items()}
+    manifests = {name: engine.manifest for name, engine in engines.items()}
     local = {name: manifest for name, manifest in manifests.items() if manifest.target == "cpu"}
     if not local:
         return results
+    from toolkit.graph.work import work_of
+
     peaks = _peaks(local)
     tasks: dict[str, Work] = dict(results.work)
     layers: list[Layers] = list(results.layers)
     for done, (name, manifest) in enumerate(local.items()):
-        tasks[name] = work_of(engines[name] / manifest.file)
-        layers.append(msgspec.structs.replace(profile(engines[name], manifest), engine=name))
+        tasks[name] = work_of(engines[name].graph)
+        layers.append(msgspec.structs.replace(profile(engines[name].contents, manifest), engine=name))
         if progress:
             progress(done + 1, len(local))
     for name in results.manifests.keys() - manifests.keys():
@@ -44,6 +44,8 @@ def explain(results: Results, engines: Mapping[str, Path], *, progress: Progress
 
 
 def _peaks(local: Mapping[str, Manifest]) -> Peaks:
+    from toolkit.graph.product import products
+
     threads = max(int(manifest.settings.get("threads", cores())) for manifest in local.values())
     return measure_peaks(threads, gemms(products(), threads))
 

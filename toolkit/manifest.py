@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from toolkit.errors import EngineError
-from toolkit.files import sha256, write_atomically
+from toolkit.files import decode_json, sha256, sha256_bytes, write_atomically
 from toolkit.outputs import Outputs
 from toolkit.recipe import Preprocess
 from toolkit.types import Frozen, Meaning, Target, TensorSpec
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # version 1 has no `files`, `seal` and `baseline`
+UNSEALED = "0" * 64
 
 
 class Profile(Frozen, frozen=True):
@@ -25,11 +29,28 @@ class Profile(Frozen, frozen=True):
     max: int
 
 
+class Baseline(Frozen, frozen=True):
+    """What an engine keeps of its reference, so that it can be judged and compared where the reference is not.
+
+    `latency` is the median of single calls at batch 1, in seconds, on `threads` threads of `device`.
+    """
+
+    name: str  # the reference in words: an architecture, or an ONNX file
+    device: str = ""
+    library: str = ""
+    latency: float | None = None
+    threads: int | None = None
+    images: int = 0  # how many answers of it are stored
+    data: str = ""  # SHA-256 of the images of `[accept]`
+    top1: float | None = None  # its accuracy on them, 0 to 1; None without labels
+
+
 class Manifest(Frozen, frozen=True):
     """What an engine is, what it was made of and by what.
 
-    `hashes` are SHA-256 in hex: `file` (the compiled file), and, where they apply, `weights`, `onnx` (the final graph),
-    `calibration` (the preprocessed images), `ranges`, `timing_cache`.
+    `hashes` are SHA-256 in hex of what it was made of: `file` (the compiled file), and, where they apply, `weights`, `onnx` (the
+    final graph), `calibration` (the preprocessed images), `ranges`, `timing_cache`. `files` are those of every file beside the
+    manifest, and `seal` is that of the manifest's own text with 64 zeros in the seal's place.
     """
 
     name: str
@@ -47,8 +68,11 @@ class Manifest(Frozen, frozen=True):
     versions: dict[str, str] = {}  # toolkit, and the library that compiled it
     device: str = ""  # what it was compiled for, in words
     settings: dict[str, Any] = {}  # the backend's own: threads, spinning, builder flags
-    recipe: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}  # paths are relative to the file that it was read from
     notes: tuple[str, ...] = ()  # what the build decided, and why
+    baseline: Baseline | None = None
+    files: dict[str, str] = {}
+    seal: str = UNSEALED
     version: int = VERSION
 
     def to_target(self) -> Target:
@@ -64,32 +88,63 @@ class Manifest(Frozen, frozen=True):
         """Raises EngineError where there is none, it is damaged, or another version of the toolkit wrote it."""
         path = Path(folder) / MANIFEST
         try:
-            raw = msgspec.json.decode(path.read_bytes())
+            data = path.read_bytes()
         except FileNotFoundError:
             raise EngineError(
                 f"{folder} is not an engine: it has no {MANIFEST}", remedy="Build one: toolkit build RECIPE"
             ) from None
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise EngineError(f"{path} cannot be read: {error}", remedy="Build the engine again") from error
-        found = raw.get("version") if isinstance(raw, dict) else None
-        if found != VERSION:
-            raise EngineError(
-                f"{path} has format version {found!r}, this toolkit reads {VERSION}", remedy="Build the engine again"
-            )
+        return cls.decode(data, str(path))
+
+    @classmethod
+    def decode(cls, data: bytes, where: str) -> Manifest:
+        """From the manifest's bytes; `where` they come from is for messages. Raises EngineError."""
         try:
-            return msgspec.convert(raw, cls)
-        except msgspec.ValidationError as error:
-            raise EngineError(f"{path} is damaged: {error}", remedy="Build the engine again") from error
+            raw = decode_json(data)
+        except ValueError as error:
+            raise EngineError(f"{where} cannot be read: {error}", remedy="Build the engine again") from error
+        found = raw.get("version") if isinstance(raw, dict) else None
+        if found not in READABLE:
+            what = f"{where} has format version {found!r}, this toolkit reads {' and '.join(map(str, READABLE))}"
+            raise EngineError(what, remedy="Build the engine again")
+        try:
+            manifest = msgspec.convert(raw, cls)
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise EngineError(f"{where} is damaged: {error}", remedy="Build the engine again") from error
+        if found != 1 and _seal(data) != manifest.seal:
+            what = f"{where} is damaged: its text is not what its own seal was taken over"
+            raise EngineError(what, remedy="Copy the engine again or build it again")
+        return manifest
 
-    def write(self, folder: Path) -> None:
-        data = msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=1)
-        write_atomically(folder / MANIFEST, data + b"\n")
+    def write(self, folder: Path) -> Manifest:
+        """Write it into `folder` with the hashes of all other files there, and sealed; gives that manifest back."""
+        others = sorted(path for path in folder.iterdir() if path.name != MANIFEST and not path.name.startswith("."))
+        hashed = {path.name: sha256(path) for path in others if path.is_file()}
+        listed = msgspec.structs.replace(self, files=hashed, seal=UNSEALED)
+        text = msgspec.json.format(msgspec.json.encode(listed, order="sorted"), indent=1) + b"\n"
+        sealed = msgspec.structs.replace(listed, seal=sha256_bytes(text))
+        write_atomically(folder / MANIFEST, text.replace(f'"seal": "{UNSEALED}"'.encode(), f'"seal": "{sealed.seal}"'.encode()))
+        return sealed
 
-    def check_file(self, folder: Path) -> Path:
-        """The compiled file, once its hash agrees with `hashes`. Raises EngineError."""
-        path = folder / self.file
-        if path.parent != folder or not path.is_file():
-            raise EngineError(f"{folder} has no compiled file '{self.file}'", remedy="Build the engine again")
-        if sha256(path) != self.hashes.get("file"):
-            raise EngineError(f"{path} is not the file that its manifest describes", remedy="Copy it again or build it again")
-        return path
+    def compiled(self, source: Path | Mapping[str, bytes]) -> bytes:
+        """The compiled file's bytes, from an engine's folder or from its files by name. Raises EngineError as `member` does."""
+        return self.member(source, self.file, self.hashes.get("file"))
+
+    def member(self, source: Path | Mapping[str, bytes], name: str, digest: str | None = None) -> bytes:
+        """A file's bytes, once their SHA-256 is `digest` (absent: the one in `files`). Raises EngineError, which names it."""
+        if Path(name).name != name:
+            raise EngineError(f"the engine {self.name} names a file outside itself: '{name}'", remedy="Build the engine again")
+        try:
+            data = source[name] if isinstance(source, Mapping) else (source / name).read_bytes()
+        except (KeyError, OSError):
+            raise EngineError(f"the engine {self.name} has no file '{name}'", remedy="Copy it again or build it again") from None
+        if sha256_bytes(data) != (digest or self.files.get(name)):
+            what = f"{name} of {self.name} is not the file that its manifest describes"
+            raise EngineError(what, remedy="Copy it again or build it again")
+        return data
+
+
+def _seal(data: bytes) -> str:
+    """SHA-256 of a manifest's text with zeros in its seal's place."""
+    return sha256_bytes(re.sub(rb'"seal": "[0-9a-f]{64}"', f'"seal": "{UNSEALED}"'.encode(), data, count=1))

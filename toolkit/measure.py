@@ -1,9 +1,10 @@
-"""Engines that were built, held against the reference they came from: accuracy, and a bench."""
+"""Engines that were built, measured in the same rounds as the reference they came from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,90 +12,29 @@ import msgspec
 
 from toolkit import cpu
 from toolkit.backends.onnxruntime import profile as onnxruntime_profile
-from toolkit.engine.engine import load
-from toolkit.errors import BackendError, DataError, DeviceError, EngineError, MeasurementError
-from toolkit.files import sha256
-from toolkit.graph.product import LAYERS, chain
-from toolkit.graph.run import load_graph, predicting_runner
-from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.engine.engine import Engine
+from toolkit.engine.judge import images_of
+from toolkit.engine.locations import is_here
+from toolkit.errors import DataError, MeasurementError, ToolkitError
 from toolkit.harness.latency import Plan
 from toolkit.harness.measurement import Scenario
 from toolkit.harness.results import Results
 from toolkit.harness.run import run_bench
-from toolkit.harness.verdict import Verdict
 from toolkit.harness.yardstick import Handoff
+from toolkit.images.dataset import Images
 from toolkit.insight import explain
 from toolkit.manifest import Manifest
-from toolkit.pipeline import GRAPH, Stage, proof_images, quiet
-from toolkit.recipe import Recipe
-from toolkit.reference.source import open_reference
 from toolkit.runtime.runner import Runner
-from toolkit.types import ON_CPU, Classifier
+from toolkit.types import ON_CPU, Float, Stage, quiet
 
 REFERENCE = "reference"
 
 
-def recipe_of(manifest: Manifest) -> Recipe:
-    """The recipe that an engine was built from. Raises EngineError."""
-    try:
-        return msgspec.convert(manifest.recipe, Recipe)
-    except msgspec.ValidationError as error:
-        raise EngineError(
-            f"the manifest of {manifest.name} has no usable recipe: {error}", remedy="Build the engine again"
-        ) from error
-
-
-def judge(engine: Path, against: Path | None = None, stage: Stage = quiet) -> tuple[Verdict, str]:
-    """The paired verdict on an engine against its reference, or another engine, and in what way it was come by: `measured`, or
-    `predicted` and why. Raises DataError where the recipe's `[accept]` names no data."""
-    manifest = Manifest.read(engine)
-    recipe = recipe_of(manifest)
-    images = proof_images(recipe)
-    if images is None:
-        raise DataError(
-            f"the recipe of {manifest.name} names no images to judge it on", remedy="Set `accept.data` and build it again"
-        )
-    with answering(engine, manifest) as (runner, how):
-        ours = accuracy(runner, images, name=manifest.name, progress=stage(f"answers of {manifest.name}"))
-    if against is not None:
-        other = Manifest.read(against)
-        with answering(against, other) as (runner, _):
-            truth = accuracy(runner, images, name=other.name, progress=stage(f"answers of {other.name}"))
-    else:
-        with open_reference(recipe) as reference:
-            truth = accuracy(reference, images, name=REFERENCE, progress=stage("answers of the reference"))
-    accept = recipe.accept
-    name = Manifest.read(against).name if against is not None else "the reference"
-    classes = manifest.classes or images.classes
-    verdict = compare_accuracy(
-        truth, ours, images.labels, accept.max_top1_drop, accept.min_agreement,
-        classes=classes, name=manifest.name, against=name, meaning=manifest.meaning,
-    )  # fmt: skip
-    return verdict, how
-
-
-@contextmanager
-def answering(engine: Path, manifest: Manifest) -> Iterator[tuple[Classifier, str]]:
-    """The engine, live; where this machine cannot run it, the graph that it was compiled from, on ONNX Runtime's CPU."""
-    try:
-        runner = load(engine)
-    except (BackendError, DeviceError) as error:
-        graph = engine / GRAPH
-        if not graph.is_file() or sha256(graph) != manifest.hashes.get("onnx"):
-            raise
-        yield (
-            predicting_runner(load_graph(graph), manifest.to_target()),
-            f"predicted: {error.what}; ONNX Runtime ran the graph that it was compiled from, rounded as the target rounds",
-        )
-        return
-    with runner:
-        yield runner, "measured"
-
-
 def bench(
-    engines: Sequence[Path],
+    engines: Sequence[Engine | str | Path],
     scenario: Scenario = "single-stream",
     *,
+    data: str | None = None,
     batches: Sequence[int] = (),
     plan: Plan = Plan(),  # noqa: B008  frozen
     bound: float | None = None,
@@ -103,29 +43,68 @@ def bench(
     save: Callable[[Results], None] | None = None,
     stage: Stage = quiet,
 ) -> Results:
-    """Bench the engines in the same shuffled rounds as the reference of the first, with accuracy where it names images.
+    """Bench the engines in the same shuffled rounds as the reference of the first, with accuracy on `data`, or its own images.
 
-    `threads` overrules what engines on the CPU were built with. Raises MeasurementError where another engine is among them.
+    Where the reference is not here, the results say what it took where the first engine was built, and accuracy is held against
+    the answers that this engine carries. `threads` overrules what engines on the CPU were built with (others: MeasurementError).
     """
-    manifests = [Manifest.read(path) for path in engines]
-    recipe = recipe_of(manifests[0])
-    images = proof_images(recipe)
-    options = _options(manifests, threads)
-    cores = threads or recipe.build.threads or cpu.cores()
-    folders = dict(zip(_names(manifests), engines, strict=True))
+    opened = [engine if isinstance(engine, Engine) else Engine.open(engine) for engine in engines]
+    first = opened[0]
+    options = _options([engine.manifest for engine in opened], threads)
+    named = dict(zip(_names([engine.manifest for engine in opened]), opened, strict=True))
+    images, _ = images_of(first, data)
     with ExitStack() as stack:
-        runners: dict[str, Runner] = {REFERENCE: stack.enter_context(open_reference(recipe, cores))}
-        runners |= {name: stack.enter_context(load(path, **options)) for name, path in folders.items()}
-        pictures = [images.picture(i) for i in range(min(8, images.count))] if images is not None else None
-        costs = handoff([runners[name].manifest for name in folders])
+        reference = _reference(first, threads or first.recipe.build.threads or cpu.cores())
+        runners = {REFERENCE: stack.enter_context(reference)} if isinstance(reference, Runner) else {}
+        runners |= {name: stack.enter_context(engine.runner(**options)) for name, engine in named.items()}
         results = run_bench(
-            runners, scenario, batches=batches, plan=plan, bound=bound, loadgen=loadgen, images=images, pictures=pictures,
-            reference=REFERENCE, accept=recipe.accept, handoff=costs, save=save, stage=stage,
+            runners, scenario, batches=batches, plan=plan, bound=bound, loadgen=loadgen, images=images, pictures=some_of(images),
+            reference=REFERENCE, truth=_truth(first, images, REFERENCE in runners), accept=first.recipe.accept,
+            handoff=handoff([runners[name].manifest for name in named]), save=save, stage=stage,
         )
-    results = explain(results, folders, progress=stage("peaks of this machine, time by layer"))
-    if save is not None:
+    if isinstance(reference, str):
+        results = msgspec.structs.replace(results, failures={REFERENCE: reference, **results.failures})
+    if can_explain():
+        results = explain(results, named, progress=stage("peaks of this machine, time by layer"))
+    if save:
         save(results)
     return results
+
+
+def some_of(images: Images | None) -> list[Any] | None:
+    """A few pictures, for the clock that includes preprocessing."""
+    return None if images is None else [images.picture(i) for i in range(min(8, images.count))]
+
+
+def _reference(engine: Engine, threads: int) -> Runner | str:
+    """The reference, live; or, where it is not here, that, and what it took where the engine was built."""
+    spec = engine.recipe.reference.onnx or engine.recipe.reference.weights
+    try:
+        if not is_here(spec):
+            raise DataError(f"'{spec}' is not on this machine")
+        from toolkit.reference.source import open_reference
+
+        return open_reference(engine.recipe, threads)
+    except (ToolkitError, ImportError) as error:
+        why = error.what if isinstance(error, ToolkitError) else f"the Python package '{error.name}' is not installed"
+    kept = engine.manifest.baseline
+    if kept is None or kept.latency is None:
+        return f"not measured: {why}"
+    took = f"where {engine.name} was built it took {1e3 * kept.latency:.3g} ms at batch 1 ({kept.library}, {kept.device})"
+    return f"not measured: {why}; {took}"
+
+
+def _truth(engine: Engine, images: Images | None, live: bool) -> Float | None:
+    """The reference's answers that the engine carries, where it is not here and they cover the images."""
+    if images is None or live or engine.answers is None:
+        return None
+    rows, truth = engine.answers.of(images.digests)
+    return truth if len(rows) == images.count else None
+
+
+def can_explain() -> bool:
+    """Whether peaks, work and layers can be told: they take graphs, and so the package onnx."""
+    return find_spec("onnx") is not None and find_spec("onnx_ir") is not None
 
 
 def _options(manifests: Sequence[Manifest], threads: int | None) -> dict[str, Any]:
@@ -140,8 +119,10 @@ def _options(manifests: Sequence[Manifest], threads: int | None) -> dict[str, An
 
 def handoff(manifests: Sequence[Manifest]) -> Handoff | None:
     """The yardstick of what engines on the CPU pay for several threads; None where none has several."""
-    if not any(m.target in ON_CPU and int(m.settings.get("threads", 1)) > 1 for m in manifests):
+    if not can_explain() or not any(m.target in ON_CPU and int(m.settings.get("threads", 1)) > 1 for m in manifests):
         return None
+    from toolkit.graph.product import LAYERS, chain
+
     one, two = (onnxruntime_profile.small_layers(chain(), threads) for threads in (1, 2))
     return Handoff(f"{LAYERS} small layers on two threads, over one", one, two)
 

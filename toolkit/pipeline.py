@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import onnx_ir as ir
 from toolkit import calibration
 from toolkit.backends import backend
 from toolkit.calibration import Ranges, origin_of
+from toolkit.engine import locations
+from toolkit.engine.explain import explain, keep_answers, keep_proof
 from toolkit.engine.identity import identity, precision_of
 from toolkit.errors import BudgetError, CalibrationError
 from toolkit.files import sha256, sha256_bytes, write_atomically
@@ -29,6 +31,7 @@ from toolkit.images.dataset import Images, class_names, open_data
 from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Recipe
+from toolkit.reference.baseline import baseline_of
 from toolkit.reference.check import Agreement, check
 from toolkit.reference.source import open_source
 from toolkit.trip import Trip as Trip
@@ -36,18 +39,10 @@ from toolkit.trip import calibration_images as calibration_images
 from toolkit.trip import for_cpus, unforeseen
 from toolkit.trip import foreseen as foreseen
 from toolkit.trip import typed as typed
-from toolkit.types import ON_CPU, Progress, Target
+from toolkit.types import ON_CPU, Stage, Target, quiet
 
 Numerics = tuple[Scheme, bool]  # where Q/DQ pairs stand, and whether half precision is rounded as on a GPU
-Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
-RANGES = "ranges.json"
 PEAK_IMAGES = 32
-GRAPH = "graph.onnx"  # beside a compiled file that is not ONNX itself
-
-
-def quiet(stage: str) -> Progress:
-    """A Stage that says nothing."""
-    return lambda done, total: None
 
 
 def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> tuple[str, Agreement]:
@@ -93,19 +88,21 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     seen = calibration_images(recipe) if recipe.precision.int8 or foreseeing else None  # first: a fault of theirs ends it now
     images = proof_images(recipe)
     if like is not None and same_start(recipe, like.recipe):
-        source, agreement, truth = like.source, like.agreement, like.truth
+        source, agreement, truth, baseline = like.source, like.agreement, like.truth, like.baseline
     else:
         progress = stage("reference and export")
         source = open_source(recipe, progress=progress)
         agreement = check(source, images or calibration_images(recipe))
         truth = accuracy(source.reference, images, progress=stage("reference answers")) if images and proof else None
+        baseline = baseline_of(source.reference, recipe, images, truth)
     graph, ranges = source.graph, None
     if seen is not None:
         graph = equalize(graph, recipe.precision.equalize, seen.batches(8))
         ranges = calibrate(recipe, graph, seen, stage) if recipe.precision.int8 else None
     heard = [source.reference.manifest.notes, *(read.remarks for read in (images, seen) if read is not None)]
     remarks = tuple(dict.fromkeys(remark for some in heard for remark in some))
-    return Trip(recipe, source, agreement, truth, graph, ranges, peaks(graph, seen) if seen and foreseeing else {}, remarks)
+    large = peaks(graph, seen) if seen and foreseeing else {}
+    return Trip(recipe, source, agreement, truth, baseline, graph, ranges, large, remarks)
 
 
 def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Stage = quiet) -> Ranges:
@@ -163,18 +160,14 @@ def build(
         if numerics not in proofs:
             proofs[numerics] = prove(trip, graph, target, stage)
         manifest = identity(recipe, target, graph, compiled, trip.source.reference.manifest, ranges, proofs[numerics])
-        return save(draft, manifest, graph, ranges)
-
-
-def save(draft: Path, manifest: Manifest, graph: ir.Model, ranges: Ranges | None) -> Manifest:
-    """Lay beside the compiled file what explains it, and seal it all with the manifest."""
-    if not manifest.file.endswith(".onnx"):
-        write_atomically(draft / GRAPH, serialise(graph))
-    if ranges is not None:
-        ranges.write(draft / RANGES)
-    sealed = msgspec.structs.replace(manifest, hashes={**manifest.hashes, "file": sha256(draft / manifest.file)})
-    sealed.write(draft)
-    return sealed
+        explain(draft, compiled.file, graph, ranges, findings)
+        keep_answers(draft, proof_images(recipe), trip.truth)
+        keep_proof(draft, target, proofs[numerics])
+        manifest = msgspec.structs.replace(
+            manifest, baseline=trip.baseline, hashes={**manifest.hashes, "file": sha256(draft / compiled.file)}
+        ).write(draft)
+    locations.remember(manifest.seal, recipe)
+    return manifest
 
 
 def prove(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -> Verdict | None:

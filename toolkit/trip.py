@@ -19,6 +19,7 @@ from toolkit.graph.qdq import needs_vnni, quantised_layers, quantize, scheme_of
 from toolkit.graph.variance import Island, vanishing, variances
 from toolkit.graph.weights import Room
 from toolkit.images.dataset import Images, open_data
+from toolkit.manifest import Baseline
 from toolkit.recipe import Recipe
 from toolkit.reference.check import Agreement
 from toolkit.reference.source import Source
@@ -33,6 +34,7 @@ class Trip(NamedTuple):
     source: Source  # the reference, and its graph as exported
     agreement: Agreement  # how well the two agree
     truth: Float | None  # the reference's logits on the images of `[accept]`; None without any, or without proof
+    baseline: Baseline  # what an engine keeps of the reference
     graph: ir.Model  # FP32, equalised where the recipe says so
     ranges: Ranges | None  # what INT8 is scaled by
     peaks: Mapping[str, float]  # how large each tensor of `graph` becomes on some images, where FP16 must hold it

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -22,7 +23,14 @@ Meaning = Literal[
 ]  # fmt: skip
 ON_CPU = ("cpu", "openvino")
 PORTABLE_FROM = 80  # SM: Ampere, the first that TensorRT-RTX computes INT8 convolutions on
+Contents = Path | Mapping[str, bytes]  # where an engine's files are: a folder, or their bytes by name
 Progress = Callable[[int, int], None]  # (done, total); called as work goes on
+Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
+
+
+def quiet(stage: str) -> Progress:
+    """A Stage that says nothing."""
+    return lambda done, total: None
 
 
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from toolkit import pipeline
+from toolkit.engine.engine import Engine
 from toolkit.manifest import Manifest
 from toolkit.recipe import Recipe, Reference
 from toolkit.reference.weights import load_reference
@@ -34,8 +35,7 @@ def built(recipes: list[Recipe], out: Path, *, proof: bool) -> tuple[dict[str, l
 
     found: dict[str, list[Manifest]] = {recipe.name: [] for recipe in recipes}
     for folder, _ in pipeline.build_all(recipes, TARGETS, out, stage, proof=proof):
-        manifest = Manifest.read(folder)
-        manifest.check_file(folder)
+        manifest = Engine.open(folder).manifest
         assert folder.name == f"{manifest.name}-{manifest.target.replace(':', '-')}"
         found[manifest.name].append(manifest)
     return found, stages

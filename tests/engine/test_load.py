@@ -25,7 +25,7 @@ def engine(request, tmp_path, monkeypatch):
     folder.mkdir()
     (folder / played.manifest.file).write_bytes(b"engine")
     played.manifest = msgspec.structs.replace(played.manifest, hashes={"file": sha256(folder / played.manifest.file)})
-    played.manifest.write(folder)
+    played.manifest = played.manifest.write(folder)
     return folder, played
 
 

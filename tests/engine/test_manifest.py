@@ -30,10 +30,10 @@ def manifest(folder: Path, data: bytes = b"compiled") -> Manifest:
 
 
 def test_it_reads_what_it_wrote(tmp_path: Path) -> None:
-    card = manifest(tmp_path)
-    card.write(tmp_path)
+    card = manifest(tmp_path).write(tmp_path)
     assert Manifest.read(tmp_path) == card
-    assert card.check_file(tmp_path).read_bytes() == b"compiled"
+    assert card.compiled(tmp_path) == card.compiled({"model.bin": b"compiled"}) == b"compiled"
+    assert card.files == {"model.bin": sha256(tmp_path / "model.bin")}
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,25 @@ def test_a_bad_card_is_refused(tmp_path: Path, change: object, words: str) -> No
         Manifest.read(tmp_path)
 
 
+def test_every_bit_of_the_card_is_sealed(tmp_path: Path) -> None:
+    """Each of its bytes in turn, in one of its bits: no other text passes for it."""
+    manifest(tmp_path).write(tmp_path)
+    data = (tmp_path / MANIFEST).read_bytes()
+    for place in range(len(data)):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        with pytest.raises(EngineError, match="manifest"):
+            Manifest.decode(bytes(flipped), "manifest")
+
+
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     card = manifest(tmp_path)
     (tmp_path / "model.bin").write_bytes(b"compilee")
     with pytest.raises(EngineError, match="not the file"):
-        card.check_file(tmp_path)
+        card.compiled(tmp_path)
     (tmp_path / "model.bin").unlink()
-    with pytest.raises(EngineError, match="no compiled file"):
-        card.check_file(tmp_path)
+    with pytest.raises(EngineError, match=r"no file 'model\.bin'"):
+        card.compiled(tmp_path)
 
 
 def test_a_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
@@ -68,5 +79,5 @@ def test_a_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
 
     (tmp_path / "engine").mkdir()
     card = msgspec.structs.replace(manifest(tmp_path), file="../model.bin")
-    with pytest.raises(EngineError, match="no compiled file"):
-        card.check_file(tmp_path / "engine")
+    with pytest.raises(EngineError, match="a file outside itself"):
+        card.compiled(tmp_path / "engine")

@@ -481,7 +481,7 @@ def test_truncated_and_tampered_files_are_refused_from_the_manifest(tmp_path: Pa
     path = tmp_path / stage.manifest.file
     path.write_bytes(b"a compiled engine")
     manifest = replace(stage.manifest, hashes={"file": sha256(path)}, profiles=(Profile(min=1, opt=1, max=4),))
-    assert manifest.check_file(tmp_path) == path
+    assert manifest.compiled(tmp_path) == b"a compiled engine"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(EngineError, match="is not the file that its manifest describes"):
-        manifest.check_file(tmp_path)
+        manifest.compiled(tmp_path)

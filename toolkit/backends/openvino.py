@@ -21,7 +21,7 @@ from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Build
 from toolkit.runtime.foreign import warn_of_cpu
-from toolkit.types import Array, Compiled, Float, Target
+from toolkit.types import Array, Compiled, Contents, Float, Target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -49,13 +49,16 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     )
 
 
-def open(folder: Path, manifest: Manifest, threads: int | None = None) -> OpenVinoExecutor:
-    """A live compiled model of the engine in `folder`; `threads` overrules the manifest. Raises BackendError, EngineError."""
+def open(source: Contents, manifest: Manifest, threads: int | None = None) -> OpenVinoExecutor:
+    """A live compiled model of the engine whose files are in `source`; `threads` overrules the manifest.
+
+    Raises BackendError, EngineError.
+    """
     warn_of_cpu(manifest)
     settings = msgspec.to_builtins(checked(manifest.settings, SETTINGS, f"the settings of {manifest.name}"))
     if threads is not None:
         settings["threads"] = threads
-    return OpenVinoExecutor(_compiled(manifest.check_file(folder).read_bytes(), settings))
+    return OpenVinoExecutor(_compiled(manifest.compiled(source), settings))
 
 
 class OpenVinoExecutor:

@@ -24,6 +24,7 @@ class SessionSettings(Frozen, frozen=True):
 
     threads: Threads = 1
     spin: bool = False  # whether threads spin while they wait for each other within a call
+    cpu: Literal["any", "vnni"] = "any"  # the CPUs that an INT8 engine is right on
 
 
 class OpenVinoSettings(Frozen, frozen=True):
@@ -32,6 +33,7 @@ class OpenVinoSettings(Frozen, frozen=True):
     threads: Threads = 1
     precision_hint: Literal["f32"] = "f32"
     streams: Annotated[int, Meta(ge=0, le=1024)] = 1
+    cpu: Literal["any", "vnni"] = "any"
 
 
 class PlanSettings(Frozen, frozen=True):

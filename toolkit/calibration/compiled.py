@@ -10,15 +10,17 @@ from toolkit.errors import MissingExtra
 
 try:
     from numba import njit
-except ImportError as error:
-    raise MissingExtra("numba", "export") from error
+except ImportError:  # where an engine is only run, its ranges are read all the same
+    njit = None  # type: ignore[assignment]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def compiled(function: _F) -> _F:
-    """The function in machine code; it lets go of the interpreter's lock."""
+    """The function in machine code; it lets go of the interpreter's lock. Without numba, calling it raises MissingExtra."""
     made: Any
+    if njit is None:
+        return cast(_F, _absent)
     try:
         made = njit(cache=True, nogil=True)(function)
     except (RuntimeError, OSError):  # numba finds no folder that it may write to
@@ -26,6 +28,10 @@ def compiled(function: _F) -> _F:
     else:
         made._cache = _Forgiving(made._cache)
     return cast(_F, made)
+
+
+def _absent(*given: Any) -> Any:
+    raise MissingExtra("numba", "export")
 
 
 class _Forgiving:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from toolkit.cli.app import RecipePath, app, out
+from toolkit.cli.app import EnginePath, RecipePath, app, out
 
 
 @app.command()
@@ -121,3 +121,18 @@ def finetune(
         )
     next_one = f"Next: toolkit build {output / tuned.name}.toml"
     out.print(f"{tuned.name}: written to {output}. {next_one}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def pack(
+    engine: EnginePath,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="absent: NAME.engine in this folder")] = None,
+) -> None:
+    """Write an engine as one file, a plain zip that `toolkit.load` and every command take in place of its folder."""
+    from toolkit.engine.engine import Engine
+    from toolkit.engine.layout import SUFFIX
+
+    opened = Engine.open(engine)
+    target = opened.pack(output or Path(f"{opened.name}{SUFFIX}"))
+    what = f"{opened.name}, {len(opened.contents)} files, {target.stat().st_size / 1e6:.1f} MB"
+    out.print(f"{target}: {what}", highlight=False, markup=False, soft_wrap=True)

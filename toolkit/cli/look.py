@@ -22,10 +22,10 @@ def describe(arch: Annotated[str, typer.Argument(help="resnet18, 34, 50, 101 or 
 @app.command()
 def inspect(engine: EnginePath, as_json: Json = False) -> None:
     """An engine's manifest, layers, ranges and what its Q/DQ placement leaves to wish for."""
-    from toolkit.inspection import inspect as look
+    from toolkit.engine.engine import Engine
     from toolkit.report.inspection import inspection
 
-    found = look(engine)
+    found = Engine.open(engine).inspect()
     print_json(found) if as_json else out.print(inspection(found))
 
 

@@ -46,23 +46,21 @@ def run(engine: EnginePath, images: Annotated[list[Path], typer.Argument()], as_
 def accuracy(
     engine: EnginePath,
     against: Annotated[Path | None, typer.Option(help="another engine, in place of the reference")] = None,
+    data: Annotated[str | None, typer.Option(help="labelled images; absent: those of the recipe's [accept]")] = None,
     as_json: Json = False,
 ) -> None:
     """The paired verdict on an engine against its reference; exit code 1 where it is refused."""
     from toolkit.cli.progress import stages
-    from toolkit.measure import judge
+    from toolkit.engine.engine import Engine
 
     with stages() as stage:
-        verdict, how = judge(engine, against, stage)
+        found = Engine.open(engine).judge(data, against, stage)
     if as_json:
-        print_json({"accepted": verdict.accepted, "word": verdict.word, "how": how, **plain(verdict)})
+        verdict = {} if found.verdict is None else {"word": found.verdict.word, **plain(found.verdict)}
+        print_json({"accepted": found.accepted, "how": found.how, **verdict, "judgement": plain(found)})
     else:
-        state = ("accepted", "bold green") if verdict.accepted else ("refused", "bold red")
-        out.print(Text.assemble(f"{verdict.engine} against {verdict.reference}: ", state, f". {verdict.text}"))
-        if verdict.top1 is not None:
-            out.print(f"  top-1 {verdict.top1[0]:.2%} -> {verdict.top1[1]:.2%} on {verdict.images} images", highlight=False)
-        out.print(f"  {how}", highlight=False)
-    if not verdict.accepted:
+        out.print(str(found), highlight=False, markup=False, soft_wrap=True)
+    if found.accepted is False:
         raise typer.Exit(1)
 
 
@@ -79,6 +77,7 @@ def bench(
         float | None, typer.Option(help="server: p99 is held under this; absent: the recipe's max_p99_ms")
     ] = None,
     loadgen: Annotated[bool, typer.Option(help="offline and server: MLPerf LoadGen issues the queries")] = True,
+    data: Annotated[str | None, typer.Option(help="labelled images; absent: those of the recipe's [accept]")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="of engines on the CPU; absent: as they were built")] = None,
 ) -> None:
     """Measure engines and their reference in shuffled rounds; what was measured is kept even when it is cut short."""
@@ -91,6 +90,7 @@ def bench(
         results = measure(
             engines,
             scenario,
+            data=data,
             batches=batch or (),
             plan=plan_of(quick, seconds, warmup),
             bound=None if bound_ms is None else bound_ms / 1000,

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 import toolkit
 from toolkit.calibration import Ranges
+from toolkit.engine.locations import portable
 from toolkit.files import sha256_bytes
 from toolkit.harness.verdict import Verdict
 from toolkit.manifest import Manifest, Profile
@@ -48,7 +49,7 @@ def identity(
         versions={"toolkit": toolkit.__version__, **compiled.versions},
         device=compiled.device,
         settings=compiled.settings,
-        recipe=recipe.to_dict(),
+        recipe=portable(recipe),
         notes=compiled.notes if proof is None else (*compiled.notes, proof.text),
     )
 

@@ -34,12 +34,12 @@ from toolkit.graph.edit import weight_of
 from toolkit.graph.qdq import scheme_of
 from toolkit.graph.scheme_cpu import cpu_edges, watched
 from toolkit.graph.scheme_tensorrt import tensorrt_edges
-from toolkit.pipeline import Stage, calibration_images, prepare, quiet
+from toolkit.pipeline import calibration_images, prepare
 from toolkit.recipe import Recipe
 from toolkit.reference.source import open_source
 from toolkit.reference.weights import load_reference
 from toolkit.tuning.result import recipe_toml
-from toolkit.types import Float, Progress, Target
+from toolkit.types import Float, Progress, Stage, Target, quiet
 
 BATCH = 32
 TEMPERATURE = 3.0

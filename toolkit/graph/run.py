@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
@@ -16,12 +16,12 @@ from toolkit.onnxfile import serialise
 from toolkit.types import ON_CPU, Classifier, Target
 
 
-def load_graph(path: Path) -> ir.Model:
-    """The graph in an ONNX file of ours. Raises GraphError."""
+def parse_graph(data: bytes, where: str) -> ir.Model:
+    """The graph in the bytes of an ONNX file of ours; `where` they come from is for messages. Raises GraphError."""
     try:
-        return ir.load(path)
-    except (OSError, ValueError, DecodeError) as error:
-        raise GraphError(f"the graph {path} cannot be read: {error}", remedy="Build the engine again") from error
+        return ir.from_proto(onnx.load_from_string(data))
+    except (ValueError, DecodeError) as error:
+        raise GraphError(f"the graph of {where} cannot be read: {error}", remedy="Build the engine again") from error
 
 
 def predicting_runner(graph: ir.Model, target: Target, threads: int | None = None) -> Classifier:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
@@ -28,13 +27,12 @@ def work(graph: ir.Model) -> Work:
     )
 
 
-def work_of(path: Path) -> Work:
-    """The work of a compiled ONNX file. Raises GraphError where it cannot be read."""
+def work_of(graph: ir.Model) -> Work:
+    """The work of a compiled graph, whose shapes are not told yet. Raises GraphError where they cannot be inferred."""
     try:
-        graph = ir.load(path)
         ShapeInferencePass()(graph)
     except Exception as error:  # onnx and protobuf raise whatever their parsers raise
-        raise GraphError(f"{path} cannot be read as ONNX: {error}", remedy="Build the engine again") from error
+        raise GraphError(f"the shapes of the graph cannot be inferred: {error}", remedy="Build the engine again") from error
     return work(graph)
 
 

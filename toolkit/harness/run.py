@@ -23,9 +23,8 @@ from toolkit.harness.verdict import Verdict
 from toolkit.harness.yardstick import Handoff, Yardstick
 from toolkit.recipe import Accept
 from toolkit.runtime.runner import Runner
-from toolkit.types import ON_CPU, Array, Float, Progress
+from toolkit.types import ON_CPU, Array, Float, Stage, quiet
 
-Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
 BATCHES: dict[Scenario, tuple[int, ...]] = {"single-stream": (1, 8), "offline": (1, 8, 32), "server": (1, 4, 16)}
 QUICK = Plan(seconds=20, warmup=3, least_blocks=8)
 
@@ -49,35 +48,35 @@ def run_bench(
     images: LabelledImages | None = None,
     pictures: Sequence[Any] | None = None,
     reference: str | None = None,
+    truth: Float | None = None,
     accept: Accept = Accept(),  # noqa: B008  frozen
     bound: float | None = None,
     loadgen: bool = True,
     handoff: Handoff | None = None,
     save: Callable[[Results], None] | None = None,
-    stage: Stage = lambda name: lambda done, total: None,
+    stage: Stage = quiet,
 ) -> Results:
     """Bench `runners` by name; `reference` names the one that the others' answers are held against.
-
-    `images` adds accuracy and verdicts; `pictures` adds the end-to-end clock at the smallest batch. `bound` (seconds; absent:
-    the recipe's max_p99_ms) is for the server scenario. `handoff` adds the hand-offs between cores to the yardstick. `save` gets
-    the results so far, also when interrupted. An engine that fails is in `failures`, the others' numbers stand.
+    `truth` are its logits on `images` where it is not among the runners. `images` adds accuracy and verdicts; `pictures` adds
+    the end-to-end clock at the smallest batch. `bound` (seconds; absent: the recipe's max_p99_ms) is for the server scenario.
+    `handoff` adds the hand-offs between cores to the yardstick. `save` gets the results so far. What fails is in `failures`.
     """
     gpu = any(runner.manifest.target not in ON_CPU for runner in runners.values())
     manifests = {name: msgspec.json.decode(msgspec.json.encode(runner.manifest)) for name, runner in runners.items()}
     yardstick = Yardstick(handoff) if plan.yardstick and scenario == "single-stream" else None
     results = Results(environment=read_environment(), manifests=manifests, yardstick=yardstick.card if yardstick else None)
-    results = _with_accuracy(results, runners, images, reference, accept, stage)
+    results = _with_accuracy(results, runners, images, reference, truth, accept, stage)
     watch, batches = Watch(gpu), batches or BATCHES[scenario]
     keep = _keeper(results, watch, save)
     if scenario == "single-stream":
         entries = entries_of(runners, batches, images, pictures)
         progress = stage(f"latency of {len(runners)} engines in shuffled rounds")
         return keep(measure_latency(entries, plan, watch=watch, yardstick=yardstick, checkpoint=keep, progress=progress))
-    limit = bound or (accept.max_p99_ms or 15.0) / 1000
+    limit, measure = bound or (accept.max_p99_ms or 15.0) / 1000, run_offline if scenario == "offline" else run_server
     measured: list[Measurement] = []
     for name, runner in runners.items():
         load = Load(name, runner, _inputs(runner, max(64, *batches), images), batches, plan, limit, loadgen, gpu, watch)
-        measured += (run_offline if scenario == "offline" else run_server)(load, stage(f"{scenario}: {name}"))
+        measured += measure(load, stage(f"{scenario}: {name}"))
         keep(measured)
     return keep(measured)
 
@@ -146,13 +145,14 @@ def _with_accuracy(
     runners: Mapping[str, Runner],
     images: LabelledImages | None,
     reference: str | None,
+    truth: Float | None,
     accept: Accept,
     stage: Stage,
 ) -> Results:
     """Every runner's answers, and a verdict on each but the reference; what cannot be had is a failure with its reason."""
     if images is None:
         return results
-    logits: dict[str, Float] = {}
+    logits: dict[str, Float] = {} if truth is None or reference is None else {reference: truth}
     failures: dict[str, str] = {}
     verdicts: list[Verdict] = []
     for name in sorted(runners, key=lambda name: name != reference):
@@ -174,7 +174,6 @@ def _with_accuracy(
                 )
         except ToolkitError as error:
             failures[name] = str(error)
-    answers = tuple(
-        Answers.of(name, images.sha256, values, images.labels, runners[name].manifest.meaning) for name, values in logits.items()
-    )
+    meaning = next(iter(runners.values())).manifest.meaning  # all come of one reference
+    answers = tuple(Answers.of(name, images.sha256, values, images.labels, meaning) for name, values in logits.items())
     return msgspec.structs.replace(results, answers=answers, verdicts=tuple(verdicts), failures=failures)

@@ -87,11 +87,20 @@ class Images:
         )
 
     @cached_property
+    def digests(self) -> NDArray[np.uint64]:
+        """The first 8 bytes of SHA-256 over each image's bytes, uint64 [count]: an image is known by it in any set."""
+        hashes = (hashlib.sha256(self._bytes(item)).digest() for item in self._items)
+        return np.array([int.from_bytes(digest[:8], "little") for digest in hashes], np.uint64)
+
+    def _bytes(self, item: Any) -> bytes:
+        return Path(item).read_bytes() if isinstance(item, (str, Path)) else np.ascontiguousarray(item).tobytes()
+
+    @cached_property
     def sha256(self) -> str:
         """SHA-256 in hex over the preprocessing and each image's bytes (a file's as stored), in order. It reads them all."""
         digest = hashlib.sha256(b"ready" if self._ready else msgspec.json.encode(self._preprocess))
         for item in self._items:
-            data = Path(item).read_bytes() if isinstance(item, (str, Path)) else np.ascontiguousarray(item).tobytes()
+            data = self._bytes(item)
             digest.update(struct.pack("<Q", len(data)))
             digest.update(data)
         return digest.hexdigest()

@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toolkit.calibration.ranges import Ranges, TensorRange
-from toolkit.graph.lint import Finding
-from toolkit.inspection import Inspection
+from toolkit.engine.inspection import Finding, Inspection
 from toolkit.manifest import Manifest
 
 PER_CHARACTER = 2  # of the 64 bars that ranges hold

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
-from toolkit.errors import DataError
+from toolkit.engine.locations import is_here, recipe_of
+from toolkit.errors import DataError, EngineError
 from toolkit.harness.results import Results
 from toolkit.images.dataset import Images, class_names, open_data
 from toolkit.recipe import Recipe
@@ -18,11 +17,12 @@ def pictures(results: Results, data: str) -> Images | None:
     tried = set()
     for manifest in results.manifests.values():
         recipe = _recipe(manifest)
-        if recipe is None or recipe.accept.data is None or (recipe.accept.data, recipe.preprocess) in tried:
+        data_of = recipe.accept.data if recipe is not None else None
+        if recipe is None or data_of is None or not is_here(data_of) or (data_of, recipe.preprocess) in tried:
             continue
-        tried.add((recipe.accept.data, recipe.preprocess))
+        tried.add((data_of, recipe.preprocess))
         try:
-            images = open_data(recipe.accept.data, recipe.preprocess, count, classes=class_names(recipe))
+            images = open_data(data_of, recipe.preprocess, count, classes=class_names(recipe))
         except DataError:
             continue  # moved or deleted since: the report then says that the pictures are not here
         if images.sha256 == data:
@@ -32,6 +32,6 @@ def pictures(results: Results, data: str) -> Images | None:
 
 def _recipe(manifest: dict[str, Any]) -> Recipe | None:
     try:
-        return msgspec.convert(manifest.get("recipe"), Recipe)
-    except msgspec.ValidationError:
+        return recipe_of(manifest["recipe"], str(manifest.get("seal")), str(manifest.get("name")))
+    except (EngineError, KeyError):
         return None  # an engine that no recipe built

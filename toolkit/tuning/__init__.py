@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from toolkit.pipeline import Stage, quiet
 from toolkit.recipe import Recipe
 from toolkit.tuning.choose import SECONDS, choose
 from toolkit.tuning.result import TuneResult
 from toolkit.tuning.search import Search
 from toolkit.tuning.ways import targets_of
 from toolkit.tuning.workbench import LIMIT, Workbench
+from toolkit.types import Stage, quiet
 
 __all__ = ["TuneResult", "tune"]
 

@@ -10,11 +10,11 @@ from toolkit import pipeline
 from toolkit.errors import BudgetError, RecipeError
 from toolkit.graph.run import graph_runner, predicting_runner
 from toolkit.harness.accuracy import accuracy, compare_accuracy
-from toolkit.pipeline import Stage, Trip
+from toolkit.pipeline import Trip
 from toolkit.recipe import Precision, Recipe
 from toolkit.tuning.cost import cost, int8_share
 from toolkit.tuning.trial import Half, Trial, snr
-from toolkit.types import Classifier, Progress, Target
+from toolkit.types import Classifier, Progress, Stage, Target, quiet
 
 IMAGES = 64  # calibration images whose logits tell one graph from another: enough for tenths of a dB
 LIMIT = 60  # graphs that one search may evaluate
@@ -24,7 +24,7 @@ class Workbench:
     """Holds the reference's answers, the equalised graphs and their ranges: a trial costs one quantisation and one run."""
 
     def __init__(
-        self, recipe: Recipe, stage: Stage = pipeline.quiet, limit: int = LIMIT, targets: tuple[Target, ...] | None = None
+        self, recipe: Recipe, stage: Stage = quiet, limit: int = LIMIT, targets: tuple[Target, ...] | None = None
     ) -> None:
         images = pipeline.proof_images(recipe)
         if images is None:

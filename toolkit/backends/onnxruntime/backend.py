@@ -22,7 +22,7 @@ from toolkit.manifest import Manifest
 from toolkit.recipe import Build
 from toolkit.runtime.device import best
 from toolkit.runtime.foreign import warn_of_cpu
-from toolkit.types import ON_CPU, Array, Compiled, Float, Target
+from toolkit.types import ON_CPU, Array, Compiled, Contents, Float, Target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -58,19 +58,22 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     )
 
 
-def open(folder: Path, manifest: Manifest, threads: int | None = None) -> SessionExecutor | BoundExecutor:
-    """A live session of the engine in `folder`; `threads` overrules the manifest. Raises BackendError, EngineError."""
+def open(source: Contents, manifest: Manifest, threads: int | None = None) -> SessionExecutor | BoundExecutor:
+    """A live session of the engine whose files are in `source`; `threads` overrules the manifest.
+
+    Raises BackendError, EngineError.
+    """
     if manifest.target in ON_CPU:
         warn_of_cpu(manifest)
     settings = msgspec.to_builtins(checked(manifest.settings, SETTINGS, f"the settings of {manifest.name}"))
     if threads is not None:
         settings["threads"] = threads
-    path = manifest.check_file(folder)
+    data = manifest.compiled(source)
     other = manifest.versions.keys() & {"tensorrt", "tensorrt_rtx", "openvino"}
     if other and "onnxruntime" not in manifest.versions:
         what = f"{manifest.name} is an engine of {', '.join(sorted(other))}, though its manifest says {manifest.target}"
         raise EngineError(what, remedy="Build the engine again")
-    live = session(path.read_bytes(), manifest.to_target(), settings)
+    live = session(data, manifest.to_target(), settings)
     names = manifest.inputs[0].name, manifest.outputs[0].name
     if manifest.to_target().kind == "cuda":
         device = best(0)  # the one that the CUDA provider takes by default

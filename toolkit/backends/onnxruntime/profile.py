@@ -14,10 +14,10 @@ from toolkit.backends.onnxruntime.backend import session
 from toolkit.errors import MeasurementError
 from toolkit.harness.layers import Layer, Layers
 from toolkit.manifest import Manifest
-from toolkit.types import Array, Target
+from toolkit.types import Array, Contents, Target
 
 
-def profile(folder: Path, manifest: Manifest, batch: int = 1, runs: int = 10) -> Layers:
+def profile(source: Contents, manifest: Manifest, batch: int = 1, runs: int = 10) -> Layers:
     """Median time of every node over `runs` runs of random images, after two that do not count.
 
     Raises EngineError, MeasurementError.
@@ -26,8 +26,9 @@ def profile(folder: Path, manifest: Manifest, batch: int = 1, runs: int = 10) ->
     shape = [batch if isinstance(size, str) else size for size in spec.shape]
     images = np.random.default_rng(0).standard_normal(shape).astype(spec.dtype)
     with tempfile.TemporaryDirectory() as scratch:
-        file = manifest.check_file(folder)
-        live = session(file.read_bytes(), manifest.to_target(), manifest.settings, profile=Path(scratch, "profile"))
+        live = session(
+            manifest.compiled(source), manifest.to_target(), manifest.settings, profile=Path(scratch, "profile")
+        )
         for _ in range(runs + 2):
             live.run(None, {spec.name: images})
         events = json.loads(Path(live.end_profiling()).read_text(encoding="utf-8"))

@@ -21,7 +21,6 @@ from toolkit.backends.tensorrt.build import build_plan
 from toolkit.backends.tensorrt.layers import describe_int8, inspect
 from toolkit.backends.tensorrt.library import Library
 from toolkit.backends.tensorrt.options import refuse_options, settings_of
-from toolkit.errors import EngineError
 from toolkit.files import sha256, sha256_bytes, write_atomically
 from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialise
@@ -29,7 +28,7 @@ from toolkit.recipe import Build
 from toolkit.runtime.device import Device, best, current
 from toolkit.runtime.foreign import refuse_foreign
 from toolkit.runtime.tensorrt import TensorRTExecutor
-from toolkit.types import Compiled, Target
+from toolkit.types import Compiled, Contents, Target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -71,25 +70,25 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     )
 
 
-def open(folder: Path, manifest: Manifest, *, device: Device | None = None, **options: Any) -> TensorRTExecutor:
-    """The engine in `folder`, live on `device` (absent: the GPU of the current CUDA context, or else the first).
+def open(source: Contents, manifest: Manifest, *, device: Device | None = None, **options: Any) -> TensorRTExecutor:
+    """The engine whose files `source` holds, live on `device` (absent: the GPU of the current CUDA context, or else the first).
 
     `options` go to the TensorRTExecutor: `contexts`, `graphs`, `jit_cache`. The file's hash, then library, version and GPU are
     held against the manifest before the library sees the file. Raises EngineError, BackendError, DeviceError.
     """
     checked(manifest.settings, SETTINGS, f"the settings of {manifest.name}")
-    path = manifest.check_file(folder)
+    plan = manifest.compiled(source)
     library = libraries.load(manifest.to_target().kind)
     refuse_foreign(manifest, library.trt)  # a foreign engine is one on a machine without a GPU too
     log = libraries.log_of(library.trt)
     if manifest.settings.get("strip_weights"):
-        options["refit"] = partial(_refit, library, _weights(folder, manifest))
+        options["refit"] = partial(_refit, library, manifest.member(source, WEIGHTS, manifest.hashes.get("stripped_weights")))
     if library.kind == "rtx":
         options.setdefault("jit_cache", _kernels(library, manifest))
     return TensorRTExecutor(
         library.trt,
         best() if device is None else device,
-        path.read_bytes(),
+        plan,
         manifest,
         logger=log.handle,
         said=lambda: libraries.errors_of(list(log.recent)),
@@ -112,14 +111,6 @@ def _kernels(library: Library, manifest: Manifest) -> Path | None:
     with suppress(OSError):
         return cache.place("kernels", f"{library.package}-{library.version}-{manifest.hashes['file'][:24]}.bin")
     return None
-
-
-def _weights(folder: Path, manifest: Manifest) -> bytes:
-    path = folder / WEIGHTS
-    if not path.is_file() or sha256(path) != manifest.hashes.get("stripped_weights"):
-        what = f"{path}, the weights that the engine was stripped of, is missing or another"
-        raise EngineError(what, remedy="Copy it again or build the engine again")
-    return path.read_bytes()
 
 
 def _refit(library: Library, weights: bytes, engine: Any) -> None:

@@ -1,0 +1,81 @@
+"""Answers: the reference's logits on the images of `[accept]`, in the compact form that an engine carries.
+
+Each image's logits are int16 steps of 1/32767 of the largest magnitude among them: an error of at most 1.5e-5 of it, some 96 dB
+below. The order of the first five is kept exactly, so that top-1 and top-5 are what they were. Each image is known by the hash
+of its bytes: a part of the images, in another order, is recognised as well.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.errors import EngineError
+from toolkit.types import Float
+
+TOP = 5
+STEPS = 32767
+
+
+class StoredAnswers(NamedTuple):
+    """`digests` uint64 [n]: the first 8 bytes of each image's SHA-256; `logits` float32 [n, classes], as stored."""
+
+    digests: NDArray[np.uint64]
+    logits: Float
+
+    def of(self, digests: NDArray[np.uint64]) -> tuple[NDArray[np.int64], Float]:
+        """Which of the images `digests` (their positions, int64 [m]) have an answer here, and those answers [m, classes]."""
+        place = {int(digest): row for row, digest in enumerate(self.digests)}
+        rows = [(index, place[int(digest)]) for index, digest in enumerate(digests) if int(digest) in place]
+        found = np.array(rows, np.int64).reshape(-1, 2)
+        return found[:, 0], self.logits[found[:, 1]]
+
+
+def encode(logits: Float, digests: NDArray[np.uint64]) -> bytes:
+    """A .npz, deflated, with fixed dates: the same answers always give the same bytes. `logits` are float32 [n, classes]."""
+    scale = np.abs(logits).max(axis=1, keepdims=True).astype(np.float32)
+    scale[scale == 0] = 1
+    arrays = {
+        "steps": np.rint(logits / scale * STEPS).astype("<i2"),
+        "scale": scale[:, 0].astype("<f4"),
+        "top": np.argsort(-logits, axis=1, kind="stable")[:, :TOP].astype("<i4"),
+        "digests": digests.astype("<u8"),
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.save(member, array, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def decode(data: bytes) -> StoredAnswers:
+    """Raises EngineError: no such file, or shapes that do not belong together."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            steps, scale, top, digests = (arrays[name] for name in ("steps", "scale", "top", "digests"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise EngineError(f"the stored answers cannot be read: {error}", remedy="Build the engine again") from error
+    count = len(steps)
+    if steps.ndim != 2 or scale.shape != (count,) or top.shape != (count, min(TOP, steps.shape[1])) or digests.shape != (count,):
+        raise EngineError("the stored answers do not belong together", remedy="Build the engine again")
+    logits = steps.astype(np.float32) * (scale[:, None] / np.float32(STEPS))
+    return StoredAnswers(digests, _in_order(logits, top))
+
+
+def _in_order(logits: Float, top: NDArray[np.int32]) -> Float:
+    """The same, where rounding made equal what was not: the first five, in their order, stand above all others."""
+    rows = np.arange(len(logits))
+    rest = logits.copy()
+    rest[rows[:, None], top] = -np.inf
+    floor = rest.max(axis=1)
+    for rank in range(top.shape[1] - 1, -1, -1):
+        own = logits[rows, top[:, rank]]
+        above = np.where(np.isneginf(floor), own, np.nextafter(floor, np.float32(np.inf), dtype=np.float32))
+        logits[rows, top[:, rank]] = floor = np.maximum(own, above)
+    return logits

@@ -1,0 +1,192 @@
+"""Judging an engine against its reference, or another engine, with what is at hand: live, stored, or what the build said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from toolkit.engine.locations import is_here
+from toolkit.errors import BackendError, DataError, DeviceError, ToolkitError
+from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.answers import rank_of
+from toolkit.harness.verdict import Verdict
+from toolkit.images.dataset import Images, class_names, open_data
+from toolkit.types import Classifier, Float, Frozen, Stage
+
+if TYPE_CHECKING:
+    from toolkit.engine.engine import Engine
+
+REFERENCE = "the reference"
+
+
+class Proof(Frozen, frozen=True):
+    """A verdict and in what way it was come by, as the build stores it in the engine."""
+
+    verdict: Verdict
+    how: str  # measured | predicted: why
+    device: str = ""
+
+
+class Judgement(Frozen, frozen=True):
+    """What can be said of an engine here. `verdict` is None where nothing could be compared; then `stored` is the build's.
+
+    `top1` is the engine's own share of right answers on labelled images, 0 to 1.
+    """
+
+    engine: str
+    how: str
+    verdict: Verdict | None = None
+    stored: Proof | None = None
+    top1: float | None = None
+    images: int = 0
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> bool | None:
+        """Whether it may replace the reference; None where neither this machine nor the build could tell."""
+        if self.verdict is not None:
+            return self.verdict.accepted
+        return self.stored.verdict.accepted if self.stored is not None else None
+
+    def __str__(self) -> str:
+        state = {True: "accepted", False: "refused", None: "not judged"}[self.accepted]
+        lines = [f"{self.engine}: {state}"]
+        if self.verdict is not None:
+            lines[0] += f". {self.verdict.text}"
+        elif self.stored is not None:
+            lines[0] += f" when it was built. {self.stored.verdict.text}"
+        if self.verdict is None and self.top1 is not None:
+            lines.append(f"top-1 {self.top1:.2%} on {self.images} images here")
+        return "\n  ".join((*lines, self.how, *self.remarks))
+
+
+def judge(engine: Engine, data: str | None, against: Engine | None, stage: Stage) -> Judgement:
+    """See `Engine.judge`."""
+    stored = engine.proof
+    images, missing = images_of(engine, data)
+    if images is None:
+        how = f"{missing}; this is the verdict of the build" if stored else f"{missing}, and the engine carries no verdict"
+        if stored is None:
+            raise DataError(how, remedy="Name labelled images: --data FOLDER")
+        where = f", on {stored.device}" if stored.device else ""
+        return Judgement(engine=engine.name, how=how, stored=stored, remarks=(f"{stored.how}{where}",))
+    with answering(engine) as (runner, how):
+        ours = accuracy(runner, images, name=engine.name, progress=stage(f"answers of {engine.name}"))
+    if against is not None:
+        with answering(against) as (runner, _):
+            truth: Float = accuracy(runner, images, name=against.name, progress=stage(f"answers of {against.name}"))
+        return _judged(engine, against.name, images, truth, ours, how, None)
+    remarks = () if data is None else (f"images: {images.where}",)
+    return _against_reference(engine, images, ours, how, (*remarks, *engine.remarks), stage)
+
+
+def _against_reference(
+    engine: Engine, images: Images, ours: Float, how: str, remarks: tuple[str, ...], stage: Stage
+) -> Judgement:
+    """Against the stored answers where they cover the images, else the live reference, else the part that is covered."""
+    answers = engine.answers
+    rows, truth = answers.of(images.digests) if answers is not None else (np.zeros(0, np.int64), ours[:0])
+    if len(rows) == images.count:
+        remarks = (*remarks, f"the reference's answers are those that the engine carries, all {len(rows)} of them")
+        return _judged(engine, REFERENCE, images, truth, ours, how, None, remarks)
+    try:
+        with open_baseline(engine) as reference:
+            live = accuracy(reference, images, name=REFERENCE, progress=stage("answers of the reference"))
+        return _judged(engine, REFERENCE, images, live, ours, how, None, remarks)
+    except (ToolkitError, ImportError) as error:
+        why = error.what if isinstance(error, ToolkitError) else f"no {error.name} here"
+    if len(rows):
+        remarks = (*remarks, f"the reference is not here ({why}); the engine carries its answers to {len(rows)} of these images")
+        return _judged(engine, REFERENCE, images, truth, ours[rows], how, rows, remarks)
+    meaning = engine.manifest.meaning
+    judged = images.labels is not None and not meaning.multilabel
+    top1 = float((rank_of(meaning.scores(ours), images.labels) == 0).mean()) if judged and images.labels is not None else None
+    remarks = (*remarks, f"the reference is not here ({why}), and the engine carries no answers to these images")
+    return Judgement(
+        engine=engine.name, how=how, stored=engine.proof, top1=top1, images=images.count, remarks=remarks
+    )
+
+
+def _judged(
+    engine: Engine,
+    against: str,
+    images: Images,
+    truth: Float,
+    ours: Float,
+    how: str,
+    rows: np.ndarray | None,
+    remarks: tuple[str, ...] = (),
+) -> Judgement:
+    labels = images.labels if rows is None or images.labels is None else images.labels[rows]
+    accept = engine.recipe.accept
+    verdict = compare_accuracy(
+        truth,
+        ours,
+        labels,
+        accept.max_top1_drop,
+        accept.min_agreement,
+        classes=engine.manifest.classes or images.classes,
+        name=engine.name,
+        against=against,
+        meaning=engine.manifest.meaning,
+    )
+    top1 = None if verdict.top1 is None else verdict.top1[1]
+    count = len(ours)
+    return Judgement(
+        engine=engine.name, how=how, verdict=verdict, stored=engine.proof, top1=top1, images=count, remarks=remarks
+    )
+
+
+def images_of(engine: Engine, data: str | None) -> tuple[Images | None, str]:
+    """The images at `data`, else those of the recipe's `[accept]` where they are on this machine; or None and why."""
+    accept, recipe = engine.recipe.accept, engine.recipe
+    if data is not None:
+        names = engine.manifest.classes
+        return open_data(data, engine.manifest.preprocess, None, classes=names), ""
+    if accept.data is None:
+        return None, f"the recipe of {engine.name} names no images to judge it on"
+    if not is_here(accept.data):
+        return None, f"the images of [accept], '{accept.data}', are not on this machine"
+    try:
+        names = class_names(recipe) if is_here(recipe.reference.classes) else engine.manifest.classes
+        return open_data(accept.data, recipe.preprocess, accept.images, classes=names), ""
+    except DataError as error:
+        return None, error.what
+
+
+@contextmanager
+def open_baseline(engine: Engine) -> Iterator[Classifier]:
+    """The reference itself, live. Raises ToolkitError or ImportError: its file, or what it takes to run it, is not here."""
+    reference = engine.recipe.reference
+    spec = reference.onnx or reference.weights
+    if not is_here(spec):
+        raise DataError(f"'{spec}' is on another machine")
+    from toolkit.reference.source import open_reference
+
+    with open_reference(engine.recipe) as live:
+        yield live
+
+
+@contextmanager
+def answering(engine: Engine) -> Iterator[tuple[Classifier, str]]:
+    """The engine, live; where this machine cannot run it, the graph that it was compiled from, on ONNX Runtime's CPU."""
+    try:
+        runner = engine.runner()
+    except (BackendError, DeviceError) as error:
+        if not engine.has_graph:
+            raise
+        from toolkit.graph.run import predicting_runner
+
+        why = f"predicted: {error.what}; ONNX Runtime ran the graph that it was compiled from, rounded as the target rounds"
+        yield predicting_runner(engine.graph, engine.manifest.to_target()), why
+        return
+    with runner:
+        yield runner, "measured"
+
+
+def proof_of(data: bytes) -> Proof:
+    return msgspec.json.decode(data, type=Proof)

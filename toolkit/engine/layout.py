@@ -1,0 +1,158 @@
+"""Layout: which files an engine consists of, and how they are read, all of one generation, from a folder or a packed file."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from toolkit.errors import EngineError
+from toolkit.files import sha256_bytes, write_atomically
+from toolkit.manifest import MANIFEST, Manifest
+
+GRAPH = "graph.onnx"  # the typed graph, beside a compiled file that is not ONNX itself
+RANGES = "ranges.json"  # what INT8 was scaled by
+LAYERS = "layers.json"  # operators, what lint found, and, where the backend tells, its layers
+ANSWERS = "answers.npz"  # the reference's answers on the images of `[accept]`
+VERDICT = "verdict.json"  # what the build's proof said, and how it was come by
+SUFFIX = ".engine"
+TRIES = 5  # a folder that is replaced while it is read is read again
+_AGAIN = "Copy it again or build it again"
+
+
+def read(path: Path) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest, and every file that it lists, by name; each hash is checked. Raises EngineError, which names the file."""
+    return _read_packed(path) if path.is_file() else _read_folder(path)
+
+
+def pack(manifest: Manifest, contents: dict[str, bytes], target: Path) -> None:
+    """One plain zip, stored and not deflated, with fixed dates: the same engine always gives the same bytes."""
+    import io
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in (MANIFEST, *sorted(manifest.files)):
+            archive.writestr(zipfile.ZipInfo(name), contents[name])
+    write_atomically(target, buffer.getvalue())
+
+
+def _read_folder(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
+    if not folder.exists():
+        raise EngineError(f"{folder} is not an engine: there is nothing of that name", remedy="Build one: toolkit build RECIPE")
+    for attempt in range(TRIES):
+        handle = _open_folder(folder)
+        try:
+            return _members(partial(_read_regular, folder, handle), str(folder))
+        except EngineError:
+            if attempt == TRIES - 1 or not _replaced(folder, handle):
+                raise
+        finally:
+            if handle is not None:
+                os.close(handle)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _members(read_file: Callable[[str], bytes], where: str) -> tuple[Manifest, dict[str, bytes]]:
+    data = read_file(MANIFEST)
+    manifest = Manifest.decode(data, f"{where}{os.sep}{MANIFEST}")
+    contents = {MANIFEST: data}
+    for name, digest in (manifest.files or {manifest.file: manifest.hashes.get("file", "")}).items():
+        if Path(name).name != name:
+            raise EngineError(f"{where} names a file outside itself: '{name}'", remedy="Build the engine again")
+        contents[name] = read_file(name)
+        if sha256_bytes(contents[name]) != digest:
+            raise EngineError(f"{name} in {where} is not the file that its manifest describes", remedy=_AGAIN)
+    if manifest.file not in contents:
+        raise EngineError(f"{where} has no compiled file '{manifest.file}'", remedy=_AGAIN)
+    if not manifest.files:  # version 1 hashed nothing but the compiled file; what lies beside it is taken as it is
+        for name in (GRAPH, RANGES, LAYERS):
+            try:
+                contents[name] = read_file(name)
+            except EngineError:
+                continue
+    return manifest, contents
+
+
+def _open_folder(folder: Path) -> int | None:
+    """A handle that stays with this very folder when another takes its name; None where the system has no such thing."""
+    if os.open not in os.supports_dir_fd:
+        return None
+    try:
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise EngineError(f"{folder} cannot be read: {error.strerror}", remedy="Give the folder of an engine") from None
+
+
+def _replaced(folder: Path, handle: int | None) -> bool:
+    if handle is None:
+        return False
+    try:
+        now, then = folder.stat(), os.fstat(handle)
+    except OSError:
+        return True
+    return (now.st_dev, now.st_ino) != (then.st_dev, then.st_ino)
+
+
+def _read_regular(folder: Path, handle: int | None, name: str) -> bytes:
+    """A regular file's bytes: a pipe or a device of that name would block, or never end."""
+    path: str | Path = name if handle is not None else folder / name
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), dir_fd=handle)
+    except FileNotFoundError:
+        if name == MANIFEST:
+            what = f"{folder} is not an engine: it has no {MANIFEST}"
+            raise EngineError(what, remedy="Build one: toolkit build RECIPE") from None
+        raise EngineError(f"{folder} has no file '{name}', which its manifest lists", remedy=_AGAIN) from None
+    except OSError as error:
+        raise EngineError(f"{folder / name} cannot be read: {error.strerror}", remedy=_AGAIN) from None
+    with os.fdopen(file, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise EngineError(f"{folder / name} is no regular file", remedy=_AGAIN)
+        try:
+            return opened.read()
+        except OSError as error:
+            raise EngineError(f"{folder / name} cannot be read: {error.strerror}", remedy=_AGAIN) from None
+
+
+def _read_packed(path: Path) -> tuple[Manifest, dict[str, bytes]]:
+    """Only what `pack` writes: flat names, each once, stored; and no file that the manifest does not list."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            for entry in entries:
+                _refuse_member(path, entry)
+            names = [entry.filename for entry in entries]
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise EngineError(f"{path} holds '{twice}' twice", remedy=_AGAIN)
+            if MANIFEST not in names:
+                raise EngineError(f"{path} is not an engine: it has no {MANIFEST}", remedy="Pack one: toolkit pack ENGINE")
+
+            def read_file(name: str) -> bytes:
+                if name not in names:
+                    raise EngineError(f"{path} has no file '{name}'", remedy=_AGAIN)
+                return archive.read(name)
+
+            manifest, contents = _members(read_file, str(path))
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        raise EngineError(f"{path} is not a packed engine, or is damaged: {error}", remedy=_AGAIN) from error
+    extra = sorted(set(names) - set(contents))
+    if extra:
+        raise EngineError(f"{path} holds a file that its manifest does not list: '{extra[0]}'", remedy=_AGAIN)
+    return manifest, contents
+
+
+def _refuse_member(path: Path, entry: zipfile.ZipInfo) -> None:
+    kind = entry.external_attr >> 16
+    what = None
+    if entry.filename != Path(entry.filename).name or "\\" in entry.filename or entry.filename in ("", ".", ".."):
+        what = f"names a file outside itself: '{entry.filename}'"
+    elif stat.S_IFMT(kind) not in (0, stat.S_IFREG):
+        what = f"holds '{entry.filename}', which is no regular file"
+    elif entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+        what = f"holds '{entry.filename}' compressed or encrypted; a packed engine is stored plain"
+    if what is not None:
+        raise EngineError(f"{path} {what}", remedy="Pack the engine again: toolkit pack ENGINE -o x.engine")

@@ -1,0 +1,76 @@
+"""Locations: where the files of an engine's recipe lie on the machine that built it.
+
+An engine names them relative to the folder that they share, and no machine. Its builder remembers in its own cache where they
+lay, so that `toolkit bench` finds the reference and the images again; elsewhere, or without that cache, nothing is looked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from toolkit.errors import EngineError
+from toolkit.files import cache_folder, write_atomically
+from toolkit.recipe import Recipe
+
+
+def remember(seal: str, recipe: Recipe) -> None:
+    """Keep `recipe`, whose paths are absolute, for the engine with that seal. A cache that cannot be written is done without."""
+    try:
+        path = _record(seal)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, msgspec.json.encode(recipe.to_dict()))
+    except (OSError, RuntimeError):
+        return
+
+
+def recipe_of(card: dict[str, Any], seal: str, name: str) -> Recipe:
+    """The recipe in a manifest, `card`; with absolute paths where the engine with `seal` was built here. Raises EngineError."""
+    try:
+        recipe = msgspec.convert(card, Recipe)
+    except (msgspec.ValidationError, RecursionError) as error:
+        what = f"the manifest of {name} has no usable recipe: {error}"
+        raise EngineError(what, remedy="Build the engine again") from error
+    try:
+        return msgspec.convert(msgspec.json.decode(_record(seal).read_bytes()), Recipe)
+    except (OSError, RuntimeError, ValueError):
+        return recipe
+
+
+def is_here(spec: str | None) -> bool:
+    """Whether a recipe's path can be looked for: it is packaged, or absolute, and so of this machine."""
+    return spec is not None and (":" in spec.partition("/")[0] or Path(spec).is_absolute())
+
+
+def portable(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's plain values with paths relative to the folder that all of them share; where they share none, their names."""
+    card = recipe.to_dict()
+    paths = list(_absolute(card))
+    shared = os.path.commonpath(paths) if paths else ""
+    if paths and (shared in paths or len(Path(shared).parts) < 3):
+        shared = "" if len(set(paths)) > 1 and shared not in paths else os.path.dirname(shared)
+
+    def fix(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: fix(item) for key, item in value.items()}
+        if isinstance(value, str) and os.path.isabs(value):
+            return os.path.relpath(value, shared) if shared else os.path.basename(value)
+        return value
+
+    fixed: dict[str, Any] = fix(card)
+    return fixed
+
+
+def _absolute(value: Any) -> Iterator[str]:
+    for item in value.values() if isinstance(value, dict) else ():
+        yield from _absolute(item)
+        if isinstance(item, str) and os.path.isabs(item):
+            yield item
+
+
+def _record(seal: str) -> Path:
+    return cache_folder() / "built" / f"{seal}.json"
