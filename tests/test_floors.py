@@ -21,6 +21,7 @@ FLOORS = {
     "inspection": 9,
     "pipeline": 8,
     "trip": 8,
+    "settle": 8,
     "engine": 7,
     "reference": 6,
     "graph": 5,
@@ -58,7 +59,7 @@ HOMES = {
     "pycuda": {"runtime"},
     "onnx": {"graph"},
     "onnx_ir": {"graph", "calibration/pieces.py", "reference", "pipeline.py", "trip.py", "engine", "tuning", "onnxfile.py"}
-    | {"finetune"},
+    | {"finetune", "settle.py"},
     "onnxscript": {"graph"},
     "numba": {"calibration"},
     "typer": {"cli"},

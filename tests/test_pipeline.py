@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 import toolkit
@@ -324,3 +326,46 @@ min_agreement = 0.95
     assert verdict.accepted
     assert verdict.top1 is not None
     assert verdict.top1[0] > 0.9
+
+
+def unlabelled(trip: Trip, **accept: object) -> Recipe:
+    """The recipe without `[accept]`, with fixed settings and few images."""
+    one = trip.recipe
+    calibration = msgspec.structs.replace(one.calibration, images=48)
+    return msgspec.structs.replace(
+        one, calibration=calibration, accept=msgspec.structs.replace(one.accept, data=None, **accept), notes=()
+    )
+
+
+def test_a_build_without_labels_is_judged_on_images_held_back(trip: Trip, tmp_path: Path) -> None:
+    other = pipeline.prepare(unlabelled(trip))
+    assert other.judged is not None
+    manifest = pipeline.build(other, CPU, tmp_path / "engine")
+    assert re.fullmatch(r"unlabelled: agreement [0-9.]+%, SNR [0-9.]+ dB on 96 calibration images held back", manifest.notes[-1])
+
+
+def test_a_build_without_labels_is_refused_below_the_agreement(trip: Trip) -> None:
+    other = pipeline.prepare(unlabelled(trip))
+    graph = pipeline.typed(other, CPU)
+    last = next(node for node in graph.graph if node.name == "fc.add_bias")
+    bias = last.inputs[1]
+    assert bias is not None
+    bias.const_value = ir.tensor(np.eye(10, dtype=np.float32)[0] * 1e3, name=bias.name)  # every answer is class 0
+    with pytest.raises(BudgetError, match=r"refused: unlabelled: agreement .*below 98\.00%.*toolkit tune"):
+        pipeline.prove(other, graph, CPU)
+
+
+def test_one_calibration_image_is_enough_to_build_and_the_notes_say_what_stands(trip: Trip, tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", next(open_data("packaged:fashion-train", trip.recipe.preprocess, 1).batches(1)))
+    precision = msgspec.structs.replace(trip.recipe.precision, equalize="auto")
+    calibration = msgspec.structs.replace(trip.recipe.calibration, data=str(tmp_path / "one.npy"), method="auto")
+    other = pipeline.prepare(msgspec.structs.replace(trip.recipe, precision=precision, calibration=calibration), proof=False)
+    assert other.recipe.calibration.method == "mse"
+    assert any("too few calibration images to choose by" in reason for reason in other.remarks)
+
+
+def test_an_export_says_how_far_its_graph_is_from_the_reference(trip: Trip, tmp_path: Path) -> None:
+    accept = msgspec.structs.replace(trip.recipe.accept, images=200)
+    _, _, verdict = pipeline.export(msgspec.structs.replace(trip.recipe, accept=accept), tmp_path / "model.onnx")
+    assert verdict is not None
+    assert re.fullmatch(r"agreement [0-9.]+%, SNR [0-9.]+ dB on 200 images", verdict.distance)

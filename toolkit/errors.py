@@ -14,6 +14,7 @@ ToolkitError
 ├── ClosedError         a runner, a pool or a batcher that was used after close
 ├── MeasurementError    results that cannot be read, compared or trusted
 └── BudgetError         an accuracy budget that cannot be met
+    └── UndecidedError  one that may be met: the images are too few to tell
 """
 
 from __future__ import annotations
@@ -85,3 +86,7 @@ class MeasurementError(ToolkitError):
 
 class BudgetError(ToolkitError):
     """An accuracy budget that cannot be met."""
+
+
+class UndecidedError(BudgetError):
+    """Whether an accuracy budget is met cannot be told with these images."""

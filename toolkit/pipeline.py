@@ -9,22 +9,19 @@ from pathlib import Path
 import msgspec
 import onnx_ir as ir
 
-from toolkit import calibration
 from toolkit.backends import backend
-from toolkit.calibration import Ranges, origin_of
+from toolkit.calibration import Ranges
 from toolkit.engine import locations
 from toolkit.engine.explain import explain, keep_answers, keep_proof
 from toolkit.engine.identity import identity, precision_of
-from toolkit.errors import BudgetError, CalibrationError
-from toolkit.files import sha256, sha256_bytes, write_atomically
+from toolkit.errors import BudgetError, UndecidedError
+from toolkit.files import sha256, write_atomically
 from toolkit.folders import new_folder
-from toolkit.graph.equalize import equalize
 from toolkit.graph.lint import lint
 from toolkit.graph.magnitude import magnitudes
 from toolkit.graph.qdq import Scheme, scheme_of
 from toolkit.graph.rounding import holds_half
 from toolkit.graph.run import predicting_runner
-from toolkit.graph.scheme_cpu import watched
 from toolkit.harness.accuracy import accuracy, compare_accuracy
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import Images, class_names, open_data
@@ -34,9 +31,10 @@ from toolkit.recipe import Recipe
 from toolkit.reference.baseline import baseline_of
 from toolkit.reference.check import Agreement, check
 from toolkit.reference.source import open_source
+from toolkit.settle import hold_back, settle
 from toolkit.trip import Trip as Trip
 from toolkit.trip import calibration_images as calibration_images
-from toolkit.trip import for_cpus, unforeseen
+from toolkit.trip import for_cpus, room_of, unforeseen
 from toolkit.trip import foreseen as foreseen
 from toolkit.trip import typed as typed
 from toolkit.types import ON_CPU, Stage, Target, quiet
@@ -45,12 +43,14 @@ Numerics = tuple[Scheme, bool]  # where Q/DQ pairs stand, and whether half preci
 PEAK_IMAGES = 32
 
 
-def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> tuple[str, Agreement]:
-    """Write the typed graph for the recipe's own target to `path`; says what it is."""
-    trip = prepare(recipe, stage, proof=False)
-    graph = typed(trip, Target.parse_many(recipe.build.target)[0])
+def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> tuple[str, Agreement, Verdict | None]:
+    """Write the typed graph for the recipe's own target to `path`; says what it is, how well the FP32 graph agrees with the
+    reference, and how well this one does, where there are images to tell."""
+    trip = prepare(recipe, stage)
+    target = Target.parse_many(recipe.build.target)[0]
+    graph = typed(trip, target)
     write_atomically(path, serialise(graph))
-    return f"{precision_of(recipe)}, {len(graph.graph)} nodes", trip.agreement
+    return f"{precision_of(recipe)}, {len(graph.graph)} nodes", trip.agreement, compare(trip, graph, target, stage)
 
 
 def ranges_of(recipe: Recipe, stage: Stage = quiet) -> Ranges:
@@ -85,50 +85,27 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     `like` is the trip of another recipe; where the reference and the images are the same, what it holds is taken over.
     """
     foreseeing = recipe.precision.compute == "fp16" and recipe.calibration_data is not None
-    seen = calibration_images(recipe) if recipe.precision.int8 or foreseeing else None  # first: a fault of theirs ends it now
-    images = proof_images(recipe)
+    held = hold_back(recipe) if recipe.precision.int8 or foreseeing else None  # first: a fault of theirs ends it now
+    judged = proof_images(recipe) or (held.judging if held is not None else None)
     if like is not None and same_start(recipe, like.recipe):
-        source, agreement, truth, baseline = like.source, like.agreement, like.truth, like.baseline
+        source, agreement, baseline = like.source, like.agreement, like.baseline
+        truth = like.truth if recipe.accept.data is not None else None
     else:
-        progress = stage("reference and export")
-        source = open_source(recipe, progress=progress)
-        agreement = check(source, images or calibration_images(recipe))
-        truth = accuracy(source.reference, images, progress=stage("reference answers")) if images and proof else None
-        baseline = baseline_of(source.reference, recipe, images, truth)
-    graph, ranges = source.graph, None
-    if seen is not None:
-        graph = equalize(graph, recipe.precision.equalize, seen.batches(8))
-        ranges = calibrate(recipe, graph, seen, stage) if recipe.precision.int8 else None
-    heard = [source.reference.manifest.notes, *(read.remarks for read in (images, seen) if read is not None)]
+        source, truth, baseline = open_source(recipe, progress=stage("reference and export")), None, None
+        agreement = check(source, judged or calibration_images(recipe))
+    if judged is not None and proof and truth is None:
+        truth = accuracy(source.reference, judged, progress=stage("reference answers"))
+    if baseline is None or like is None or truth is not like.truth:
+        baseline = baseline_of(source.reference, recipe, judged, truth)
+    graph, ranges, reasons = source.graph, None, tuple[str, ...]()
+    if held is not None and recipe.precision.int8:
+        target = Target.parse_many(recipe.build.target)[0]
+        recipe, graph, ranges, reasons = settle(recipe, graph, held, scheme_of(target), room_of(recipe, target), stage)
+    large = peaks(graph, held.ranging) if held is not None and foreseeing else {}
+    heard = [reasons, source.reference.manifest.notes]
+    heard += [images.remarks for images in (judged, *(held or ())) if images is not None]
     remarks = tuple(dict.fromkeys(remark for some in heard for remark in some))
-    large = peaks(graph, seen) if seen and foreseeing else {}
-    return Trip(recipe, source, agreement, truth, baseline, graph, ranges, large, remarks)
-
-
-def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Stage = quiet) -> Ranges:
-    """The ranges in the recipe's own file, once shown to be this graph's; otherwise one pass over the calibration images."""
-    tensors = watched(graph)
-    if recipe.calibration.ranges is not None:
-        ranges = Ranges.read(recipe.calibration.ranges)
-        ranges.check(graph, tensors)
-        return not_blank(ranges, graph)
-    origin = origin_of(graph, tensors, images.sha256, sha256_bytes(msgspec.json.encode(recipe.preprocess)))
-    kept = calibration.find_ranges(origin, images.count)
-    count = f"{images.count} images" if images.count > 1 else "1 image"
-    progress = stage(f"calibrate on {count}{', done before' if kept else ''}")
-    ranges = kept or calibration.collect_cached(
-        graph, images.batches(1), tensors, origin=origin, count=images.count, name_of=images.name, progress=progress
-    )
-    return not_blank(ranges, graph)
-
-
-def not_blank(ranges: Ranges, graph: ir.Model) -> Ranges:
-    """The same ranges. Raises CalibrationError where every image was one colour throughout: nothing can be scaled by that."""
-    seen = ranges.tensors.get(graph.graph.inputs[0].name or "")
-    if seen is not None and seen.min == seen.max:
-        what = f"every calibration image is the same throughout: {seen.max:g} everywhere after preprocessing"
-        raise CalibrationError(what, remedy="Point `calibration.data` at images like those that the engine will see")
-    return ranges
+    return Trip(recipe, source, agreement, judged, truth, baseline, graph, ranges, large, remarks)
 
 
 def peaks(graph: ir.Model, images: Images) -> dict[str, float]:
@@ -171,22 +148,33 @@ def build(
 
 
 def prove(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -> Verdict | None:
-    """Hold the typed graph, rounded as `target` rounds, to the recipe's `[accept]`; None without any. Raises BudgetError."""
-    images, accept, name = proof_images(trip.recipe), trip.recipe.accept, trip.recipe.name
+    """Hold the typed graph to the recipe's `[accept]`; None where there are no images. Raises BudgetError, UndecidedError."""
+    verdict, name = compare(trip, graph, target, stage), trip.recipe.name
+    if verdict is None or verdict.accepted:
+        return verdict
+    if verdict.undecided:
+        raise UndecidedError(f"{name} is not accepted: {verdict.text}", remedy=verdict.remedy)
+    remedy = "Run: toolkit tune RECIPE; or build with --no-proof to look into it"
+    raise BudgetError(f"{name} is refused: {verdict.text}", remedy=remedy)
+
+
+def compare(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -> Verdict | None:
+    """The verdict on the typed graph, rounded as `target` rounds, on the trip's images; None without any, or without proof.
+
+    Calibration images that were held back count as unlabelled: their folders need not be the model's classes.
+    """
+    images, accept, name = trip.judged, trip.recipe.accept, trip.recipe.name
     if images is None or trip.truth is None:
         return None
     answers = accuracy(
         predicting_runner(graph, target), images, name=name, progress=stage(f"prove {name} on {images.count} images")
     )
-    reference = trip.source.reference.manifest
+    reference, held_back = trip.source.reference.manifest, accept.data is None
     verdict = compare_accuracy(
-        trip.truth, answers, images.labels, accept.max_top1_drop, accept.min_agreement,
+        trip.truth, answers, None if held_back else images.labels, accept.max_top1_drop, accept.min_agreement,
         classes=reference.classes, name=name, meaning=reference.meaning,
     )  # fmt: skip
-    if not verdict.accepted:
-        remedy = "Run: toolkit tune RECIPE; or build with --no-proof to look into it"
-        raise BudgetError(f"{name} is refused: {verdict.text}", remedy=remedy)
-    return verdict
+    return msgspec.structs.replace(verdict, held_back=held_back)
 
 
 def same_start(one: Recipe, other: Recipe) -> bool:

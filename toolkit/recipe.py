@@ -15,7 +15,7 @@ from toolkit.toml import SIZE, read_toml
 from toolkit.types import Frozen, Meaning, Target
 
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-Method = Literal["minmax", "entropy", "percentile", "mse"]
+Method = Literal["auto", "minmax", "entropy", "percentile", "mse"]
 
 
 def _is_profile(batch: tuple[Any, ...]) -> bool:
@@ -95,9 +95,9 @@ class Precision(Frozen, frozen=True):
     int8: bool = False
     keep: tuple[str, ...] = ()  # layers left out of INT8: node or module names, `*` allowed
     keep_fp32: tuple[str, ...] = ()  # layers left in FP32 where compute is fp16
-    weights: Literal["absmax", "mse"] = "absmax"  # how a weight's scale is chosen, per output channel
-    equalize: Literal["none", "pairs", "streams"] = "streams"  # streams: pairs and whole residual streams
-    bias_correction: bool = False
+    weights: Literal["auto", "absmax", "mse"] = "auto"  # how a weight's scale is chosen, per output channel
+    equalize: Literal["auto", "none", "pairs", "streams"] = "auto"  # streams: pairs and whole residual streams
+    bias_correction: bool | None = None  # absent: by measurement, like `auto`
     reduce_range: bool | None = None  # weights that cannot saturate 16-bit sums; absent: as `build.cpu` says
     methods: dict[str, Method] = {}  # per tensor, instead of calibration.method
 
@@ -111,7 +111,7 @@ class Calibration(Frozen, frozen=True):
 
     data: str | None = None  # needed for INT8; the packaged models have their own
     images: int = 512
-    method: Method = "entropy"
+    method: Method = "auto"  # by measurement, on images that the ranges are not drawn from
     percentile: float = 99.99  # 99.9 | 99.99 | 99.999
     ranges: str | None = None  # a ranges.json made before, instead of a pass over `data`
 

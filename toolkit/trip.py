@@ -33,7 +33,8 @@ class Trip(NamedTuple):
     recipe: Recipe
     source: Source  # the reference, and its graph as exported
     agreement: Agreement  # how well the two agree
-    truth: Float | None  # the reference's logits on the images of `[accept]`; None without any, or without proof
+    judged: Images | None  # the images of the proof: those of `[accept]`, or calibration images that were held back
+    truth: Float | None  # the reference's logits on them; None without any, or without proof
     baseline: Baseline  # what an engine keeps of the reference
     graph: ir.Model  # FP32, equalised where the recipe says so
     ranges: Ranges | None  # what INT8 is scaled by

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -52,11 +53,34 @@ def test_better_is_said_too() -> None:
 
 def test_few_images_cannot_tell_and_say_how_many_would() -> None:
     logits, labels = answers(60, 0.1)
-    verdict = compare_accuracy(logits, logits, labels, margin=0.5)
+    verdict = compare_accuracy(logits, broken(logits, labels, 1 / 60), labels, margin=0.5)
     assert verdict.word == "cannot tell"
     assert not verdict.accepted
+    assert verdict.undecided
+    assert "more images" in verdict.remedy
+    assert "wider" in verdict.remedy
     assert verdict.test is not None
     assert f"cannot tell with 60 images: {verdict.test.needed} would do" in verdict.text
+
+
+@pytest.mark.parametrize("count", [8, 60])
+def test_equal_answers_are_accepted_on_any_number_of_images(count: int) -> None:
+    logits, labels = answers(count, 0.1)
+    verdict = compare_accuracy(logits, logits * 1.01, labels, margin=0.5)
+    assert verdict.accepted
+    assert verdict.word == "same"
+    assert verdict.snr == pytest.approx(40, abs=0.01)
+
+
+@pytest.mark.parametrize(("changed", "accepted", "undecided"), [(0, True, False), (1, False, True), (12, False, False)])
+def test_images_held_back_decide_by_agreement_where_they_are_enough(changed: int, accepted: bool, undecided: bool) -> None:
+    logits, labels = answers(40, 0.1)
+    verdict = compare_accuracy(logits, broken(logits, labels, changed / 40), None)
+    verdict = msgspec.structs.replace(verdict, held_back=True)
+    assert (verdict.accepted, verdict.undecided) == (accepted, undecided)
+    assert verdict.text.startswith(f"unlabelled: agreement {1 - changed / 40:.2%}")
+    assert "SNR" in verdict.text
+    assert ("cannot tell: it may be as high as 99.87%" in verdict.text) == undecided
 
 
 def test_no_answers_at_all_are_refused() -> None:
@@ -67,7 +91,11 @@ def test_no_answers_at_all_are_refused() -> None:
 
 def test_a_margin_that_no_set_can_show_is_said_so() -> None:
     logits, labels = answers(2000, 0.1)
-    verdict = compare_accuracy(logits, logits, labels, margin=1e-6)
+    right = logits.argmax(1) == labels
+    swapped = logits.copy()
+    for row, answer in ((right.argmax(), labels + 1), (right.argmin(), labels)):  # one broken, one mended
+        swapped[row, answer[row] % CLASSES] += 30
+    verdict = compare_accuracy(logits, swapped, labels, margin=1e-6)
     assert "more than 10000000 would do" in verdict.text
 
 

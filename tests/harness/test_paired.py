@@ -7,7 +7,7 @@ import pytest
 from scipy import optimize, stats
 
 from toolkit.errors import MeasurementError
-from toolkit.harness.paired import bootstrap, holm, lower_bound, mcnemar, needed, paired_test, tango
+from toolkit.harness.paired import bootstrap, holm, lower_bound, mcnemar, needed, paired_test, tango, upper_share
 
 
 @pytest.mark.parametrize(("broken", "mended"), [(0, 0), (1, 0), (5, 0), (7, 3), (40, 61), (30, 25), (4000, 4400), (9000, 3000)])
@@ -73,3 +73,11 @@ def test_paired_test_counts_what_changed() -> None:
     assert (found.broken, found.mended, found.difference) == (2, 1, pytest.approx(-0.2))
     with pytest.raises(MeasurementError, match="pair"):
         paired_test(before, after[:3], margin=0.1, seed=0)
+
+
+def test_the_upper_bound_of_a_share_is_where_so_few_hits_are_seen_once_in_twenty() -> None:
+    assert upper_share(10, 10) == 1.0
+    assert upper_share(0, 1) == pytest.approx(0.95)  # of one image: 1 - p = 0.05
+    p = upper_share(18, 20)
+    chance = p**20 + 20 * p**19 * (1 - p)  # at most one miss
+    assert chance == pytest.approx(0.95, abs=1e-9)

@@ -111,6 +111,7 @@ class Ranges(Frozen, frozen=True):
         found = self.tensors.get(tensor)
         if found is None:
             raise CalibrationError(f"the ranges have no tensor '{tensor}'; they are of another graph", remedy=_AGAIN)
+        method = "mse" if method == "auto" else method  # where nobody has chosen
         key = f"percentile-{percentile}" if method == "percentile" else method
         limit = found.thresholds.get(f"{key}-{levels}", found.thresholds.get(key))
         if limit is None:

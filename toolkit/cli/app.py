@@ -20,6 +20,7 @@ out, err = PlainConsole(), PlainConsole(stderr=True)
 
 RecipePath = Annotated[Path, typer.Argument(help="a recipe, such as engines/fashion-resnet18-int8.toml")]
 EnginePath = Annotated[Path, typer.Argument(help="an engine's folder, such as engines/built/fashion-resnet18-int8")]
+UNDECIDED = 3  # exit code of a verdict that cannot be told with these images
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
 
 

@@ -19,9 +19,11 @@ def export(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--out
     from toolkit.recipe import Recipe
 
     with stages() as stage:
-        found, agreement = pipeline.export(Recipe.load(recipe), output, stage)
+        found, agreement, verdict = pipeline.export(Recipe.load(recipe), output, stage)
     out.print(f"{output}: {found}", highlight=False)
     out.print(f"  the FP32 graph against the reference: max |difference| {agreement.max_abs:.2g}, cosine {agreement.cosine:.6f}")
+    if verdict is not None:
+        out.print(f"  this graph against the reference: {verdict.distance}", highlight=False)
 
 
 @app.command()

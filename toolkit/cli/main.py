@@ -9,15 +9,15 @@ import typer
 from rich.text import Text
 
 from toolkit.cli import build, cache, look, measure  # noqa: F401  each registers its commands
-from toolkit.cli.app import app, err
-from toolkit.errors import BudgetError, ToolkitError
+from toolkit.cli.app import UNDECIDED, app, err
+from toolkit.errors import BudgetError, ToolkitError, UndecidedError
 
 INTERRUPTED = 130  # how typer reports Ctrl-C
 UsageError: Any = typer.BadParameter.__base__  # of the click that this typer brings
 
 
 def main() -> NoReturn:
-    """The entry point: a refused verdict exits 1, any other failure 2, both with one line and no traceback."""
+    """The entry point: a refused verdict exits 1, an undecided one 3, any other failure 2; one line, no traceback."""
     debug = "--debug" in sys.argv[1:]
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
@@ -27,6 +27,8 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except typer.Exit as error:
         sys.exit(error.exit_code)
+    except UndecidedError as error:
+        _fail(error, UNDECIDED, debug)
     except BudgetError as error:
         _fail(error, 1, debug)
     except (ToolkitError, OSError) as error:

@@ -9,7 +9,7 @@ import typer
 from rich.markdown import Markdown
 from rich.text import Text
 
-from toolkit.cli.app import EnginePath, Json, app, err, out, plain, print_json
+from toolkit.cli.app import UNDECIDED, EnginePath, Json, app, err, out, plain, print_json
 from toolkit.cli.console import printable
 from toolkit.harness.measurement import Scenario
 
@@ -57,11 +57,11 @@ def accuracy(
         found = Engine.open(engine).judge(data, against, stage)
     if as_json:
         verdict = {} if found.verdict is None else {"word": found.verdict.word, **plain(found.verdict)}
-        print_json({"accepted": found.accepted, "how": found.how, **verdict, "judgement": plain(found)})
+        print_json({"accepted": found.accepted, "undecided": found.undecided, "how": found.how, **verdict, "judgement": plain(found)})
     else:
         out.print(str(found), highlight=False, markup=False, soft_wrap=True)
     if found.accepted is False:
-        raise typer.Exit(1)
+        raise typer.Exit(UNDECIDED if found.undecided else 1)
 
 
 @app.command()

@@ -52,8 +52,14 @@ class Judgement(Frozen, frozen=True):
             return self.verdict.accepted
         return self.stored.verdict.accepted if self.stored is not None else None
 
+    @property
+    def undecided(self) -> bool:
+        """Whether it is not accepted for want of images alone."""
+        verdict = self.verdict or (self.stored.verdict if self.stored is not None else None)
+        return verdict is not None and verdict.undecided
+
     def __str__(self) -> str:
-        state = {True: "accepted", False: "refused", None: "not judged"}[self.accepted]
+        state = {True: "accepted", False: "not accepted" if self.undecided else "refused", None: "not judged"}[self.accepted]
         lines = [f"{self.engine}: {state}"]
         if self.verdict is not None:
             lines[0] += f". {self.verdict.text}"
@@ -61,6 +67,8 @@ class Judgement(Frozen, frozen=True):
             lines[0] += f" when it was built. {self.stored.verdict.text}"
         if self.verdict is None and self.top1 is not None:
             lines.append(f"top-1 {self.top1:.2%} on {self.images} images here")
+        if self.verdict is not None and self.verdict.undecided:
+            lines.append(self.verdict.remedy)
         return "\n  ".join((*lines, self.how, *self.remarks))
 
 

@@ -166,6 +166,7 @@ def finetune(
         raise RecipeError("fine-tuning needs a PyTorch reference (`arch`) and `int8 = true`")
     torch.manual_seed(seed)
     trip = prepare(recipe, stage, proof=False)
+    recipe = trip.recipe  # with the settings that it left open
     assert trip.ranges is not None
     model = fake_quantised(trip.graph, trip.ranges, recipe, weight_bits)
     pictures = np.concatenate(list(calibration_images(recipe, images).batches(BATCH)))

@@ -29,7 +29,7 @@ from toolkit.graph.edit import attribute, constant, finish, initializer, output_
 from toolkit.graph.offsets import share_offsets
 from toolkit.types import Array, Float
 
-Mode = Literal["none", "pairs", "streams"]
+Mode = Literal["auto", "none", "pairs", "streams"]
 PEAK = 16.0  # what the largest channel of an equalised tensor reaches: far from both ends of FP16
 POWERS = np.linspace(0, 1, 11)
 POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")

@@ -29,7 +29,7 @@ from toolkit.graph.edit import (
 )
 from toolkit.graph.scheme_cpu import cpu_edges, miscounts
 from toolkit.graph.scheme_tensorrt import tensorrt_edges
-from toolkit.graph.weights import Room, fits_16_bits, quantise_weight
+from toolkit.graph.weights import Room, Scale, fits_16_bits, quantise_weight
 from toolkit.recipe import Calibration, Method, Precision
 from toolkit.types import Array, Target
 
@@ -156,7 +156,7 @@ def _split_bias(gemm: ir.Node) -> None:
             outputs[index] = total.outputs[0]
 
 
-def _quantise_weight(node: ir.Node, scale: Literal["absmax", "mse"], room: Room) -> None:
+def _quantise_weight(node: ir.Node, scale: Scale, room: Room) -> None:
     weight, array = node.inputs[1], constant(node.inputs[1])
     assert weight is not None and array is not None  # as `weight_of` has seen
     assert node.graph is not None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from toolkit.types import Array, Float
 
-Scale = Literal["absmax", "mse"]
+Scale = Literal["auto", "absmax", "mse"]  # auto, where nobody has chosen: absmax
 Room = Literal["full", "half", "pairs"]
 PAIR = 128  # the largest |q0 + q1| whose product with 255 fits 16 bits
 SHRINKS = np.linspace(1.0, 0.4, 31)

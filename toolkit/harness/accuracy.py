@@ -119,7 +119,14 @@ def _agreement(
         worst_image=int(error.max(axis=1).argmax()),
         disagreements=tuple(differ.tolist()),
         seed=seed,
+        snr=_snr(reference, engine),
     )
+
+
+def _snr(reference: Float, engine: Float) -> float:
+    """Signal to noise of the engine's outputs in dB, at most 120."""
+    signal, noise = float((reference.astype(np.float64) ** 2).sum()), float(((engine.astype(np.float64) - reference) ** 2).sum())
+    return min(120.0, 10 * float(np.log10(signal / noise))) if noise > 0 and signal > 0 else 120.0
 
 
 def _label_by_label(verdict: Verdict, before: Array, after: Array, names: Sequence[str] | None) -> Verdict:

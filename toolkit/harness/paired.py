@@ -87,6 +87,24 @@ def lower_bound(broken: int, mended: int, n: int, *, confidence: float = 0.95) -
     return (low + high) / 2
 
 
+def upper_share(hits: int, n: int, *, confidence: float = 0.95) -> float:
+    """One-sided upper bound of a share of which `hits` of n were seen (Clopper and Pearson, Biometrika 26 (1934), 404-413)."""
+    misses = n - hits
+    if misses == 0:
+        return 1.0
+    low, high = 0.0, misses / n  # of the share of misses: where so many or more are seen with 1 - confidence
+    for _ in range(60):
+        middle = (low + high) / 2
+        seen, other = math.log(middle), math.log1p(-middle)
+        fewer = sum(math.exp(_log_choose(n, k) + k * seen + (n - k) * other) for k in range(misses))
+        low, high = (middle, high) if 1 - fewer < 1 - confidence else (low, middle)
+    return 1 - low
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
 def tango(broken: int, mended: int, n: int, difference: float) -> float:
     """The score statistic, standard normal where the true difference is `difference`.
 

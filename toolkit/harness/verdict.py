@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from toolkit.harness.paired import PairedTest
+from toolkit.harness.paired import PairedTest, upper_share
 from toolkit.types import Frozen
 
 Word = Literal["same", "better", "worse", "cannot tell", "agreement only"]
@@ -40,6 +40,8 @@ class Verdict(Frozen, frozen=True):
     top5: tuple[float, float] | None = None
     test: PairedTest | None = None  # None without labels
     changes: tuple[ClassChange, ...] = ()
+    snr: float | None = None  # of all outputs, in dB; 120 where nothing differs
+    held_back: bool = False  # on calibration images that gave neither ranges nor settings; they count as unlabelled
     labels: int = 0  # of a multi-label network; 0: each image has one class
     lowest_label: tuple[str, float] | None = None  # the label that agrees least, and the share of images that it agrees on
     shared_yes: float | None = None  # of all yes answers of either, the share given by both; None where neither gave any
@@ -49,6 +51,8 @@ class Verdict(Frozen, frozen=True):
         """same: the loss is shown to be below the margin (one-sided 95 %). better, worse: the 95 % interval leaves out 0."""
         if self.test is None:
             return "agreement only"
+        if not self.disagreements:
+            return "same"  # the same answers: no number of images would tell more
         if self.test.lower > -self.margin / 100:
             return "better" if self.test.interval[0] > 0 and self.test.p < 0.05 else "same"
         return "worse" if self.test.interval[1] < 0 and self.test.p < 0.05 else "cannot tell"
@@ -57,6 +61,30 @@ class Verdict(Frozen, frozen=True):
     def accepted(self) -> bool:
         """Whether the engine may be used in place of the reference."""
         return self.agreement >= self.min_agreement and self.word in ("same", "better", "agreement only")
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it is not accepted for want of images alone: what was seen neither shows the budget met nor shows it missed."""
+        if self.accepted or self.labels:
+            return False
+        if self.held_back:
+            hits = self.images - len(self.disagreements)
+            return self.agreement < self.min_agreement <= upper_share(hits, self.images)
+        return self.agreement >= self.min_agreement and self.word == "cannot tell"
+
+    @property
+    def remedy(self) -> str:
+        """What would decide it."""
+        if self.held_back:
+            return "Name more calibration images, or labelled ones in `accept.data`; or lower `accept.min_agreement`"
+        return "Name more images in `accept.data`, or set a wider `accept.max_top1_drop`"
+
+    @property
+    def distance(self) -> str:
+        """How far the engine's outputs are from the reference's, in words."""
+        snr = "" if self.snr is None else f", SNR {self.snr:.1f} dB"
+        what = "calibration images held back" if self.held_back else "images"
+        return f"agreement {self.agreement:.2%}{snr} on {self.images} {what}"
 
     @property
     def text(self) -> str:
@@ -72,6 +100,11 @@ class Verdict(Frozen, frozen=True):
             )
             label, share = self.lowest_label
             return f"{agree}: of {self.labels} labels '{label}' agrees least, on {share:.2%} of {self.images} images; {yes}"
+        if self.held_back:
+            snr = "" if self.snr is None else f", SNR {self.snr:.1f} dB"
+            most = upper_share(self.images - len(self.disagreements), self.images)
+            more = f"; cannot tell: it may be as high as {most:.2%}" if self.undecided else ""
+            return f"unlabelled: {agree}{snr} on {self.images} calibration images held back{more}"
         if self.test is None:
             return f"{agree} on {self.images} unlabelled images"
         points = self.test.difference * 100

@@ -74,6 +74,15 @@ class Images:
             while batch := list(islice(inputs, size)):
                 yield np.stack(batch)
 
+    def take(self, indices: Sequence[int]) -> Images:
+        """Those of these places, in this order."""
+        labels = None if self.labels is None else self.labels[list(indices)]
+        items = [self._items[index] for index in indices]
+        return Images(
+            self.where, items, self._preprocess,
+            labels=labels, classes=self.classes, ready=self._ready, remarks=self.remarks,
+        )  # fmt: skip
+
     def name(self, index: int) -> str:
         """How to call an image in a message: its file, or its place in the set."""
         item = self._items[index]

@@ -40,7 +40,7 @@ class Workbench:
         self.stage = stage
         first = pipeline.prepare(self.recipe, stage)
         assert first.truth is not None
-        self.truth = first.truth
+        self.truth, self.recipe = first.truth, first.recipe  # with the settings that it left open
         self.meaning = first.source.reference.manifest.meaning
         self._trips: dict[str, Trip] = {self.recipe.precision.equalize: first}  # by equalisation; '' for those without INT8
         self._few = np.concatenate(list(pipeline.calibration_images(recipe).batches(IMAGES))[:1])

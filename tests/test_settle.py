@@ -1,0 +1,65 @@
+"""How calibration images are parted, and what stands where they are too few to choose by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from toolkit.images.dataset import Images
+from toolkit.recipe import Calibration, Recipe
+from toolkit.settle import CHOOSING, JUDGING, Held, hold_back, is_open
+
+ENGINE = Path(__file__).parent.parent / "engines/fashion-resnet18-int8.toml"
+
+
+def parted(folder: Path, total: int, wanted: int, *, labelled: bool = False) -> Held:
+    images = np.random.default_rng(0).normal(size=(total, 1, 28, 28)).astype(np.float32)
+    images[:, 0, 0, 0] = np.arange(total)
+    np.save(folder / "images.npy", images)
+    recipe = Recipe.load(ENGINE)
+    calibration = Calibration(data=str(folder / "images.npy"), images=wanted)
+    accept = recipe.accept if labelled else msgspec.structs.replace(recipe.accept, data=None)
+    return hold_back(msgspec.structs.replace(recipe, calibration=calibration, accept=accept))
+
+
+def numbers(images: Images | None) -> list[int]:
+    return [] if images is None else [int(image[0, 0, 0]) for batch in images.batches(8) for image in batch]
+
+
+@pytest.mark.parametrize(("total", "wanted"), [(1, 512), (3, 512), (6, 512), (24, 512), (64, 64), (400, 64), (400, 400)])
+def test_no_image_serves_twice(tmp_path: Path, total: int, wanted: int) -> None:
+    parts = [numbers(images) for images in parted(tmp_path, total, wanted)]
+    every = [number for part in parts for number in part]
+    assert len(every) == len(set(every)) <= total
+    assert 1 <= len(parts[0]) <= wanted
+    assert bool(parts[1]) == bool(parts[2]) == (total >= 4)
+
+
+def test_what_lies_beyond_the_wanted_number_is_held_back_first(tmp_path: Path) -> None:
+    held = parted(tmp_path, 400, 64)
+    assert numbers(held.ranging) == list(range(64))
+    assert len(numbers(held.choosing)) == CHOOSING
+    assert len(numbers(held.judging)) == JUDGING
+
+
+def test_the_same_images_are_held_back_again(tmp_path: Path) -> None:
+    first, again = parted(tmp_path, 64, 64), parted(tmp_path, 64, 64)
+    assert [numbers(images) for images in first] == [numbers(images) for images in again]
+
+
+def test_labelled_images_spare_the_judging_ones(tmp_path: Path) -> None:
+    held = parted(tmp_path, 64, 64, labelled=True)
+    assert held.judging is None
+    assert held.ranging.count == 56
+
+
+def test_fixed_settings_hold_nothing_back_for_a_choice() -> None:
+    recipe = Recipe.load(ENGINE)
+    precision = msgspec.structs.replace(recipe.precision, equalize="none", weights="absmax", bias_correction=False)
+    fixed = msgspec.structs.replace(recipe, precision=precision, calibration=Calibration(method="entropy"))
+    assert is_open(recipe)
+    assert not is_open(fixed)
+    assert hold_back(fixed).choosing is None

@@ -1,0 +1,208 @@
+"""Select: the settings of INT8 that bring the logits nearest, measured on images that the ranges were not drawn from.
+
+What a recipe leaves open (`auto`) is chosen in this order: equalisation, calibration method, how weights are scaled, bias
+correction, and then another method for single parts of the network. Each step keeps what stands unless an alternative is better
+by more than `WORTH` and surely so over the images (one-sided 95 % by the jackknife): a few images must not decide what they
+cannot tell. The order of alternatives and the images are fixed, so the same inputs give the same choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from toolkit.calibration import Ranges
+from toolkit.graph.bias import correct_bias
+from toolkit.graph.channels import IMAGES
+from toolkit.graph.equalize import channel_sets, equalize
+from toolkit.graph.qdq import Scheme, quantize
+from toolkit.graph.run import graph_runner
+from toolkit.graph.scheme_cpu import watched
+from toolkit.graph.weights import Room
+from toolkit.recipe import Calibration, Precision
+from toolkit.types import Float
+
+Real = NDArray[np.float64]
+WORTH = 0.2  # dB
+SURE = 1.64  # standard errors: one-sided 95 %
+LEAST = 4  # images without which nothing is chosen
+PARTS = 4  # of the network's tensors, in its order, that may have a method of their own
+SIMPLE: dict[str, Any] = {"method": "mse", "equalize": "streams", "weights": "absmax", "bias_correction": False}
+OTHERS: dict[str, tuple[Any, ...]] = {
+    "method": ("minmax", "percentile", "entropy"),
+    "weights": ("mse",),
+    "bias_correction": (True,),
+}
+
+
+class Settings(NamedTuple):
+    """A way to quantise: what stands in `[precision]` and `[calibration]`."""
+
+    precision: Precision
+    calibration: Calibration
+
+    def having(self, **changes: Any) -> Settings:
+        """The same but for these keys of either table."""
+        method = {"method": changes.pop("method")} if "method" in changes else {}
+        return Settings(msgspec.structs.replace(self.precision, **changes), msgspec.structs.replace(self.calibration, **method))
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """The keys that are left to measurement."""
+        given = {
+            "equalize": self.precision.equalize,
+            "method": self.calibration.method,
+            "weights": self.precision.weights,
+            "bias_correction": self.precision.bias_correction,
+        }
+        return tuple(key for key, value in given.items() if value in ("auto", None))
+
+    def simply(self) -> Settings:
+        """What is open set to the simple choice, without measurement."""
+        return self.having(**{key: SIMPLE[key] for key in self.open})
+
+
+class Selected(NamedTuple):
+    """The choice, the equalised FP32 graph that it is for and that graph's ranges, and the reasons, a line each."""
+
+    settings: Settings
+    graph: ir.Model
+    ranges: Ranges
+    reasons: tuple[str, ...]
+
+
+class _Candidate(NamedTuple):
+    name: str
+    settings: Settings
+    noise: Real  # [images]: summed squared error of the logits
+
+
+def select(
+    graph: ir.Model,
+    settings: Settings,
+    images: Sequence[Float],
+    held: Float,
+    collect: Callable[[ir.Model, bool], Ranges],
+    *,
+    scheme: Scheme,
+    room: Room,
+) -> Selected:
+    """Choose what `settings` leave open for the FP32 `graph`.
+
+    `images`: the first calibration images [1, ...] that ranges are drawn from; `held`: others [n, ...], that tell how good a
+    choice is. `collect(graph, whole)` gives the ranges of a graph, from all calibration images or from a share that is enough to
+    compare equalisations. Raises CalibrationError, GraphError.
+    """
+    return _Selection(graph, settings, images, held, collect, scheme, room).run()
+
+
+class _Selection:
+    """Mutable while it runs."""
+
+    def __init__(
+        self,
+        graph: ir.Model,
+        settings: Settings,
+        images: Sequence[Float],
+        held: Float,
+        collect: Callable[[ir.Model, bool], Ranges],
+        scheme: Scheme,
+        room: Room,
+    ) -> None:
+        self.plain, self.open, self.now = graph, settings.open, settings.simply()
+        self.few, self.held, self.collect = images[:IMAGES], held, collect
+        self.scheme, self.room = scheme, room
+        self.truth = graph_runner(graph)(held)
+        self.reasons: list[str] = []
+
+    def run(self) -> Selected:
+        graph = self._equalised()
+        ranges = self.collect(graph, True)
+        best = self._measure(str(self.now.calibration.method), self.now, graph, ranges)
+        for key, values in OTHERS.items():
+            if key in self.open:
+                others = {str(value): best.settings.having(**{key: value}) for value in values}
+                best = self._step(key, best, others, graph, ranges)
+        if "method" in self.open:
+            best = self._parts(best, graph, ranges)
+        last = f"auto: logits to noise {self._snr(best):.1f} dB on {len(self.held)} calibration images held back for the choice"
+        return Selected(best.settings, graph, ranges, (*self.reasons, last))
+
+    def _equalised(self) -> ir.Model:
+        """The graph with the channel scales that bring most; each kind is tried with ranges from few images."""
+        simple = self.now.precision.equalize
+        graphs = {simple: equalize(self.plain, simple, iter(self.few))}
+        if "equalize" not in self.open:
+            return graphs[simple]
+        kinds = ("pairs", "none") if channel_sets(self.plain) else ()
+        found = {}
+        for kind in (simple, *kinds):
+            graphs[kind] = graphs.get(kind) or equalize(self.plain, kind, iter(self.few))
+            settings = self.now.having(equalize=kind)
+            found[kind] = self._measure(kind, settings, graphs[kind], self.collect(graphs[kind], False)) if kinds else None
+        if kinds:
+            self.now = self._better("equalize", [one for one in found.values() if one is not None]).settings
+        return graphs[self.now.precision.equalize]
+
+    def _parts(self, best: _Candidate, graph: ir.Model, ranges: Ranges) -> _Candidate:
+        """Another method for a quarter of the tensors, one quarter after the other."""
+        names = [name for name in watched(graph) if name in ranges.tensors]
+        other = "minmax" if best.settings.calibration.method != "minmax" else "mse"
+        for part in np.array_split(np.array(names, object), min(PARTS, len(names))):
+            methods = {**best.settings.precision.methods, **dict.fromkeys(part.tolist(), other)}
+            label = f"{other} for {part[0]} .. {part[-1]}"
+            best = self._step("methods", best, {label: best.settings.having(methods=methods)}, graph, ranges)
+        return best
+
+    def _step(
+        self, key: str, best: _Candidate, others: dict[str, Settings], graph: ir.Model, ranges: Ranges
+    ) -> _Candidate:
+        tried = [self._measure(name, settings, graph, ranges) for name, settings in others.items()]
+        return self._better(key, [best, *tried])
+
+    def _better(self, key: str, candidates: Sequence[_Candidate]) -> _Candidate:
+        """The first, unless another is surely nearer; the reason is kept where there is something to say."""
+        best = candidates[0]
+        for other in candidates[1:]:
+            gain, error = gain_of(best.noise, other.noise)
+            best = other if gain > max(WORTH, SURE * error) else best
+        seen = ", ".join(f"{one.name} {self._snr(one):.1f}" for one in candidates if one is not best)
+        if key != "methods" or best is not candidates[0]:
+            self.reasons.append(f"auto: {key} = {best.name}, {self._snr(best):.1f} dB ({seen})")
+        return best
+
+    def _measure(self, name: str, settings: Settings, graph: ir.Model, ranges: Ranges) -> _Candidate:
+        quantised = quantize(graph, ranges, settings.precision, settings.calibration, scheme=self.scheme, room=self.room)
+        if settings.precision.bias_correction:
+            quantised = correct_bias(graph, quantised, iter(self.few))
+        answers = graph_runner(quantised)(self.held).astype(np.float64)
+        noise = ((answers - self.truth) ** 2).sum(axis=1)
+        return _Candidate(name, settings, np.where(np.isfinite(noise), noise, np.inf))
+
+    def _snr(self, candidate: _Candidate) -> float:
+        signal, noise = float((self.truth.astype(np.float64) ** 2).sum()), float(candidate.noise.sum())
+        if signal <= 0 or noise <= 0:
+            return 120.0
+        return max(-120.0, min(120.0, 10 * float(np.log10(signal / noise)))) if np.isfinite(noise) else -120.0
+
+
+def gain_of(before: Real, after: Real) -> tuple[float, float]:
+    """By how many dB the summed noise falls, and the jackknife's standard error of that over the images (Efron, 1982)."""
+    if not np.isfinite(after).all() or after.sum() <= 0 or before.sum() <= 0:
+        return (0.0 if not np.isfinite(after).all() or before.sum() <= 0 else np.inf), 0.0
+    if not np.isfinite(before).all():
+        return np.inf, 0.0
+    n = len(before)
+    gain = 10 * np.log10(before.sum() / after.sum())
+    if n < 2:
+        return float(gain), np.inf
+    tiny = np.finfo(np.float64).tiny
+    without = 10 * np.log10(np.maximum(before.sum() - before, tiny) / np.maximum(after.sum() - after, tiny))
+    return float(gain), float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
+
+
