@@ -109,11 +109,14 @@ def test_paths_become_relative_to_the_new_recipe(result: TuneResult, tmp_path: P
     assert Recipe.load(tmp_path / "below" / "r.toml").precision.methods == methods
 
 
-def test_a_margin_that_no_set_can_show_leaves_the_engine_of_equal_answers(recipe: Recipe) -> None:
+def test_a_margin_that_no_set_can_show_leaves_equal_answers_and_a_time_that_none_keeps_is_said(recipe: Recipe) -> None:
     hard = msgspec.structs.replace(recipe, accept=Accept(data="packaged:fashion-test", images=400, max_top1_drop=0.01))
     winner = tuning.tune(hard, limit=16).winner
     assert winner.held_out is not None
     assert winner.held_out.disagreements == ()
+    late = msgspec.structs.replace(recipe, accept=msgspec.structs.replace(recipe.accept, max_p99_ms=1e-4))
+    with pytest.raises(BudgetError, match=r"no graph keeps max_p99_ms = 0.0001 within the accuracy budget: the best is .+ ms"):
+        tuning.tune(late, limit=16, seconds=0.2)
 
 
 def test_without_images_to_be_accurate_on_there_is_nothing_to_tune(recipe: Recipe) -> None:
