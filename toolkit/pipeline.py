@@ -96,7 +96,8 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     if judged is not None and proof and truth is None:
         truth = accuracy(source.reference, judged, progress=stage("reference answers"))
     if baseline is None or like is None or truth is not like.truth:
-        baseline = baseline_of(source.reference, recipe, judged, truth)
+        labelled = (judged, truth) if recipe.accept.data is not None else (None, None)
+        baseline = baseline_of(source.reference, recipe, *labelled)
     graph, ranges, reasons = source.graph, None, tuple[str, ...]()
     if held is not None and recipe.precision.int8:
         target = Target.parse_many(recipe.build.target)[0]

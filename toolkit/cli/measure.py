@@ -57,7 +57,8 @@ def accuracy(
         found = Engine.open(engine).judge(data, against, stage)
     if as_json:
         verdict = {} if found.verdict is None else {"word": found.verdict.word, **plain(found.verdict)}
-        print_json({"accepted": found.accepted, "undecided": found.undecided, "how": found.how, **verdict, "judgement": plain(found)})
+        head = {"accepted": found.accepted, "undecided": found.undecided, "how": found.how}
+        print_json({**head, **verdict, "judgement": plain(found)})
     else:
         out.print(str(found), highlight=False, markup=False, soft_wrap=True)
     if found.accepted is False:
