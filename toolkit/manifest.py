@@ -56,7 +56,7 @@ class Manifest(Frozen, frozen=True):
     name: str
     target: str
     file: str  # the compiled file's name in this folder
-    precision: str  # fp32 | fp16 | int8 | int8+fp16
+    precision: str  # fp32 | fp16 | bf16 | int8 | fp8, or two such as int8+fp16
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     profiles: tuple[Profile, ...]

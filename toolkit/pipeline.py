@@ -55,7 +55,7 @@ def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> tuple[str, Agree
 
 def ranges_of(recipe: Recipe, stage: Stage = quiet) -> Ranges:
     """The ranges of a recipe, whether or not it asks for INT8."""
-    precision = msgspec.structs.replace(recipe.precision, int8=True)
+    precision = recipe.precision if recipe.precision.fp8 else msgspec.structs.replace(recipe.precision, int8=True)
     trip = prepare(msgspec.structs.replace(recipe, precision=precision), stage, proof=False)
     assert trip.ranges is not None
     return trip.ranges
@@ -85,7 +85,7 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     `like` is the trip of another recipe; where the reference and the images are the same, what it holds is taken over.
     """
     foreseeing = recipe.precision.compute == "fp16" and recipe.calibration_data is not None
-    held = hold_back(recipe) if recipe.precision.int8 or foreseeing else None  # first: a fault of theirs ends it now
+    held = hold_back(recipe) if recipe.precision.quantized or foreseeing else None  # first: a fault of theirs ends it now
     judged = proof_images(recipe) or (held.judging if held is not None else None)
     if like is not None and same_start(recipe, like.recipe):
         source, agreement, baseline = like.source, like.agreement, like.baseline
@@ -99,7 +99,7 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
         labelled = (judged, truth) if recipe.accept.data is not None else (None, None)
         baseline = baseline_of(source.reference, recipe, *labelled)
     graph, ranges, reasons = source.graph, None, tuple[str, ...]()
-    if held is not None and recipe.precision.int8:
+    if held is not None and recipe.precision.quantized:
         target = Target.parse_many(recipe.build.target)[0]
         recipe, graph, ranges, reasons = settle(recipe, graph, held, scheme_of(target), room_of(recipe, target), stage)
     large = peaks(graph, held.ranging) if held is not None and foreseeing else {}
@@ -130,7 +130,7 @@ def build(
         stage(f"compile {recipe.name} for {target}")
         compiled = for_cpus(backend(target).compile(graph, recipe.build, target, draft), graph, target)
         findings = lint(graph, scheme, recipe.precision.keep)
-        ranges = trip.ranges if recipe.precision.int8 else None
+        ranges = trip.ranges if recipe.precision.quantized else None
         remarks = (*recipe.notes, *trip.remarks, *(ranges.remarks if ranges is not None else ()))
         compiled = msgspec.structs.replace(
             compiled, notes=(*compiled.notes, *remarks, *map(str, (*foreseen(trip), *findings)), *unforeseen(trip))

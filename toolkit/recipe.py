@@ -89,12 +89,13 @@ class Preprocess(Frozen, frozen=True):
 
 
 class Precision(Frozen, frozen=True):
-    """What the graph carries. `compute` is the type of everything that is not INT8."""
+    """What the graph carries. `compute` is the type of everything that is not INT8 or FP8."""
 
-    compute: Literal["fp32", "fp16"] = "fp32"
+    compute: Literal["fp32", "fp16", "bf16"] = "fp32"
     int8: bool = False
-    keep: tuple[str, ...] = ()  # layers left out of INT8: node or module names, `*` allowed
-    keep_fp32: tuple[str, ...] = ()  # layers left in FP32 where compute is fp16
+    fp8: bool = False  # E4M3 in place of INT8, for GPUs from sm89 on
+    keep: tuple[str, ...] = ()  # layers left out of INT8 or FP8: node or module names, `*` allowed
+    keep_fp32: tuple[str, ...] = ()  # layers left in FP32 where compute is fp16 or bf16
     weights: Literal["auto", "absmax", "mse"] = "auto"  # how a weight's scale is chosen, per output channel
     equalize: Literal["auto", "none", "pairs", "streams"] = "auto"  # streams: pairs and whole residual streams
     bias_correction: bool | None = None  # absent: by measurement, like `auto`
@@ -102,8 +103,15 @@ class Precision(Frozen, frozen=True):
     methods: dict[str, Method] = {}  # per tensor, instead of calibration.method
 
     def __post_init__(self) -> None:
-        if self.keep and not self.int8:
-            raise ValueError("`keep` has no meaning without `int8 = true`")
+        if self.int8 and self.fp8:
+            raise ValueError("`int8` and `fp8` exclude each other")
+        if self.keep and not self.quantized:
+            raise ValueError("`keep` has no meaning without `int8 = true` or `fp8 = true`")
+
+    @property
+    def quantized(self) -> bool:
+        """Whether there are Q/DQ pairs, and so ranges to be calibrated."""
+        return self.int8 or self.fp8
 
 
 class Calibration(Frozen, frozen=True):
@@ -192,8 +200,9 @@ class Recipe(Frozen, frozen=True):
             raise ValueError("`name` becomes a folder: letters, digits, dot, dash and underscore only")
         if self.reference.arch is not None and self.preprocess.layout != "NCHW":
             raise ValueError("a PyTorch ResNet takes `layout` NCHW; NHWC is for an `onnx` reference that does")
-        if self.precision.int8 and self.calibration.ranges is None and self.calibration_data is None:
-            raise ValueError("`int8 = true` needs images: set `calibration.data`, or `calibration.ranges`")
+        if self.precision.quantized and self.calibration.ranges is None and self.calibration_data is None:
+            kind = "int8" if self.precision.int8 else "fp8"
+            raise ValueError(f"`{kind} = true` needs images: set `calibration.data`, or `calibration.ranges`")
 
     @property
     def calibration_data(self) -> str | None:

@@ -59,7 +59,7 @@ def hold_back(recipe: Recipe) -> Held:
     everything = open_data(data, recipe.preprocess)
     total = everything.count
     ranging = open_data(data, recipe.preprocess, wanted)
-    choosing = CHOOSING if recipe.precision.int8 and is_open(recipe) else 0
+    choosing = CHOOSING if recipe.precision.quantized and is_open(recipe) else 0
     judging = JUDGING if recipe.accept.data is None else 0
     random = np.random.default_rng(SEED)
     if total - ranging.count >= choosing + judging:

@@ -13,7 +13,8 @@ from toolkit.cpu import has_vnni
 from toolkit.errors import RecipeError
 from toolkit.graph.bias import correct_bias
 from toolkit.graph.edit import require_matches
-from toolkit.graph.fp16 import to_fp16, unsafe_on_cpu
+from toolkit.graph.fp8 import first_layers
+from toolkit.graph.fp16 import to_bf16, to_fp16, unsafe_on_cpu
 from toolkit.graph.overflow import fp16_overflow
 from toolkit.graph.qdq import needs_vnni, quantised_layers, quantize, scheme_of
 from toolkit.graph.variance import Island, vanishing, variances
@@ -45,10 +46,11 @@ class Trip(NamedTuple):
 def typed(trip: Trip, target: Target) -> ir.Model:
     """The final graph for `target`: quantised by its scheme, then FP16 around that. Raises GraphError, CalibrationError."""
     recipe, graph = trip.recipe, trip.graph
+    refuse_precision(recipe, target)
     scheme, keep = scheme_of(target), recipe.precision.keep_fp32
     require_matches(graph, keep, "precision.keep_fp32")
     keep = (*keep, *(node for found in foreseen(trip) for node in found.nodes))
-    if recipe.precision.int8:
+    if recipe.precision.quantized:
         assert trip.ranges is not None
         room = room_of(recipe, target)
         graph = quantize(graph, trip.ranges, recipe.precision, recipe.calibration, scheme=scheme, room=room)
@@ -58,7 +60,17 @@ def typed(trip: Trip, target: Target) -> ir.Model:
             keep = (*keep, *quantised_layers(graph))  # in INT8 they hold no FP16; Casts between would break the fusion
     if target.kind == "cpu":
         keep = (*keep, *unsafe_on_cpu(graph))
+    if recipe.precision.compute == "bf16":
+        return to_bf16(graph, keep)
     return to_fp16(graph, keep) if recipe.precision.compute == "fp16" else graph
+
+
+def refuse_precision(recipe: Recipe, target: Target) -> None:
+    """Raise RecipeError where no library runs the recipe's precision on `target`; a backend refuses single SMs by name."""
+    for key, wanted in (("fp8 = true", recipe.precision.fp8), ('compute = "bf16"', recipe.precision.compute == "bf16")):
+        if wanted and not target.is_nvidia:
+            what = f"`{key}` is for tensorrt and rtx; target {target} computes no such type"
+            raise RecipeError(what, remedy="Build for --target rtx:sm89+, or use int8 and fp16")
 
 
 def room_of(recipe: Recipe, target: Target) -> Room:
@@ -81,6 +93,8 @@ def for_cpus(compiled: Compiled, graph: ir.Model, target: Target) -> Compiled:
 
 def foreseen(trip: Trip) -> tuple[Island, ...]:
     """What FP16 could not hold, by the graph's form, on the trip's `peaks` and by its ranges: those nodes stay in FP32."""
+    if trip.recipe.precision.compute == "bf16":
+        return variances(trip.graph)  # bfloat16 holds whatever FP32 does, but 8 bits are few for a variance
     if trip.recipe.precision.compute != "fp16":
         return ()
     seen = dict(trip.peaks)
@@ -93,7 +107,10 @@ def foreseen(trip: Trip) -> tuple[Island, ...]:
 
 
 def unforeseen(trip: Trip) -> tuple[str, ...]:
-    """A note where no images told what overflows FP16."""
+    """Notes: where no images told what overflows FP16, and what FP8 leaves out by itself."""
+    if trip.recipe.precision.fp8:
+        layers = ", ".join(first_layers(trip.graph))
+        return (f"FP8 leaves out {layers}, which read the image",) if layers else ()
     blind = trip.recipe.precision.compute == "fp16" and not trip.peaks
     return ("FP16 without calibration images: which tensors overflow was not looked at. Set `calibration.data`",) if blind else ()
 

@@ -62,11 +62,12 @@ def _precision(recipe: Recipe, reference: Manifest) -> str:
 
 
 def precision_of(recipe: Recipe) -> str:
-    """In the manifest's words: fp32, fp16, int8 or int8+fp16."""
-    compute = recipe.precision.compute
-    if not recipe.precision.int8:
-        return compute
-    return "int8+fp16" if compute == "fp16" else "int8"
+    """In the manifest's words: fp32, fp16, bf16, int8 or fp8, or two of them, such as int8+fp16."""
+    precision = recipe.precision
+    if not precision.quantized:
+        return precision.compute
+    narrow = "int8" if precision.int8 else "fp8"
+    return narrow if precision.compute == "fp32" else f"{narrow}+{precision.compute}"
 
 
 def specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:

@@ -20,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolkit.graph.edit import attribute, constant, matches, output_axis, sole_consumer
+from toolkit.graph.fp8 import FP8
 from toolkit.graph.qdq import Scheme
 from toolkit.types import Frozen
 
@@ -110,6 +111,8 @@ def _pair(node: ir.Node, scheme: Scheme) -> Iterator[Finding]:
 
 def _parameters(node: ir.Node) -> Iterator[Finding]:
     scale, zero = constant(node.inputs[1]), constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if zero is not None and zero.dtype == FP8:
+        return
     if zero is None or zero.dtype != np.int8 or np.any(zero):
         kind = "absent, which means uint8" if zero is None else f"{zero.dtype} {zero.ravel()[np.argmax(np.abs(zero))]}"
         if zero is None or zero.dtype != np.int32:  # int32 is a bias; that has a rule of its own
@@ -141,8 +144,8 @@ def _layer(node: ir.Node, scheme: Scheme) -> Iterator[Finding]:
 
 def _weight_scales(node: ir.Node, weight: ir.Node) -> Iterator[Finding]:
     scale, values = constant(weight.inputs[1]), constant(weight.inputs[0])
-    if scale is None or values is None:
-        return
+    if scale is None or values is None or values.dtype == FP8:
+        return  # FP8 has one scale a weight by choice
     axis = output_axis(node) % values.ndim
     channels = values.shape[axis]
     if scale.size == 1 and channels > 1:

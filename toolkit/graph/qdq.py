@@ -27,6 +27,7 @@ from toolkit.graph.edit import (
     sole_consumer,
     weight_of,
 )
+from toolkit.graph.fp8 import FP8, admit_fp8, first_layers, fp8_scale, fp8_weight
 from toolkit.graph.scheme_cpu import cpu_edges, miscounts
 from toolkit.graph.scheme_tensorrt import tensorrt_edges
 from toolkit.graph.weights import Room, Scale, fits_16_bits, quantise_weight
@@ -59,6 +60,8 @@ def quantize(
     require_matches(model, precision.keep, "precision.keep")
     model = model.clone()
     symmetric = scheme == "tensorrt"
+    if precision.fp8:
+        return _quantize_fp8(model, ranges, precision)
     if not symmetric:
         _part_pools(model)
     edges = tensorrt_edges(model, precision.keep) if symmetric else cpu_edges(model, precision.keep)
@@ -77,6 +80,24 @@ def quantize(
             _quantise_weight(node, precision.weights, room)
             if scheme == "cpu" and node.op_type == "Gemm":
                 _split_bias(node)
+    return finish(model)
+
+
+def _quantize_fp8(model: ir.Model, ranges: HasRanges, precision: Precision) -> ir.Model:
+    """Scheme `tensorrt` in float8e4m3fn (`fp8.py`); the layers that read the image stay out."""
+    admit_fp8(model)
+    keep = (*precision.keep, *first_layers(model))
+    edges = tensorrt_edges(model, keep)
+    if not edges:
+        raise CalibrationError("nothing is left to quantise", remedy="Shorten `precision.keep` or set `fp8 = false`")
+    names = [origin(edge.value).name or "" for edge in edges]
+    for edge, name in zip(edges, names, strict=True):
+        _insert_pair(model.graph, edge, fp8_scale(*ranges.range(name, "minmax")), np.array(0, FP8))
+    for node in list(model.graph):
+        if weight_of(node) is not None and _reads_quantised(node) and not matches(node.name, keep):
+            array = constant(node.inputs[1])
+            assert array is not None  # as `weight_of` has seen
+            _replace_weight(node, *fp8_weight(array), np.array(0, FP8))
     return finish(model)
 
 
@@ -157,18 +178,23 @@ def _split_bias(gemm: ir.Node) -> None:
 
 
 def _quantise_weight(node: ir.Node, scale: Scale, room: Room) -> None:
-    weight, array = node.inputs[1], constant(node.inputs[1])
-    assert weight is not None and array is not None  # as `weight_of` has seen
-    assert node.graph is not None
-    name, graph = weight.name or node.name or "", node.graph
+    array = constant(node.inputs[1])
+    assert array is not None  # as `weight_of` has seen
     axis = output_axis(node) % array.ndim
     quantised, step = quantise_weight(array, axis, scale, room, least=_least_step(node))
+    _replace_weight(node, quantised, step, np.zeros(step.shape, np.int8), axis=axis)
+
+
+def _replace_weight(node: ir.Node, quantised: Array, step: Array, zero: Array, **axis: int) -> None:
+    weight, graph = node.inputs[1], node.graph
+    assert weight is not None and graph is not None
+    name = weight.name or node.name or ""
     inputs = [
         initializer(graph, f"{name}.quantized", quantised),
         initializer(graph, f"{name}.scale", step),
-        initializer(graph, f"{name}.zero_point", np.zeros(step.shape, np.int8)),
+        initializer(graph, f"{name}.zero_point", zero),
     ]
-    dequantise = make("DequantizeLinear", inputs, f"{name}.dequantize", output=f"{name}.dequantized", axis=axis)
+    dequantise = make("DequantizeLinear", inputs, f"{name}.dequantize", output=f"{name}.dequantized", **axis)
     graph.insert_before(node, dequantise)
     node.replace_input_with(1, dequantise.outputs[0])
 

@@ -66,7 +66,7 @@ def _open_onnx(recipe: Recipe, path: Path, threads: int | None = None) -> Source
     from toolkit.graph.load.apart import load_apart
 
     graph, facts, original = load_apart(path, recipe.preprocess, recipe.reference)
-    if facts.precision == "int8" and recipe.precision.int8:
+    if facts.precision == "int8" and recipe.precision.quantized:
         what = f"{path} is quantized already, and the recipe asks for INT8: it would be quantized twice"
         raise GraphError(what, remedy="Leave `int8` away to build it as it is, or give the floating-point file")
     settings = {"threads": threads or cpu.cores()}

@@ -27,13 +27,13 @@ SECONDS = 6.0  # a finalist
 def choose(bench: Workbench, found: Found, seconds: float = SECONDS) -> tuple[Trial, list[Trial], list[str]]:
     """The winner, all finalists with what is now known of them, and the reasons. Raises BudgetError."""
     timed, reasons = measure(bench, found.finalists, seconds)
-    floating = [trial for trial in timed if not trial.recipe.precision.int8]
+    floating = [trial for trial in timed if not trial.recipe.precision.quantized]
     bar = min((trial.time for trial in floating if trial.accurate and in_time(bench, trial)), default=float("inf"))
     done: list[Trial] = []
     winner: Trial | None = None
     for trial in sorted(timed, key=lambda trial: trial.time):
         if winner is None and trial.accurate and in_time(bench, trial):
-            if trial.recipe.precision.int8 and trial.time > FASTER * bar:
+            if trial.recipe.precision.quantized and trial.time > FASTER * bar:
                 reasons.append(f"{trial.name} gives way: {_against(trial, bar)}, and {FASTER} is the least it must bring")
             else:
                 trial = _judged(bench, trial)
@@ -43,7 +43,7 @@ def choose(bench: Workbench, found: Found, seconds: float = SECONDS) -> tuple[Tr
         done.append(trial)
     if winner is None:
         raise _unreachable(bench, done)
-    if not winner.recipe.precision.int8:
+    if not winner.recipe.precision.quantized:
         reasons.append(f"so {winner.name} is shipped, not INT8")
     return winner, done, reasons
 

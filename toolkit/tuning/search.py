@@ -17,6 +17,7 @@ import msgspec
 from toolkit.errors import CalibrationError, GraphError, MeasurementError
 from toolkit.graph.edges import origin
 from toolkit.graph.edit import weight_of
+from toolkit.graph.fp8 import FIRST_SM
 from toolkit.recipe import Method, Recipe
 from toolkit.tuning.parts import Unit, units, why_few
 from toolkit.tuning.sensitivity import sensitivity
@@ -67,6 +68,7 @@ class Search:
         self.layers = sensitivity(self.bench, best, parts)
         best = self._tensors(best, parts)
         finalists += self._leave_out(best)
+        finalists += self._fp8(best)
         return Found(self.trials, finalists, self.layers, self.reasons)
 
     def _try(self, name: str, recipe: Recipe) -> Trial:
@@ -84,6 +86,19 @@ class Search:
             except GraphError as error:  # a constant that FP16 cannot hold
                 self.reasons.append(f"{kind} is out: {error.what}")
         return [judged for trial in found if (judged := self._judge(trial)) is not None]
+
+    def _fp8(self, best: Trial) -> list[Trial]:
+        """FP8 in the same places, where every GPU of the target has it: long tails cost it less than INT8."""
+        target = self.bench.target
+        if target.kind != "rtx" or target.sm is None or target.sm < FIRST_SM:
+            return []
+        recipe = vary(best.recipe, int8=False, fp8=True, compute="fp16")
+        if self.bench.left < 1:
+            self.reasons.append("fp8 was not tried: the evaluations are spent")
+            return []
+        trial = self._try("fp8", recipe)
+        self.reasons.append(f"fp8: {trial.snr:.1f} dB, int8 {best.snr:.1f}")
+        return [judged] if (judged := self._judge(trial)) is not None else []
 
     def _judge(self, trial: Trial) -> Trial | None:
         """The trial with its verdict on the search's images; None, with the reason, where its answers are not finite."""
@@ -146,7 +161,7 @@ class Search:
         current, beyond = best, 0
         for layer in order:
             beyond += bool(found) and found[-1].accurate
-            if beyond > 2 or self.bench.left < 1:
+            if beyond > 2 or self.bench.left < 2:
                 break
             keep = tuple(dict.fromkeys((*current.recipe.precision.keep, *layer.keep)))
             name = f"{current.name}{' but ' if current is best else ', '}{layer.unit}"

@@ -94,8 +94,8 @@ class Workbench:
         """How far a variation of the recipe has come before its target is chosen."""
         first = next(iter(self._trips.values()))
         precision = recipe.precision
-        key = precision.equalize if precision.int8 else ""
-        if key not in self._trips and precision.int8:
+        key = precision.equalize if precision.quantized else ""
+        if key not in self._trips and precision.quantized:
             self._trips[key] = pipeline.prepare(recipe, self.stage, like=first)
         elif key not in self._trips:
             self._trips[key] = first._replace(graph=first.source.graph, ranges=None, peaks={})
@@ -108,6 +108,8 @@ class Workbench:
 
 def vary(recipe: Recipe, **precision: object) -> Recipe:
     """The recipe with other fields of `[precision]`; without INT8, what belongs to INT8 goes."""
+    if "int8" in precision:
+        precision = {"fp8": False, **precision}
     if precision.get("int8") is False:
         precision = {"keep": (), "methods": {}, **precision}
     new: Precision = msgspec.structs.replace(recipe.precision, **precision)

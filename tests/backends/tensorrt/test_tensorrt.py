@@ -24,7 +24,7 @@ from toolkit.errors import BackendError, DeviceError, GraphError
 from toolkit.graph import load as loading
 from toolkit.graph.edit import constant
 from toolkit.graph.export import export
-from toolkit.graph.fp16 import to_fp16
+from toolkit.graph.fp16 import to_bf16, to_fp16
 from toolkit.graph.lint import lint
 from toolkit.graph.qdq import quantize
 from toolkit.manifest import Manifest
@@ -135,6 +135,33 @@ def test_a_portable_engine_costs_a_few_bytes_and_says_what_it_is_for(tmp_path):
     assert every.settings == {"sms": [80, 86, 89, 120, 121]} and "sm80, sm86, sm89, sm120, sm121" in every.device
     assert abs(len(plan) - len(single)) < 1024 and len(kernels) == len(layers)
     assert every.notes == one.notes
+
+
+@pytest.mark.parametrize(("compute", "half"), [("fp16", "Half"), ("bf16", "BFloat16")])
+def test_fp8_is_computed_in_fp8_and_the_first_layer_in_half_precision(compute, half, tmp_path):
+    here = trip("fashion-resnet18")
+    precision = msgspec.structs.replace(here.recipe.precision, int8=False, fp8=True, compute=compute)
+    here = here._replace(recipe=msgspec.structs.replace(here.recipe, precision=precision))
+    target = Target.parse("rtx:sm89+")
+    graph = pipeline.typed(here, target)
+    tmp_path.joinpath("engine").mkdir()
+    found = tensorrt.compile(graph, SMALL, target, tmp_path / "engine")
+    layers = json.loads((tmp_path / "engine" / tensorrt.LAYERS).read_text())["layers"]
+    count = len(int8_layers(graph))
+    assert count == 20 and found.notes[0].startswith(f"{count} of {count} FP8 layers of the graph compute in FP8")
+    convolutions = [row["inputs"][0] for row in layers if row["type"] == "correlation"]
+    assert sorted(set(convolutions)) == sorted({"FP8", half}) and convolutions.count(half) == 1
+    for wrong, sms in (("rtx", "sm80, sm86 cannot"), ("rtx:sm75+sm120", "sm75 cannot")):
+        with pytest.raises(BackendError, match=f"{sms} compute in FP8, which begins with sm89"):
+            tensorrt.compile(graph, SMALL, Target.parse(wrong), tmp_path / "engine")
+
+
+def test_bf16_is_computed_in_bf16(tmp_path):
+    graph = to_bf16(trip("fashion-resnet18").graph)
+    _, _, layers = compiled(graph, tmp_path)
+    assert {row["inputs"][0] for row in layers if row["type"] == "correlation"} == {"BFloat16"}
+    with pytest.raises(BackendError, match="sm75 cannot compute in BF16, which begins with sm80"):
+        compiled(graph, tmp_path, 75)
 
 
 def test_int8_layers_are_counted_where_a_gpu_has_no_int8(tmp_path):

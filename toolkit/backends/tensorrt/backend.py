@@ -18,9 +18,9 @@ from toolkit.backends.settings import PlanOptions, PlanSettings, checked
 from toolkit.backends.tensorrt import library as libraries
 from toolkit.backends.tensorrt.apart import build_apart
 from toolkit.backends.tensorrt.build import build_plan
-from toolkit.backends.tensorrt.layers import describe_int8, inspect
+from toolkit.backends.tensorrt.layers import describe_quantized, inspect
 from toolkit.backends.tensorrt.library import Library
-from toolkit.backends.tensorrt.options import refuse_options, settings_of
+from toolkit.backends.tensorrt.options import refuse_options, refuse_types, settings_of
 from toolkit.files import sha256, sha256_bytes, write_atomically
 from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialise
@@ -49,6 +49,8 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     refuse_options(library, build)
     data = serialise(graph)
     with _gpu(library) as device:
+        sms = [device.sm] if device else list(libraries.require_architectures(library, target))
+        refuse_types(library, graph, sms)
         built = build_plan(library, data, build, target, device) if device else build_apart(library, data, build, target)
         report = inspect(library, built.plan) if device else None
     write_atomically(folder / PLAN, built.plan)
@@ -58,7 +60,6 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     if build.strip_weights:
         write_atomically(folder / WEIGHTS, data)
         hashes["stripped_weights"] = sha256_bytes(data)
-    sms = list(libraries.require_architectures(library, target)) if device is None else [device.sm]
     named = ", ".join(f"sm{sm}" for sm in sms)
     return Compiled(
         file=PLAN,
@@ -66,7 +67,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
         versions={library.package: library.version},
         settings=settings_of(build, sms),
         hashes=hashes,
-        notes=(*built.notes, *describe_int8(graph, built.layers)),
+        notes=(*built.notes, *describe_quantized(graph, built.layers)),
     )
 
 

@@ -53,19 +53,25 @@ def _nodes(metadata: str) -> list[str]:
     return re.findall(r"\[ONNX Layer: ([^\]]*)\]", metadata)
 
 
-def describe_int8(graph: ir.Model, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    """How many of the graph's INT8 layers are INT8 in the engine, as a note for its manifest; nothing for a graph without any."""
-    wanted = int8_layers(graph)
+def describe_quantized(graph: ir.Model, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """How many of the graph's INT8 or FP8 layers are that in the engine, as a note for its manifest; nothing without any."""
+    wanted, kind = int8_layers(graph), "FP8" if is_fp8(graph) else "INT8"
     if not wanted or not rows:
         return ()
     own = [row for row in rows if row["type"] != POINTWISE]
-    real = {node for row in own if "Int8" in row["inputs"][:1] for node in row["nodes"]}
+    real = {node for row in own if {"Int8", "FP8"} & set(row["inputs"][:1]) for node in row["nodes"]}
     missing = [name for name in wanted if name not in real]
-    text = f"{len(wanted) - len(missing)} of {len(wanted)} INT8 layers of the graph compute in INT8"
+    text = f"{len(wanted) - len(missing)} of {len(wanted)} {kind} layers of the graph compute in {kind}"
     if missing:
         text += f"; this GPU computes {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''} in floating point"
     between = sum(row["type"] == POINTWISE for row in rows)
     return (f"{text}; {between} kernels between them add biases, apply Relu and requantise",)
+
+
+def is_fp8(graph: ir.Model) -> bool:
+    """Whether the graph's Q/DQ pairs are float8."""
+    dtypes = (output.dtype for node in graph.graph for output in node.outputs)
+    return any(dtype is not None and dtype.name == "FLOAT8E4M3FN" for dtype in dtypes)
 
 
 def int8_layers(graph: ir.Model) -> tuple[str, ...]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.backends.tensorrt.library import Library, require_architectures
 from toolkit.errors import BackendError
 from toolkit.recipe import Build
 from toolkit.types import Target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 # TensorRT-RTX has the names of these, and what comes of them is known by trial with 1.7.1.
 ABSENT_IN_RTX = {
@@ -19,6 +22,7 @@ ABSENT_IN_RTX = {
     "refit": "its compiler fails",
     "strip_weights": "its compiler fails",
 }
+TYPES = {"FLOAT8E4M3FN": ("FP8", 89), "BFLOAT16": ("BF16", 80)}  # in ONNX's words -> in the field's, and the first SM with it
 FLAGS = {"refit": "REFIT", "strip_weights": "STRIP_PLAN", "version_compatible": "VERSION_COMPATIBLE"}
 LEVELS = {"none": "NONE", "ampere_plus": "AMPERE_PLUS", "same_compute_capability": "SAME_COMPUTE_CAPABILITY"}
 
@@ -43,6 +47,17 @@ def refuse_options(library: Library, build: Build) -> None:
     level = LEVELS[build.hardware_compatibility]
     if level != "NONE" and level not in library.trt.HardwareCompatibilityLevel.__members__:
         raise BackendError(f"{library.name} {library.version} has no hardware compatibility '{build.hardware_compatibility}'")
+
+
+def refuse_types(library: Library, graph: ir.Model, sms: Sequence[int]) -> None:
+    """Raise BackendError, which names the SMs, where the graph holds a type that some of `sms` cannot compute in."""
+    held = {output.dtype.name for node in graph.graph for output in node.outputs if output.dtype is not None}
+    for kind, (name, first) in TYPES.items():
+        lacking = [sm for sm in sms if sm < first]
+        if kind in held and lacking:
+            remedy = f"Build for --target rtx:sm{first}+" if library.kind == "rtx" else "Use int8 and fp16 on this GPU"
+            named = ", ".join(f"sm{sm}" for sm in lacking)
+            raise BackendError(f"{named} cannot compute in {name}, which begins with sm{first}", remedy=remedy)
 
 
 def configure(library: Library, config: Any, build: Build, target: Target) -> None:
