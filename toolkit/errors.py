@@ -24,6 +24,8 @@ class ToolkitError(Exception):
     """One line that says what went wrong and where; `remedy` is the next command or the thing to change."""
 
     def __init__(self, what: str, *, remedy: str | None = None) -> None:
+        if len(what) > 2000:  # a name that fills a file, quoted
+            what = f"{what[:1200]} [...] {what[-400:]}"
         super().__init__(what)
         self.what = what
         self.remedy = remedy

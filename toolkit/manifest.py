@@ -19,6 +19,7 @@ MANIFEST = "manifest.json"
 VERSION = 2
 READABLE = (1, 2)  # version 1 has no `files`, `seal` and `baseline`
 UNSEALED = "0" * 64
+MOST = 1 << 24  # images of a batch, or values of one
 
 
 class Profile(Frozen, frozen=True):
@@ -27,6 +28,10 @@ class Profile(Frozen, frozen=True):
     min: int
     opt: int
     max: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.opt <= self.max <= MOST:
+            raise ValueError(f"a profile is 1 <= min <= opt <= max <= {MOST}, not {self.min}, {self.opt}, {self.max}")
 
 
 class Baseline(Frozen, frozen=True):
@@ -110,12 +115,24 @@ class Manifest(Frozen, frozen=True):
             raise EngineError(what, remedy="Build the engine again")
         try:
             manifest = msgspec.convert(raw, cls)
-        except (msgspec.ValidationError, RecursionError) as error:
+            manifest._check()
+        except (ValueError, RecursionError) as error:
             raise EngineError(f"{where} is damaged: {error}", remedy="Build the engine again") from error
         if found != 1 and _seal(data) != manifest.seal:
             what = f"{where} is damaged: its text is not what its own seal was taken over"
             raise EngineError(what, remedy="Copy the engine again or build it again")
         return manifest
+
+    def _check(self) -> None:
+        """Raise ValueError for what no build writes, and what would be wrong only later, in the middle of a call."""
+        Target.parse(self.target)
+        if not (self.inputs and self.outputs and self.profiles):
+            raise ValueError("an engine has inputs, outputs and profiles")
+        if any(isinstance(size, int) and not 1 <= size <= MOST for spec in (*self.inputs, *self.outputs) for size in spec.shape):
+            raise ValueError(f"a size is 1 to {MOST}")
+        columns = self.outputs[0].shape[-1] if self.outputs[0].shape else None
+        if isinstance(columns, int) and self.classes is not None and len(self.classes) != self.meaning.classes(columns):
+            raise ValueError(f"it names {len(self.classes)} classes, and its answers have {columns} columns")
 
     def write(self, folder: Path) -> Manifest:
         """Write it into `folder` with the hashes of all other files there, and sealed; gives that manifest back."""

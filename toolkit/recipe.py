@@ -15,6 +15,7 @@ from toolkit.toml import SIZE, read_toml
 from toolkit.types import Frozen, Meaning, Target
 
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+MOST = 1 << 14  # pixels of a side
 Method = Literal["auto", "minmax", "entropy", "percentile", "mse"]
 
 
@@ -72,8 +73,8 @@ class Preprocess(Frozen, frozen=True):
         channels = self.channels
         if len(self.mean) != channels or len(self.std) != channels:
             raise ValueError(f"`mean` and `std` need {channels} value(s) for color {self.color}")
-        if min(self.size) < 1 or min(self.std) <= 0:
-            raise ValueError("`size` must be at least 1 and `std` above 0")
+        if not 1 <= min(self.size) <= max(self.size) <= MOST or min(self.std) <= 0:
+            raise ValueError(f"`size` must be 1 to {MOST}, and `std` above 0")
         if self.resize is not None and self.resize < max(self.size):
             raise ValueError(f"`resize` {self.resize} is smaller than the crop {list(self.size)}")
 

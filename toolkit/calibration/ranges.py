@@ -71,6 +71,10 @@ class TensorRange(Frozen, frozen=True):
     thresholds: dict[str, float]
     bars: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.min <= self.max or min(self.values, self.zeros, *self.bars, *self.thresholds.values()) < 0:
+            raise ValueError("a range has min <= max, and no negative count or threshold")
+
     @classmethod
     def of(cls, histogram: Histogram) -> TensorRange:
         """Every method's threshold of one histogram."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from toolkit.calibration.ranges import Ranges
 from toolkit.engine.judge import Proof
+from toolkit.errors import EngineError
 from toolkit.manifest import Manifest
 from toolkit.types import Frozen
 
@@ -33,10 +36,20 @@ class Inspection(Frozen, frozen=True):
     remarks: tuple[str, ...] = ()
 
 
+class Told(msgspec.Struct, frozen=True):
+    """What of `layers.json` is read here; other keys are a backend's own."""
+
+    operators: dict[str, int] | None = None
+    findings: tuple[Finding, ...] = ()
+
+
 def inspect(engine: Engine) -> Inspection:
     """Raises EngineError, CalibrationError: a file that cannot be read."""
-    found: dict[str, Any] = engine.layers
-    operators, findings = found.get("operators"), found.get("findings", ())
+    try:
+        found = msgspec.convert(engine.layers, Told)
+    except msgspec.ValidationError as error:
+        raise EngineError(f"the layers that {engine.path} tells are damaged: {error}", remedy="Build it again") from error
+    operators = found.operators
     if operators is None:  # an engine of version 1
         from collections import Counter
 
@@ -44,7 +57,7 @@ def inspect(engine: Engine) -> Inspection:
     return Inspection(
         manifest=engine.manifest,
         layers=operators,
-        findings=tuple(Finding(**finding) for finding in findings),
+        findings=found.findings,
         ranges=engine.ranges,
         proof=engine.proof,
         remarks=engine.remarks,

@@ -143,7 +143,7 @@ def _values(measurement: Measurement, yardstick: bool) -> NDArray[np.float64]:
 
 
 def _threads(results: Results, engine: str) -> int:
-    return int(results.manifests.get(engine, {}).get("settings", {}).get("threads", 1))
+    return int((results.manifests.get(engine, {}).get("settings") or {}).get("threads", 1))
 
 
 def _shift(old: Measurement, new: Measurement, yardstick: bool, tolerance: float) -> Difference:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from toolkit.errors import MeasurementError
-from toolkit.files import write_atomically
+from toolkit.files import decode_json, read_regular, write_atomically
 from toolkit.harness.answers import Answers
 from toolkit.harness.conditions import Moment
 from toolkit.harness.environment import Environment
@@ -20,6 +20,27 @@ from toolkit.harness.yardstick import YardstickCard
 from toolkit.types import Frozen
 
 VERSION = 1
+
+
+class CardSettings(msgspec.Struct):
+    """Of a manifest's settings."""
+
+    threads: int = 1
+
+
+class Card(msgspec.Struct):
+    """The types of what the reports read of a manifest, whatever version of the toolkit wrote it."""
+
+    name: str = ""
+    target: str = ""
+    device: str = ""
+    precision: str = ""
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] | None = ()
+    versions: dict[str, str] | None = None
+    hashes: dict[str, str] | None = None
+    settings: CardSettings | None = None
+    recipe: dict[str, Any] | None = None
 
 
 class Results(Frozen, frozen=True):
@@ -44,12 +65,12 @@ class Results(Frozen, frozen=True):
         path = Path(path)
         again = "Measure again: toolkit bench ENGINE... -o results.json"
         try:
-            raw = msgspec.json.decode(path.read_bytes())
+            raw = decode_json(read_regular(path))
         except FileNotFoundError:
             raise MeasurementError(f"there is no results file {path}", remedy=again) from None
         except OSError as error:
             raise MeasurementError(f"{path} cannot be read: {error}", remedy=again) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise MeasurementError(f"{path} is no whole JSON file, it may be cut short: {error}", remedy=again) from error
         if not isinstance(raw, dict) or "measurements" not in raw:
             raise MeasurementError(f"{path} does not hold results of a bench", remedy=again)
@@ -57,7 +78,10 @@ class Results(Frozen, frozen=True):
             found = raw.get("version")
             raise MeasurementError(f"{path} has format version {found!r}, this toolkit reads {VERSION}", remedy=again)
         try:
-            return msgspec.convert(raw, cls)
+            results = msgspec.convert(raw, cls)
+            for manifest in results.manifests.values():
+                msgspec.convert(manifest, Card)
+            return results
         except msgspec.ValidationError as error:
             raise MeasurementError(f"{path} is damaged: {error}", remedy=again) from error
 

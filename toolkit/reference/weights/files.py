@@ -64,7 +64,7 @@ def read_content(path: Path) -> Content:
     except (pickle.UnpicklingError, LookupError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise WeightsError(f"{path} is no checkpoint, or holds more than tensors{_detail(error)}", remedy=AGAIN) from error
     except (OSError, EOFError, RuntimeError, ValueError, AssertionError, struct.error, SafetensorError, MemoryError,
-            RecursionError, OverflowError) as error:  # fmt: skip
+            RecursionError, OverflowError, zipfile.BadZipFile, tarfile.TarError) as error:  # fmt: skip
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise WeightsError(f"{path} is damaged or cut short: {reason}", remedy=_FETCH) from error
 

@@ -1,0 +1,196 @@
+"""Every reader of files that may come from outside: a whole file to begin with, and what the toolkit does with one."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from PIL import Image
+
+from tests.fuzz.mutate import changed_value, mutant
+from toolkit.calibration.ranges import Ranges
+from toolkit.cli.console import PlainConsole
+from toolkit.engine import layout
+from toolkit.engine.engine import Engine
+from toolkit.harness.results import Results
+from toolkit.images.dataset import open_data, read_classes, read_idx
+from toolkit.images.picture import preprocess
+from toolkit.manifest import MANIFEST, UNSEALED, Manifest, Profile
+from toolkit.recipe import Preprocess, Recipe
+from toolkit.reference.weights.load import read_weights
+from toolkit.report.inspection import inspection
+from toolkit.report.junit import junit
+from toolkit.report.page import html
+from toolkit.report.table import markdown, table
+from toolkit.types import TensorSpec
+
+ROOT = Path(__file__).parents[2]
+SMALL = Preprocess(size=(8, 8))
+
+
+class Reader(NamedTuple):
+    """`whole` gives files that can be read; `read` takes a path; `change` makes a mutant of a file from a seed."""
+
+    suffix: str
+    whole: Callable[[], list[bytes]]
+    read: Callable[[Path], object]
+    change: Callable[[bytes, int], bytes] = mutant
+
+
+def _recipes() -> list[bytes]:
+    return [path.read_bytes() for path in sorted((ROOT / "engines").glob("*.toml"))]
+
+
+def _ranges() -> list[bytes]:
+    return [(ROOT / "tests/engine/golden/version-1/ranges.json").read_bytes()]
+
+
+def _either(data: bytes, seed: int) -> bytes:
+    """JSON: half of the mutants are still JSON."""
+    return changed_value(data, seed) if seed % 2 else mutant(data, seed)
+
+
+def _tell_results(path: Path) -> None:
+    results = Results.read(path)
+    PlainConsole(file=io.StringIO()).print(table(results))
+    html(results, ())
+    markdown(results)
+    junit(results)
+
+
+def _pictures() -> list[bytes]:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 10, 3), dtype=np.uint8))
+    found = []
+    for kind in ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"):
+        buffer = io.BytesIO()
+        picture.save(buffer, kind)
+        found.append(buffer.getvalue())
+    return found
+
+
+def _arrays() -> list[bytes]:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((3, 3, 8, 8), np.float32))
+    return [buffer.getvalue()]
+
+
+def _see_array(path: Path) -> None:
+    for batch in open_data(str(path), SMALL).batches(2):
+        assert batch.dtype == np.float32
+
+
+def _idx() -> list[bytes]:
+    import gzip
+
+    return [gzip.compress(b"\0\0\x08\2" + (3).to_bytes(4, "big") * 2 + bytes(9), mtime=0)]
+
+
+def _safetensors() -> list[bytes]:
+    from safetensors.numpy import save
+
+    tensors = {"fc.weight": np.ones((4, 8), np.float32), "fc.bias": np.ones(4, np.float32)}
+    return [save(tensors, {"arch": "resnet18", "width": "1"})]
+
+
+def _pickles() -> list[bytes]:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({"state_dict": {"fc.weight": torch.ones(4, 8)}, "epoch": 3}, buffer)
+    return [buffer.getvalue(), pickle.dumps({"a": 1})]
+
+
+def tiny(folder: Path) -> Path:
+    """An engine for ONNX Runtime, whole and sealed: [N, 3, 8, 8] -> the mean of each channel."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", *s]) for n, s in (("input", [3, 8, 8]), ("logits", [3]))]
+    node = helper.make_node("ReduceMean", ["input"], ["logits"], name="mean", axes=[2, 3], keepdims=0)
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    folder.mkdir()
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "model.onnx")
+    finding = {"rule": "r", "node": "mean", "what": "w", "fix": "f"}
+    (folder / layout.LAYERS).write_text(json.dumps({"operators": {"ReduceMean": 1}, "findings": [finding]}))
+    (folder / layout.RANGES).write_bytes(_ranges()[0])
+    Manifest(
+        name="tiny",
+        target="cpu",
+        file="model.onnx",
+        precision="fp32",
+        inputs=(TensorSpec(name="input", dtype="float32", shape=("N", 3, 8, 8)),),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=("N", 3)),),
+        profiles=(Profile(min=1, opt=1, max=4),),
+        preprocess=SMALL,
+        classes=("a", "b", "c"),
+        hashes={"file": layout.sha256_bytes((folder / "model.onnx").read_bytes())},
+        versions={"onnxruntime": "1.22.0"},
+        settings={"threads": 1, "spin": False},
+        recipe={"name": "tiny", "reference": {"onnx": "model.onnx"}},
+        notes=("a note",),
+    ).write(folder)
+    return folder
+
+
+def _packed() -> list[bytes]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as place:
+        return [Engine.open(tiny(Path(place, "tiny"))).pack(Path(place, "x.engine")).read_bytes()]
+
+
+def _stranger(data: bytes, seed: int) -> bytes:
+    """A packed engine in which one JSON file is changed and everything is sealed again, as whoever means harm would do."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    name = (MANIFEST, MANIFEST, layout.LAYERS, layout.RANGES)[seed % 4]
+    contents[name] = changed_value(contents[name], seed)
+    manifest = json.loads(contents[MANIFEST])
+    if isinstance(manifest, dict):
+        if isinstance(manifest.get("files"), dict):
+            manifest["files"] |= {n: layout.sha256_bytes(contents[n]) for n in manifest["files"] if n in contents}
+        manifest["seal"] = UNSEALED
+        text = msgspec.json.format(json.dumps(manifest).encode(), indent=1)
+        contents[MANIFEST] = text.replace(UNSEALED.encode(), layout.sha256_bytes(text).encode())
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for member, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(member), content)
+    return buffer.getvalue()
+
+
+def _use_engine(path: Path) -> None:
+    engine = Engine.open(path)
+    PlainConsole(file=io.StringIO()).print(inspection(engine.inspect()))
+    _ = engine.answers, engine.proof, engine.remarks, engine.recipe
+    with engine.runner() as runner:
+        runner.classify([np.zeros((9, 9, 3), np.uint8)])
+        runner(np.zeros((3, 3, 8, 8), np.float32))
+
+
+READERS = {
+    "recipe": Reader(".toml", _recipes, Recipe.load),
+    "ranges": Reader(".json", _ranges, Ranges.read, _either),
+    "manifest": Reader(".json", lambda: [(ROOT / "tests/engine/golden/version-1/manifest.json").read_bytes()],
+                       lambda path: Manifest.decode(path.read_bytes(), str(path)), _either),
+    "packed engine": Reader(".engine", _packed, _use_engine),
+    "a stranger's engine": Reader(".engine", _packed, _use_engine, _stranger),
+    "picture": Reader(".png", _pictures, lambda path: preprocess(path, SMALL)),
+    "array": Reader(".npy", _arrays, _see_array),
+    "IDX file": Reader(".gz", _idx, read_idx),
+    "class names": Reader(".txt", lambda: [b"cat\ndog\n"], lambda path: read_classes(str(path))),
+    "safetensors": Reader(".safetensors", _safetensors, read_weights),
+    "pickled weights": Reader(".pth", _pickles, read_weights),
+}  # fmt: skip
+
+
+def with_results(whole: bytes) -> dict[str, Reader]:
+    """All readers; a file of results is made by a bench, and comes from outside."""
+    return {**READERS, "results": Reader(".json", lambda: [whole], _tell_results, _either)}
