@@ -56,6 +56,9 @@ HOMES = {
     "tensorrt_rtx": {"backends", "doctor.py"},
     "openvino": {"backends", "doctor.py"},
     "cuda": {"runtime"},
+    "cryptography": {"engine"},
+    "cyclonedx": {"engine"},
+    "packageurl": {"engine"},
     "pycuda": {"runtime"},
     "onnx": {"graph"},
     "onnx_ir": {"graph", "calibration/pieces.py", "reference", "pipeline.py", "trip.py", "engine", "tuning", "onnxfile.py"}

@@ -16,6 +16,7 @@ from toolkit.recipe import Preprocess
 from toolkit.types import Frozen, Meaning, Target, TensorSpec
 
 MANIFEST = "manifest.json"
+SIGNATURE = "signature.json"  # of the manifest's bytes: made last, and not among its `files`
 VERSION = 2
 READABLE = (1, 2)  # version 1 has no `files`, `seal` and `baseline`
 UNSEALED = "0" * 64
@@ -136,7 +137,7 @@ class Manifest(Frozen, frozen=True):
 
     def write(self, folder: Path) -> Manifest:
         """Write it into `folder` with the hashes of all other files there, and sealed; gives that manifest back."""
-        others = sorted(path for path in folder.iterdir() if path.name != MANIFEST and not path.name.startswith("."))
+        others = sorted(path for path in folder.iterdir() if path.name[0] != "." and path.name not in (MANIFEST, SIGNATURE))
         hashed = {path.name: sha256(path) for path in others if path.is_file()}
         listed = msgspec.structs.replace(self, files=hashed, seal=UNSEALED)
         text = msgspec.json.format(msgspec.json.encode(listed, order="sorted"), indent=1) + b"\n"

@@ -14,9 +14,10 @@ from toolkit.calibration import Ranges
 from toolkit.engine import locations
 from toolkit.engine.explain import explain, keep_answers, keep_proof
 from toolkit.engine.identity import identity, precision_of
+from toolkit.engine.place import refuse_other
 from toolkit.errors import BudgetError, UndecidedError
 from toolkit.files import sha256, write_atomically
-from toolkit.folders import new_folder
+from toolkit.folders import new_folder, settled
 from toolkit.graph.lint import lint
 from toolkit.graph.magnitude import magnitudes
 from toolkit.graph.qdq import Scheme, scheme_of
@@ -62,21 +63,40 @@ def ranges_of(recipe: Recipe, stage: Stage = quiet) -> Ranges:
 
 
 def build_all(
-    recipes: Sequence[Recipe], targets: str | None, out: Path, stage: Stage = quiet, *, proof: bool = True
+    recipes: Sequence[Recipe],
+    targets: str | None,
+    out: Path,
+    stage: Stage = quiet,
+    *,
+    proof: bool = True,
+    sign_key: Path | None = None,
 ) -> Iterator[tuple[Path, Manifest]]:
     """Build each recipe for each target (`targets`, else the recipe's own) and give each engine as it is done.
 
     An engine for the recipe's own target is called after the recipe; one for another target adds that: `NAME-rtx-sm89`.
+    `sign_key` is the file of a private key to sign each with.
     """
     out.mkdir(parents=True, exist_ok=True)  # before the work, should it not be possible
+    if sign_key is not None:
+        from toolkit.engine.signing import check_key
+
+        check_key(sign_key)
+    todo = [(recipe, list(_places(recipe, targets, out))) for recipe in recipes]
+    for _, places in todo:
+        for _, folder in places:
+            refuse_other(settled(folder))
     trip: Trip | None = None
-    for recipe in recipes:
+    for recipe, places in todo:
         trip = prepare(recipe, stage, proof=proof, like=trip)
         proofs: dict[Numerics, Verdict | None] = {}
-        for target in Target.parse_many(targets or recipe.build.target):
-            own = (target,) == Target.parse_many(recipe.build.target)
-            folder = out / (recipe.name if own else f"{recipe.name}-{str(target).replace(':', '-')}")
-            yield folder, build(trip, target, folder, stage, proofs)
+        for target, folder in places:
+            yield folder, build(trip, target, folder, stage, proofs, sign_key)
+
+
+def _places(recipe: Recipe, targets: str | None, out: Path) -> Iterator[tuple[Target, Path]]:
+    for target in Target.parse_many(targets or recipe.build.target):
+        own = (target,) == Target.parse_many(recipe.build.target)
+        yield target, out / (recipe.name if own else f"{recipe.name}-{str(target).replace(':', '-')}")
 
 
 def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: Trip | None = None) -> Trip:
@@ -115,7 +135,12 @@ def peaks(graph: ir.Model, images: Images) -> dict[str, float]:
 
 
 def build(
-    trip: Trip, target: Target, folder: Path, stage: Stage = quiet, proofs: dict[Numerics, Verdict | None] | None = None
+    trip: Trip,
+    target: Target,
+    folder: Path,
+    stage: Stage = quiet,
+    proofs: dict[Numerics, Verdict | None] | None = None,
+    sign_key: Path | None = None,
 ) -> Manifest:
     """Type, compile and prove, then put the engine where `folder` is; whatever stood there stays until this one is whole.
 
@@ -126,7 +151,7 @@ def build(
     proofs = {} if proofs is None else proofs
     recipe, graph, scheme = trip.recipe, typed(trip, target), scheme_of(target)
     numerics = scheme, target.kind not in ON_CPU and holds_half(graph)
-    with new_folder(folder) as draft:
+    with new_folder(folder, refuse_other) as draft:
         stage(f"compile {recipe.name} for {target}")
         compiled = for_cpus(backend(target).compile(graph, recipe.build, target, draft), graph, target)
         findings = lint(graph, scheme, recipe.precision.keep)
@@ -144,8 +169,16 @@ def build(
         manifest = msgspec.structs.replace(
             manifest, baseline=trip.baseline, hashes={**manifest.hashes, "file": sha256(draft / compiled.file)}
         ).write(draft)
+        _sign(draft, sign_key)
     locations.remember(manifest.seal, recipe)
     return manifest
+
+
+def _sign(draft: Path, key: Path | None) -> None:
+    if key is not None:
+        from toolkit.engine.signing import sign
+
+        sign(draft, key)
 
 
 def prove(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -> Verdict | None:

@@ -50,6 +50,7 @@ def build(
     if_available: Annotated[
         bool, typer.Option("--if-available", help="where a target's library is absent, say so and go on")
     ] = False,
+    sign_key: Annotated[Path | None, typer.Option(help="a private Ed25519 key to sign each engine with")] = None,
 ) -> None:
     """Build an engine for each recipe and target."""
     from toolkit import pipeline
@@ -59,7 +60,8 @@ def build(
 
     try:
         with stages() as stage:
-            built = list(pipeline.build_all([Recipe.load(path) for path in recipes], target, output, stage, proof=proof))
+            wanted = [Recipe.load(path) for path in recipes]
+            built = list(pipeline.build_all(wanted, target, output, stage, proof=proof, sign_key=sign_key))
     except MissingExtra as error:
         if not if_available:
             raise

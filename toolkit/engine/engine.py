@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,9 +41,16 @@ class Engine:
         self.path, self.manifest, self.contents = path, manifest, contents
 
     @classmethod
-    def open(cls, path: str | Path) -> Engine:
-        """The engine in a folder or a packed file. Raises EngineError: none there, damaged (it names the file), or foreign."""
+    def open(cls, path: str | Path, *, trusted: Sequence[str | Path] | None = None) -> Engine:
+        """The engine in a folder or a packed file. Raises EngineError: none there, damaged (it names the file), or foreign.
+
+        `trusted` are files of public keys: an engine that none of them signed, just as it is, is refused.
+        """
         manifest, contents = layout.read(Path(path))
+        if trusted is not None:
+            from toolkit.engine.signing import verify
+
+            verify(contents, trusted, str(path))
         return cls(Path(path), manifest, contents)
 
     @property
@@ -166,13 +173,15 @@ class Engine:
         return Path(target)
 
 
-def load(path: str | Path, *, check_finite: bool = False, **options: Any) -> Runner:
-    """A live Runner of the engine in a folder or a packed file: `Engine.open(path).runner(...)`.
+def load(
+    path: str | Path, *, trusted: Sequence[str | Path] | None = None, check_finite: bool = False, **options: Any
+) -> Runner:
+    """A live Runner of the engine in a folder or a packed file: `Engine.open(path, trusted=...).runner(...)`.
 
     Everything that the manifest can tell is checked before a library touches the compiled file. Raises EngineError (no engine,
     damaged, foreign), BackendError (a library, provider or option is not there), DeviceError (no fitting GPU).
     """
-    return Engine.open(path).runner(check_finite=check_finite, **options)
+    return Engine.open(path, trusted=trusted).runner(check_finite=check_finite, **options)
 
 
 def _again(path: Path, seal: str, options: dict[str, Any]) -> Callable[[], Executor]:

@@ -6,12 +6,14 @@ import os
 import stat
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from toolkit.errors import EngineError
 from toolkit.files import sha256_bytes, write_atomically
-from toolkit.manifest import MANIFEST, Manifest
+from toolkit.folders import settled
+from toolkit.manifest import MANIFEST, SIGNATURE, Manifest
 
 GRAPH = "graph.onnx"  # the typed graph, beside a compiled file that is not ONNX itself
 RANGES = "ranges.json"  # what INT8 was scaled by
@@ -34,12 +36,13 @@ def pack(manifest: Manifest, contents: dict[str, bytes], target: Path) -> None:
 
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in (MANIFEST, *sorted(manifest.files)):
+        for name in (MANIFEST, *sorted(manifest.files), *({SIGNATURE} & contents.keys())):
             archive.writestr(zipfile.ZipInfo(name), contents[name])
     write_atomically(target, buffer.getvalue())
 
 
 def _read_folder(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
+    folder = settled(folder)
     if not folder.exists():
         raise EngineError(f"{folder} is not an engine: there is nothing of that name", remedy="Build one: toolkit build RECIPE")
     for attempt in range(TRIES):
@@ -65,6 +68,8 @@ def _members(read_file: Callable[[str], bytes], where: str) -> tuple[Manifest, d
         contents[name] = read_file(name)
         if sha256_bytes(contents[name]) != digest:
             raise EngineError(f"{name} in {where} is not the file that its manifest describes", remedy=_AGAIN)
+    with suppress(EngineError):
+        contents[SIGNATURE] = read_file(SIGNATURE)
     if manifest.file not in contents:
         raise EngineError(f"{where} has no compiled file '{manifest.file}'", remedy=_AGAIN)
     if not manifest.files:  # version 1 hashed nothing but the compiled file; what lies beside it is taken as it is

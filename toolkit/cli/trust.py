@@ -1,0 +1,50 @@
+"""Commands about whose engine it is: verify a signature, list what it is made of, bring it to today's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.app import EnginePath, Json, app, out, print_json
+
+
+@app.command()
+def verify(
+    engine: EnginePath,
+    trusted: Annotated[list[Path], typer.Option("--trusted", help="a public key; say it once for each")],
+    as_json: Json = False,
+) -> None:
+    """Check that one of the trusted keys signed the engine, and that every file is as it was then."""
+    from toolkit.engine.engine import Engine
+    from toolkit.engine.signing import verify as signed_by
+
+    found = Engine.open(engine)
+    key = signed_by(found.contents, trusted, str(engine))
+    proof = found.proof
+    if as_json:
+        print_json({"engine": found.name, "key": key, "seal": found.manifest.seal, "proof": proof})
+        return
+    out.print(f"{found.name}: {len(found.contents)} files are as {key} signed them", highlight=False)
+    out.print(f"  {proof.verdict.text}" if proof else "  it carries no verdict", highlight=False)
+
+
+@app.command()
+def upgrade(engines: Annotated[list[Path], typer.Argument(help="folders of engines")]) -> None:
+    """Write engines of an older format again in today's; what they compute stays the same."""
+    from toolkit.engine.upgrade import upgrade as renew
+
+    for engine in engines:
+        manifest = renew(engine)
+        said = "is of today's format already" if manifest is None else f"is of format version {manifest.version} now"
+        out.print(f"{engine} {said}", highlight=False)
+
+
+@app.command()
+def bom(engine: EnginePath) -> None:
+    """Print the engine's bill of materials, as CycloneDX JSON."""
+    from toolkit.engine.bom import bill_of_materials
+    from toolkit.engine.engine import Engine
+
+    print(bill_of_materials(Engine.open(engine)))
