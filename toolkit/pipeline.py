@@ -31,7 +31,8 @@ from toolkit.onnxfile import serialise
 from toolkit.recipe import Recipe
 from toolkit.reference.baseline import baseline_of
 from toolkit.reference.check import Agreement, check
-from toolkit.reference.source import open_source
+from toolkit.reference.source import open_source, refuse_unfit
+from toolkit.reference.standing import standing_of
 from toolkit.settle import hold_back, settle
 from toolkit.trip import Trip as Trip
 from toolkit.trip import calibration_images as calibration_images
@@ -112,21 +113,24 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
         truth = like.truth if recipe.accept.data is not None else None
     else:
         source, truth, baseline = open_source(recipe, progress=stage("reference and export")), None, None
+        if judged is not None and recipe.accept.data is not None:
+            refuse_unfit(source, judged, recipe)
         agreement = check(source, judged or calibration_images(recipe))
     if judged is not None and proof and truth is None:
         truth = accuracy(source.reference, judged, progress=stage("reference answers"))
+    labelled = (judged, truth) if recipe.accept.data is not None else (None, None)
     if baseline is None or like is None or truth is not like.truth:
-        labelled = (judged, truth) if recipe.accept.data is not None else (None, None)
         baseline = baseline_of(source.reference, recipe, *labelled)
     graph, ranges, reasons = source.graph, None, tuple[str, ...]()
     if held is not None and recipe.precision.quantized:
         target = Target.parse_many(recipe.build.target)[0]
         recipe, graph, ranges, reasons = settle(recipe, graph, held, scheme_of(target), room_of(recipe, target), stage)
     large = peaks(graph, held.ranging) if held is not None and foreseeing else {}
-    heard = [reasons, source.reference.manifest.notes]
+    heard = [reasons, source.reference.manifest.notes, agreement.remarks]
     heard += [images.remarks for images in (judged, *(held or ())) if images is not None]
     remarks = tuple(dict.fromkeys(remark for some in heard for remark in some))
-    return Trip(recipe, source, agreement, judged, truth, baseline, graph, ranges, large, remarks)
+    own = standing_of(source, recipe.reference, *labelled)
+    return Trip(recipe, source, agreement, judged, truth, baseline, graph, ranges, large, remarks, own)
 
 
 def peaks(graph: ir.Model, images: Images) -> dict[str, float]:
@@ -166,9 +170,8 @@ def build(
         explain(draft, compiled.file, graph, ranges, findings)
         keep_answers(draft, proof_images(recipe), trip.truth)
         keep_proof(draft, target, proofs[numerics])
-        manifest = msgspec.structs.replace(
-            manifest, baseline=trip.baseline, hashes={**manifest.hashes, "file": sha256(draft / compiled.file)}
-        ).write(draft)
+        hashes, notes = {**manifest.hashes, "file": sha256(draft / compiled.file)}, (*manifest.notes, trip.standing.text)
+        manifest = msgspec.structs.replace(manifest, baseline=trip.baseline, hashes=hashes, notes=notes).write(draft)
         _sign(draft, sign_key)
     locations.remember(manifest.seal, recipe)
     return manifest

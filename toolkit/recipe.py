@@ -225,7 +225,8 @@ class Recipe(Frozen, frozen=True):
     def parse(cls, text: str, where: str = "recipe") -> Recipe:
         """TOML text -> Recipe; raises RecipeError."""
         try:
-            return msgspec.convert(read_toml(text), cls)
+            table = read_toml(text)
+            return _with_assumptions(table, msgspec.convert(table, cls))
         except msgspec.ValidationError as error:
             raise RecipeError(f"{where}: {explain(str(error), text, cls)}") from error
         except ValueError as error:
@@ -253,6 +254,18 @@ class Recipe(Frozen, frozen=True):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without those that equal their default; `msgspec.toml.encode` writes them."""
         return strip(msgspec.to_builtins(self), msgspec.to_builtins(Recipe(name=self.name, reference=Reference(onnx="-"))))
+
+
+def _with_assumptions(table: dict[str, Any], recipe: Recipe) -> Recipe:
+    """How a foreign file wants its pictures nothing in it tells: what the recipe leaves to the defaults is said."""
+    said = table.get("preprocess", {})
+    left = [key for key in ("color", "scale", "mean", "std") if key not in said]
+    if recipe.reference.onnx is None or not left:
+        return recipe
+    how = recipe.preprocess
+    shown = {"color": how.color, "scale": f"{how.scale:.6g}", "mean": list(how.mean), "std": list(how.std)}
+    note = f"assumed, since [preprocess] does not say: {', '.join(f'{key} = {shown[key]}' for key in left)}"
+    return recipe if note in recipe.notes else msgspec.structs.replace(recipe, notes=(*recipe.notes, note))
 
 
 def _absolute(value: str | None, folder: Path) -> Any:

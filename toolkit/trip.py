@@ -24,6 +24,7 @@ from toolkit.manifest import Baseline
 from toolkit.recipe import Recipe
 from toolkit.reference.check import Agreement
 from toolkit.reference.source import Source
+from toolkit.reference.standing import Standing
 from toolkit.runtime.foreign import SATURATES
 from toolkit.types import ON_CPU, Compiled, Float, Target
 
@@ -41,6 +42,7 @@ class Trip(NamedTuple):
     ranges: Ranges | None  # what INT8 is scaled by
     peaks: Mapping[str, float]  # how large each tensor of `graph` becomes on some images, where FP16 must hold it
     remarks: tuple[str, ...] = ()  # what was chosen or left out when weights and images were read
+    standing: Standing = Standing(images=0, doubt="it was not asked")  # how well the reference itself does
 
 
 def typed(trip: Trip, target: Target) -> ir.Model:

@@ -70,7 +70,8 @@ def build(
     for folder, manifest in built:
         out.print(Text.assemble((str(folder), "bold"), f": {manifest.precision} for {manifest.device}"))
         for note in manifest.notes:
-            out.print(f"  {note}", highlight=False)
+            loud = "bold red" if note.startswith("WARNING") else ""
+            out.print(f"  {note}", style=loud, highlight=False)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 
@@ -13,6 +14,7 @@ from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import GraphError, WeightsError
 from toolkit.images.dataset import Images
 from toolkit.onnxfile import serialise
+from toolkit.reference.fit import misfit
 from toolkit.reference.source import Source
 from toolkit.types import Array, Float, Frozen, Target
 
@@ -26,6 +28,7 @@ class Agreement(Frozen, frozen=True):
     max_abs: float  # largest |difference| of a logit
     cosine: float  # smallest cosine of two logit vectors
     top1: float  # share of equal answers, 0 to 1
+    remarks: tuple[str, ...] = ()  # what else the images showed
 
 
 def check(source: Source, images: Images) -> Agreement:
@@ -50,7 +53,8 @@ def check(source: Source, images: Images) -> Agreement:
             f"{found.top1:.1%}); the first tensor that does is '{first}'",
             remedy="Look at that layer's operator in the exported file: toolkit export RECIPE -o model.onnx",
         )
-    return found
+    strange = misfit(source.graph, source.norm, pictures)
+    return found if strange is None else msgspec.structs.replace(found, remarks=(strange,))
 
 
 def allowed(source: Source, answers: Float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnx_ir as ir
 
@@ -12,11 +12,12 @@ from toolkit import cpu
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.backends.onnxruntime.backend import ForeignExecutor
 from toolkit.errors import DataError, GraphError
-from toolkit.images.dataset import class_names
+from toolkit.images.dataset import Images, class_names
 from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialise
 from toolkit.outputs import Outputs
 from toolkit.recipe import Recipe
+from toolkit.reference.fit import FirstNorm
 from toolkit.runtime.runner import Runner
 from toolkit.types import Progress, Target, TensorSpec
 
@@ -37,6 +38,7 @@ class Source(NamedTuple):
     reference: Runner
     graph: ir.Model
     tolerance: float = 1e-4  # FP32 sums in another order differ by some 1e-6
+    norm: FirstNorm | None = None  # what the first BatchNormalization knows of the images it was trained on
 
 
 def open_source(recipe: Recipe, *, progress: Progress | None = None) -> Source:
@@ -49,7 +51,8 @@ def open_source(recipe: Recipe, *, progress: Progress | None = None) -> Source:
 
     channels, classes = recipe.preprocess.channels, class_names(recipe)
     loaded = open_weights(recipe.reference, channels=channels, classes=len(classes or ()) or 1000, progress=progress)
-    return Source(reference_runner(loaded.model, recipe, loaded.notes), export(loaded.model, recipe.preprocess))
+    graph = export(loaded.model, recipe.preprocess)
+    return Source(reference_runner(loaded.model, recipe, loaded.notes), graph, norm=_norm_of(loaded.model))
 
 
 def open_reference(recipe: Recipe, threads: int | None = None) -> Runner:
@@ -68,7 +71,7 @@ def _open_onnx(recipe: Recipe, path: Path, threads: int | None = None) -> Source
     graph, facts, original = load_apart(path, recipe.preprocess, recipe.reference)
     if facts.precision == "int8" and recipe.precision.quantized:
         what = f"{path} is quantized already, and the recipe asks for INT8: it would be quantized twice"
-        raise GraphError(what, remedy="Leave `int8` away to build it as it is, or give the floating-point file")
+        raise GraphError(what, remedy="Leave `int8` and `fp8` away to build it as it is, or give the floating-point file")
     settings = {"threads": threads or cpu.cores()}
     live = onnxruntime.session(str(path) if original is None else serialise(original), Target("cpu"), settings)
     spec = TensorSpec(name=facts.input, dtype="float32", shape=("N", *recipe.preprocess.input_shape))
@@ -91,7 +94,21 @@ def _open_onnx(recipe: Recipe, path: Path, threads: int | None = None) -> Source
         notes=facts.notes,
     )
     executor = ForeignExecutor(live, facts.input, facts.output, facts.batch, facts.input_type, recipe.reference.offset)
-    return Source(Runner(manifest, executor), graph, TOLERANCES[facts.precision])
+    norm = (
+        None if facts.norm is None else FirstNorm(tensor=facts.norm[0], mean=tuple(facts.norm[1]), deviation=tuple(facts.norm[2]))
+    )
+    return Source(Runner(manifest, executor), graph, TOLERANCES[facts.precision], norm)
+
+
+def _norm_of(model: torch.nn.Module) -> FirstNorm | None:
+    """Of a PyTorch ResNet, whose tensors are called after its modules."""
+    norm = getattr(model, "bn1", None)
+    mean, variance = getattr(norm, "running_mean", None), getattr(norm, "running_var", None)
+    if norm is None or mean is None or variance is None or (not mean.any() and bool((variance == 1).all())):
+        return None
+    gamma: Any = norm.weight
+    beta: Any = norm.bias
+    return FirstNorm(tensor="conv1", mean=tuple(beta.tolist()), deviation=tuple(gamma.abs().tolist()))
 
 
 def label_names(names: tuple[str, ...] | None, outputs: Outputs, columns: int, where: str) -> tuple[str, ...] | None:
@@ -109,6 +126,21 @@ def _remedy(columns: int, names: int, outputs: Outputs) -> str:
     if columns == names + 1:
         return "TensorFlow's ImageNet models count 1001, a background class first: set `reference.offset = 1` to leave it out"
     return "Give the names that belong to this model, one a line, in the order of its columns"
+
+
+def refuse_unfit(source: Source, images: Images, recipe: Recipe) -> None:
+    """Raises DataError where labels come from folders that are not as many as the classes, so that a label means another one."""
+    manifest = source.reference.manifest
+    count = manifest.meaning.classes(int(manifest.outputs[0].shape[1]))
+    names = images.classes
+    if images.labels is None or names is None or recipe.reference.classes or manifest.meaning.multilabel or len(names) == count:
+        return
+    if all(name.isdigit() for name in names):  # they say their class themselves
+        return
+    what = f"{images.where} has {len(names)} class folders, and the reference answers {count} classes"
+    if count == len(names) + 1:
+        raise DataError(what, remedy=_remedy(count, len(names), manifest.meaning))
+    raise DataError(what, remedy="Name the model's classes in `reference.classes`, one a line: folders are matched by name")
 
 
 def torch_module(source: Source) -> torch.nn.Module | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
@@ -99,4 +98,21 @@ def scores(batch: np.ndarray, classes: int = 4) -> np.ndarray:
     return session.run(None, {"image": batch})[0]
 
 
-__all__ = ["HOW", "TensorProto", "answers", "helper", "images", "node", "onnx", "opened", "plain", "scores", "tensor", "write"]
+def quantized(tmp_path: Path, form: str) -> Path:
+    """What ONNX Runtime's own quantizer makes of the trunk: `QDQ`, `QOperator` or `dynamic`."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
+
+    source = write(tmp_path / "float.onnx", opset=17, outputs=[helper.make_tensor_value_info("scores", 1, ["N", 4])])
+    if form == "dynamic":
+        quantize_dynamic(source, tmp_path / "q.onnx")
+        return tmp_path / "q.onnx"
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter([{"image": images()}])
+
+        def get_next(self) -> Any:
+            return next(self.left, None)
+
+    quantize_static(source, tmp_path / "q.onnx", Reader(), quant_format=QuantFormat[form], per_channel=True)
+    return tmp_path / "q.onnx"

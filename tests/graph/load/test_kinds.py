@@ -10,7 +10,21 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.graph.load.files import HOW, TensorProto, answers, helper, images, node, opened, plain, scores, tensor, trunk, write
+from tests.graph.load.files import (
+    HOW,
+    TensorProto,
+    answers,
+    helper,
+    images,
+    node,
+    opened,
+    plain,
+    quantized,
+    scores,
+    tensor,
+    trunk,
+    write,
+)
 from toolkit.errors import GraphError
 from toolkit.recipe import Preprocess
 
@@ -189,25 +203,6 @@ def test_training_mode_is_taken_as_inference(tmp_path: Path) -> None:
     np.testing.assert_allclose(answers(loaded, images()), scores(want), rtol=1e-4, atol=1e-4)
     assert loaded.original is not None
     assert "training_mode" not in loaded.original.graph[0].attributes
-
-
-def quantized(tmp_path: Path, form: str) -> Path:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
-
-    source = write(tmp_path / "float.onnx", opset=17, outputs=[helper.make_tensor_value_info("scores", 1, ["N", 4])])
-    if form == "dynamic":
-        quantize_dynamic(source, tmp_path / "q.onnx")
-        return tmp_path / "q.onnx"
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.left = iter([{"image": images()}])
-
-        def get_next(self) -> Any:
-            return next(self.left, None)
-
-    quantize_static(source, tmp_path / "q.onnx", Reader(), quant_format=QuantFormat[form], per_channel=True)
-    return tmp_path / "q.onnx"
 
 
 def test_a_file_that_is_quantized_already_stays_as_it_is(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from toolkit.graph.fold import fold
 from toolkit.graph.load.batch import free_batch, set_image
 from toolkit.graph.load.budget import check_budget
 from toolkit.graph.load.constants import fold_constants
+from toolkit.graph.load.first import first_norm
 from toolkit.graph.load.inputs import fit_input, select_input
 from toolkit.graph.load.meaning import meaning_of
 from toolkit.graph.load.operators import quantized, refuse_control, refuse_foreign
@@ -46,6 +47,7 @@ class Facts(Frozen, frozen=True):
     precision: str  # fp32 | fp16 | int8: what the file itself computes in
     sha256: str
     notes: tuple[str, ...] = ()
+    norm: tuple[str, list[float], list[float]] | None = None  # see `first.py`
 
 
 class Loaded(NamedTuple):
@@ -86,13 +88,14 @@ def load(
         set_image(model, preprocess, batch)
         model = _plain(model, path, stored)
         free_batch(model, preprocess, batch)
+        norm = first_norm(model)
         model = _with_scores(model, path, reference.offset)
         known = check_budget(model, path)
         columns = trial(model, original or path, name, kind, batch, known, path)
         facts = Facts(
             input=name, input_type=kind, batch=batch, output=output, columns=columns, sha256=digest,
             outputs=_outputs(model, columns, reference, path), precision="int8" if integer else "fp16" if _half(wide) else "fp32",
-            notes=(*notes, *_remarks(integer, wide, batch, kind)),
+            notes=(*notes, *_remarks(integer, wide, batch, kind)), norm=norm,
         )  # fmt: skip
         return Loaded(model, facts, original)
 
