@@ -101,6 +101,8 @@ def bench(
             stage=stage,
         )
     out.print(table(results))
+    for name, why in results.failures.items():
+        out.print(f"{name}: {why}", highlight=False, markup=False, soft_wrap=True)
     out.print(f"raw samples: {output}. A page of it: toolkit report {output} -o report.html", highlight=False)
 
 

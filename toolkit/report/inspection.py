@@ -11,7 +11,7 @@ from rich.text import Text
 
 from toolkit.calibration.ranges import Ranges, TensorRange
 from toolkit.engine.inspection import Finding, Inspection
-from toolkit.manifest import Manifest
+from toolkit.manifest import Baseline, Manifest
 
 PER_CHARACTER = 2  # of the 64 bars that ranges hold
 LEVELS = " ▁▂▃▄▅▆▇█"
@@ -28,6 +28,10 @@ def inspection(found: Inspection) -> RenderableType:
         Text(f"graph: {', '.join(f'{n} {op}' for op, n in found.layers.items())}"),
     ]
     parts.append(_findings(found.findings))
+    if found.proof is not None:
+        verdict, where = found.proof.verdict, f" on {found.proof.device}" if found.proof.device else ""
+        parts.append(Text(f"when it was built: {verdict.text} ({found.proof.how}{where})"))
+    parts += [Text(remark, style="yellow") for remark in found.remarks]
     if found.ranges is not None:
         parts += [_histograms(found.ranges), Text(LEGEND, style="dim")]
     return Group(*parts)
@@ -43,6 +47,8 @@ def _card(manifest: Manifest) -> Table:
         for spec in specs:
             table.add_row(kind, f"{spec.name} {spec.dtype} [{', '.join(map(str, spec.shape))}]")
     table.add_row("profiles", ", ".join(f"{p.min}..{p.max}, best at {p.opt}" for p in manifest.profiles))
+    if (kept := manifest.baseline) is not None:
+        table.add_row("baseline", _baseline(kept))
     table.add_row("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
     table.add_row("settings", ", ".join(f"{name} = {value}" for name, value in manifest.settings.items()))
     for name, value in manifest.hashes.items():
@@ -50,6 +56,18 @@ def _card(manifest: Manifest) -> Table:
     for note in manifest.notes:
         table.add_row("note", note)
     return table
+
+
+def _baseline(kept: Baseline) -> str:
+    """What the engine keeps of its reference, in a line."""
+    parts = [f"{kept.name}, {kept.library}" if kept.library else kept.name]
+    if kept.top1 is not None:
+        parts.append(f"top-1 {kept.top1:.2%} on {kept.images} images")
+    elif kept.images:
+        parts.append(f"answers to {kept.images} images")
+    if kept.latency is not None:
+        parts.append(f"{1e3 * kept.latency:.3g} ms at batch 1 on {kept.device}")
+    return "; ".join(parts)
 
 
 def _findings(findings: Sequence[Finding]) -> RenderableType:
