@@ -44,7 +44,8 @@ def engine(tmp_path: Path) -> Path:
         name="small", target="cpu", file=compiled.file, precision="fp32",
         inputs=(TensorSpec(name="x", dtype="float32", shape=("N", 3, 8, 8)),),
         outputs=(TensorSpec(name="y", dtype="float32", shape=("N", 5)),),
-        profiles=(), preprocess=Preprocess(size=(8, 8)), versions=compiled.versions, settings=compiled.settings,
+        profiles=(), preprocess=Preprocess(size=(8, 8)), versions=compiled.versions,
+        settings={**compiled.settings, "cpu": "any"},  # as every INT8 engine's manifest has it
         hashes={"file": sha256(folder / compiled.file)},
     ).write(folder)  # fmt: skip
     return folder
