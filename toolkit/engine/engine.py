@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +140,8 @@ class Engine:
         executor = module.open(self.contents, manifest, **options)
         if options.get("threads"):
             manifest = msgspec.structs.replace(manifest, settings={**manifest.settings, "threads": options["threads"]})
-        return Runner(manifest, executor, _again(self.path, self.manifest.seal, options), check_finite=check_finite)
+        again = partial(_open_again, self.path.absolute(), self.manifest.seal, options)  # a runner can be pickled
+        return Runner(manifest, executor, again, check_finite=check_finite)
 
     def judge(
         self,
@@ -184,14 +185,10 @@ def load(
     return Engine.open(path, trusted=trusted).runner(check_finite=check_finite, **options)
 
 
-def _again(path: Path, seal: str, options: dict[str, Any]) -> Callable[[], Executor]:
-    """Opens the same engine anew from where it lies; the bytes of the first time are not kept."""
-
-    def open_again() -> Executor:
-        engine = Engine.open(path)
-        if engine.manifest.seal != seal:
-            raise EngineError(f"{path} has been replaced by another engine since it was loaded", remedy="Load it again")
-        executor: Executor = backend(engine.manifest.to_target()).open(engine.contents, engine.manifest, **options)
-        return executor
-
-    return open_again
+def _open_again(path: Path, seal: str, options: dict[str, Any]) -> Executor:
+    """Opens the same engine anew from where it lies, maybe in another process; the bytes of the first time are not kept."""
+    engine = Engine.open(path)
+    if engine.manifest.seal != seal:
+        raise EngineError(f"{path} has been replaced by another engine since it was loaded", remedy="Load it again")
+    executor: Executor = backend(engine.manifest.to_target()).open(engine.contents, engine.manifest, **options)
+    return executor
