@@ -16,7 +16,7 @@ from toolkit import cpu
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import ClosedError, InputError
 from toolkit.files import sha256
-from toolkit.manifest import Manifest
+from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Build, Preprocess
 from toolkit.runtime import Runner
 from toolkit.types import Array, Float, Target, TensorSpec
@@ -44,7 +44,7 @@ def engine(tmp_path: Path) -> Path:
         name="small", target="cpu", file=compiled.file, precision="fp32",
         inputs=(TensorSpec(name="x", dtype="float32", shape=("N", 3, 8, 8)),),
         outputs=(TensorSpec(name="y", dtype="float32", shape=("N", 5)),),
-        profiles=(), preprocess=Preprocess(size=(8, 8)), versions=compiled.versions,
+        profiles=(Profile(min=1, opt=1, max=4),), preprocess=Preprocess(size=(8, 8)), versions=compiled.versions,
         settings={**compiled.settings, "cpu": "any"},  # as every INT8 engine's manifest has it
         hashes={"file": sha256(folder / compiled.file)},
     ).write(folder)  # fmt: skip
