@@ -151,6 +151,24 @@ def test_files_of_other_kinds_are_called_what_they_are(tmp_path: Path, data: byt
         opened(tmp_path / "m.onnx")
 
 
+def test_a_graph_beyond_two_gib_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """Weights in a file of holes beside it: neither time nor memory is spent on them."""
+    path = write(tmp_path / "m.onnx")
+    proto = onnx.load(path)
+    weight = proto.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.dims[:] = [6, 100_000_000]
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="weights.bin")
+    path.write_bytes(proto.SerializeToString())
+    with (tmp_path / "weights.bin").open("wb") as file:
+        file.truncate(2_400_000_000)
+    start = time.monotonic()
+    with pytest.raises(GraphError, match=r"600,000,028 values, 2\.4 GB in float32"):
+        opened(path)
+    assert time.monotonic() - start < 10
+
+
 def test_folders_and_pipes_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):

@@ -59,6 +59,11 @@ def read(path: Path, sized: Callable[[int], None] = lambda size: None) -> File:
     for owner, tensor in tensors(proto):
         _check_tensor(owner, tensor, path)
     _check_graph(proto, path)
+    values = sum(math.prod(tensor.dims) for _, tensor in tensors(proto))
+    if 4 * values >= MOST_BYTES:
+        size = f"{values:,} values, {4 * values / 1e9:.3g} GB in float32"
+        what = f"{path} has {size}: a graph of 2 GiB or more cannot be an ONNX file"
+        raise GraphError(what, remedy="Take a smaller variant of the model")
     _check_functions(proto, path)
     del proto.graph.value_info[:]  # shapes are inferred anew, and what the file claims might be wrong
     for value in proto.graph.output:
