@@ -15,6 +15,8 @@ FLOORS = {
     "cli": 11,
     "report": 10,
     "tuning": 9,
+    "why": 9,
+    "diff": 9,
     "finetune": 9,
     "measure": 9,
     "insight": 9,
@@ -62,7 +64,7 @@ HOMES = {
     "pycuda": {"runtime"},
     "onnx": {"graph"},
     "onnx_ir": {"graph", "calibration/pieces.py", "reference", "pipeline.py", "trip.py", "engine", "tuning", "onnxfile.py"}
-    | {"finetune", "settle.py"},
+    | {"finetune", "settle.py", "why", "diff"},
     "onnxscript": {"graph"},
     "numba": {"calibration"},
     "typer": {"cli"},

@@ -2,59 +2,40 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from toolkit.harness.results import Results
 from toolkit.report.details import environment, layers, manifests, trust
 from toolkit.report.figures import distributions, pareto, roofline, sweep
+from toolkit.report.frame import frame, section
 from toolkit.report.gallery import Gallery, draw
 from toolkit.report.grid import grid
-from toolkit.report.markup import Child, document, tag
+from toolkit.report.markup import Child, tag
 from toolkit.report.summary import Row, baseline, rows, times
 from toolkit.report.table import COLUMNS, WORDS, cells_of, note, title
-
-STYLE = Path(__file__).with_name("style.css")
 
 
 def html(results: Results, galleries: Sequence[Gallery] | None = None) -> str:
     """The report. `galleries` as `gallery.galleries` makes them; None: the pictures were not looked up."""
     summary = rows(results)
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("title", f"Toolkit report: {title(results, summary)}"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("style", _compact(STYLE.read_text(encoding="utf-8"))),
-    )
-    main = tag(
-        "main",
+    sections = [
         _verdicts(results, summary),
-        _section("summary", "Summary", _summary(results, summary)),
-        _section("accuracy-speed", "Accuracy against speed", pareto(summary)),
-        _section("latency", "Latency", distributions(summary)),
-        _section("batches", "Batches", sweep(results, summary)),
-        _section("roofline", "Roofline", roofline(results, summary)),
-        _section("layers", "Where the time goes", layers(results)),
-        _section("gallery", "Where the answers differ", _gallery(results, galleries)),
-        _section("trust", "How far to trust these numbers", trust(results, summary)),
-        _section("environment", "Environment", environment(results)),
-        _section("manifests", "Engines", manifests(results)),
-    )
-    return document(tag("html", head, tag("body", _header(results, summary), main), lang="en"))
-
-
-def _header(results: Results, summary: Sequence[Row]) -> Element:
+        section("summary", "Summary", _summary(results, summary)),
+        section("accuracy-speed", "Accuracy against speed", pareto(summary)),
+        section("latency", "Latency", distributions(summary)),
+        section("batches", "Batches", sweep(results, summary)),
+        section("roofline", "Roofline", roofline(results, summary)),
+        section("layers", "Where the time goes", layers(results)),
+        section("gallery", "Where the answers differ", _gallery(results, galleries)),
+        section("trust", "How far to trust these numbers", trust(results, summary)),
+        section("environment", "Environment", environment(results)),
+        section("manifests", "Engines", manifests(results)),
+    ]
     where = results.environment
+    heading = f"{len(summary)} engine{'s' * (len(summary) != 1)}, measured"
     line = f"{where.device} · measured {where.started.replace('T', ' ')}"
-    return tag("header", tag("h1", f"{len(summary)} engine{'s' * (len(summary) != 1)}, measured"), tag("p", line))
-
-
-def _section(name: str, heading: str, content: Sequence[Element]) -> Element:
-    return tag("section", tag("h2", heading), list(content), id=name)
+    return frame(f"Toolkit report: {title(results, summary)}", heading, line, sections)
 
 
 def _verdicts(results: Results, summary: Sequence[Row]) -> Element:
@@ -96,6 +77,3 @@ def _gallery(results: Results, galleries: Sequence[Gallery] | None) -> list[Elem
         return [tag("p", "Every engine gave every image its reference's answer.")]
     return [tag("p", "No answers were kept for this section.", class_="absent")]
 
-
-def _compact(style: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"/\*.*?\*/", "", style, flags=re.S)).strip()

@@ -34,15 +34,16 @@ def write_report(
         return images.picture if images else None
 
     if page is not None:
-        _write(page, html(results, galleries(results, picture_of)))
+        write_page(page, html(results, galleries(results, picture_of)))
     if markdown_file is not None:
-        _write(markdown_file, markdown(results))
+        write_page(markdown_file, markdown(results))
     if junit_file is not None:
-        _write(junit_file, junit(results))
+        write_page(junit_file, junit(results))
     return results
 
 
-def _write(path: Path, text: str) -> None:
+def write_page(path: Path, text: str) -> None:
+    """Write a file in one step. Raises MeasurementError where it cannot be written."""
     try:
         write_atomically(path, text.encode("utf-8"))
     except OSError as error:

@@ -132,13 +132,14 @@ def session(
     profile: Path | None = None,
     optimized: Path | None = None,
     as_is: bool = False,
+    unfused: bool = False,
     without: Sequence[str] = (),
 ) -> Any:
     """An InferenceSession with one provider, the one that was asked for.
 
     `settings` are those of a manifest. The rest is for the toolkit's own use: `lean` plans no memory ahead, `profile` is where to
     write a profile, `optimized` where to write the graph as it will run (its weights beside it), `as_is` reads such a graph,
-    `without` names optimizers to leave out.
+    `unfused` runs Q/DQ pairs as they stand, in floating point, `without` names optimizers to leave out.
 
     Raises BackendError where the provider is not there: ONNX Runtime itself would print a line and use the CPU.
     """
@@ -152,6 +153,9 @@ def session(
     options = _session_options(library, settings, lean, profile, optimized)
     if as_is:
         options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if unfused:  # what any correct kernel would answer
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.add_session_config_entry("session.disable_double_qdq_remover", "1")
     try:
         live = library.InferenceSession(model, options, providers=[provider], disabled_optimizers=without or None)
     except Exception as error:  # ONNX Runtime's own classes, made while it loads

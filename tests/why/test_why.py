@@ -1,0 +1,195 @@
+"""why finds the layer that was made sick, says what ails it, and its first remedy keeps its word."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+import pytest
+from rich.console import Console
+
+from tests.graph.networks import fashion_graph, pictures
+from tests.why.conftest import SICK, build
+from toolkit import pipeline
+from toolkit.errors import BudgetError, DataError, EngineError
+from toolkit.graph.edit import constant
+from toolkit.graph.fp16 import to_fp16
+from toolkit.graph.rounding import as_rounded
+from toolkit.graph.run import graph_runner
+from toolkit.recipe import Recipe
+from toolkit.report.why import why_table
+from toolkit.report.why_page import why_page
+from toolkit.tuning.trial import snr
+from toolkit.types import Target
+from toolkit.why import Why, remedied, why
+from toolkit.why.analysis import losses
+from toolkit.why.blocks import blocks
+from toolkit.why.probe import probe
+
+
+@pytest.fixture(scope="module")
+def found(odd: Path) -> Why:
+    return why(odd)
+
+
+def test_every_layer_is_told_under_its_module_name(found: Why) -> None:
+    names = [layer.name for layer in found.layers]
+    assert [name for name in names if name.startswith("layer1.0")] == ["layer1.0.conv1", "layer1.0.conv2", "layer1.0.add"]
+    assert len(names) == 30
+    assert {layer.precision for layer in found.layers} == {"int8"}
+    assert sum(layer.share for layer in found.layers) == pytest.approx(1)
+    assert sum(layer.work for layer in found.layers) == pytest.approx(1)
+
+
+def test_the_sick_layer_comes_first_and_its_cause_is_named(found: Why) -> None:
+    worst = found.ranked[0]
+    assert worst.name == f"{SICK}.conv2"  # a row of its weights spans four decades, and has one scale
+    assert worst.share > 0.5
+    assert worst.cause == "weights"
+    assert worst.weights + worst.clipping + worst.rounding == pytest.approx(1)
+
+
+def test_noise_born_and_noise_inherited_are_apart(found: Why) -> None:
+    layers = {layer.name: layer for layer in found.layers}
+    assert layers["conv1"].inherited is None  # nothing before it loses anything
+    sick, after = layers[f"{SICK}.conv2"], layers[f"{SICK}.add"]
+    assert sick.born is not None
+    assert sick.inherited is not None
+    assert after.born is not None
+    assert after.inherited is not None
+    assert sick.born < sick.inherited  # it makes its own
+    assert after.inherited < after.born  # the sum hands it on
+    for layer in found.layers:
+        parts = [10 ** (-ratio / 10) for ratio in (layer.born, layer.inherited) if ratio is not None]
+        assert layer.snr is not None
+        assert 10 ** (-layer.snr / 10) == pytest.approx(sum(parts), rel=0.5)  # the two are nearly independent
+
+
+def test_what_layers_cost_alone_sums_to_what_they_cost_together(found: Why) -> None:
+    alone = sum(10 ** (-layer.alone / 10) for layer in found.layers if layer.alone is not None)
+    assert -10 * np.log10(alone) == pytest.approx(found.emulated, abs=4)
+    assert found.snr == pytest.approx(found.emulated, abs=2)
+
+
+def test_worst_channels_and_images_are_named(found: Why) -> None:
+    worst = found.ranked[0]
+    assert len(worst.channels) == len(worst.images) == 5
+    assert all(0 < channel.share < 1 and int(channel.name) < 64 for channel in worst.channels)
+    assert found.worst_images[0].name.startswith("number ")
+    ratios = [image.snr for image in found.worst_images]
+    assert ratios == sorted(ratios, key=lambda ratio: ratio or 0)
+
+
+def test_the_first_remedy_is_as_good_as_it_says(found: Why, tmp_path: Path) -> None:
+    """The recipe it writes is built from nothing, and answers the images that the remedy was proven on."""
+    file = tmp_path / "mended.toml"
+    file.write_text(remedied(found, tmp_path))
+    recipe = Recipe.load(file)
+    best = found.remedies[0]
+    assert best.gain > 6
+    assert recipe.name == "odd-why"
+    assert recipe.notes[-1].startswith(f"toolkit why: {best.what}")
+    trip = pipeline.prepare(recipe, proof=False)
+    images = np.concatenate(list(pipeline.calibration_images(recipe, 48).batches(48)))[16:]
+    answers = graph_runner(pipeline.typed(trip, Target("cpu")))(images)
+    truth = graph_runner(trip.source.graph)(images)
+    assert found.proof_images == len(images)
+    assert snr(truth, answers) == pytest.approx(best.snr[1], abs=1)
+
+
+def test_remedies_stand_by_what_they_bring(found: Why) -> None:
+    values = [remedy.value for remedy in found.remedies]
+    assert values == sorted(values, reverse=True)
+    assert all(remedy.gain >= 0.3 for remedy in found.remedies)
+    kept = [remedy for remedy in (*found.remedies, *found.tried) if remedy.recipe.precision.keep]
+    assert all(remedy.time is not None and remedy.measured for remedy in kept)
+    assert any(f"{SICK}.conv2" in remedy.recipe.precision.keep for remedy in kept)
+
+
+def test_the_page_stands_alone(found: Why) -> None:
+    page = why_page(found)
+    assert "<script" not in page
+    assert not re.search(r'(?:src|href)="http', page)
+    boxes = re.findall(r"<title>([^<]+ \(\w+, int8\): [^<]+)</title>", page)
+    assert len(boxes) == len(found.layers)
+    assert any(text.startswith(f"{SICK}.conv2 (Conv, int8): ") and "mostly weights" in text for text in boxes)
+    assert found.remedies[0].why in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_same_engine_gives_the_same_losses(found: Why, odd: Path) -> None:
+    again = why(odd, remedies=False)
+    assert [layer.share for layer in again.layers] == [layer.share for layer in found.layers]
+    assert again.remedies == ()
+    with pytest.raises(BudgetError, match=r"nothing to write: no remedy could be tried"):
+        remedied(again, odd)
+
+
+def test_half_precision_is_looked_into_as_a_gpu_rounds_it(half: Path) -> None:
+    found = why(half, remedies=False)
+    assert {layer.precision for layer in found.layers} == {"fp16"}
+    assert 50 < found.emulated < 80
+    assert all(layer.clipping == 0 for layer in found.layers)
+    assert found.layers[0].weights > 0.1
+    assert found.layers[0].rounding > 0.1
+    assert any("computes FP16 in FP32" in note for note in found.notes)
+
+
+def test_an_overflow_is_called_one() -> None:
+    """A result above 65504 in the network itself: the layer is named, and what reads it is seen to inherit."""
+    graph = fashion_graph("resnet18").clone()
+    node = next(node for node in graph.graph if node.name == "layer2.0.conv1")
+    for index in (1, 2):
+        value, array = node.inputs[index], constant(node.inputs[index])
+        assert value is not None
+        assert array is not None
+        value.const_value = ir.tensor(array * np.float32(3e4), name=value.name)
+    typed = as_rounded(to_fp16(graph))
+    parts = blocks(graph, typed)
+    powers = probe(graph, typed, parts, [pictures(1)])
+    zeros = {block.name: np.zeros(1) for block in parts}
+    layers = {layer.name: layer for layer in losses(graph, parts, powers, zeros, np.ones(1), {}, str)}
+    sick = layers["layer2.0.conv1"]
+    assert sick.cause == "overflow"
+    assert sick.peak > 65504
+    assert sick.born == -120
+    assert layers["layer2.0.conv2"].inherited == -120
+    assert layers["layer1.1.add"].snr is not None
+    assert layers["layer1.1.add"].snr > 50
+
+
+def test_an_engine_whose_reference_is_gone_is_looked_into_by_what_it_carries(odd: Path, odd_weights: Path) -> None:
+    away = odd_weights.with_suffix(".away")
+    odd_weights.rename(away)
+    try:
+        found = why(odd)
+    finally:
+        away.rename(odd_weights)
+    assert found.remedies == found.tried == ()
+    assert "the FP32 network behind the engine is not here" in found.notes[0]
+    assert found.ranked[0].name == f"{SICK}.conv2"
+    assert all(layer.weights < 1e-6 for layer in found.layers)  # rounding weights cannot be seen
+
+
+def test_bad_input_is_a_clear_line(odd: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.raises(EngineError, match="is not an engine"):
+        why(tmp_path)
+    with pytest.raises(DataError, match=r"the images of odd are not here.+does not exist.+Name others: --data DIR"):
+        why(odd, data=str(tmp_path / "nowhere"))
+    full = build(tmp_path_factory.mktemp("engines"), "full", "", "packaged:fashion-resnet18")
+    with pytest.raises(EngineError, match=r"computes in FP32.+no layer loses anything.+Ask why of an INT8 or FP16 engine"):
+        why(full)
+
+
+def test_json_and_table_tell_the_same(found: Why) -> None:
+    plain = json.loads(msgspec.json.encode(found))
+    assert [layer["name"] for layer in plain["layers"]] == [layer.name for layer in found.layers]
+    console = Console(width=120, record=True)
+    console.print(why_table(found))
+    text = console.export_text()
+    assert f"{found.snr:.1f} dB" in text
+    assert f"1. {found.remedies[0].what[:40]}" in text

@@ -1,0 +1,102 @@
+"""diff: in what two engines, graphs or recipes differ, from their nodes to their answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.diff.nodes import changes, layers
+from toolkit.diff.result import Change, Diff, Latency, LayerDiff
+from toolkit.diff.running import run
+from toolkit.diff.sides import Side, open_side
+from toolkit.diff.tensors import Ratios, tensors
+from toolkit.errors import DataError, GraphError
+from toolkit.graph.channels import noise
+from toolkit.images.dataset import Images, open_data
+from toolkit.types import Float, Stage, quiet
+
+__all__ = ["Change", "Diff", "Latency", "LayerDiff", "diff"]
+IMAGES = 16  # that tensors are compared on
+SECONDS = 4.0  # of latency, for both
+
+
+def diff(a: str | Path, b: str | Path, *, data: str | None = None, seconds: float = SECONDS, stage: Stage = quiet) -> Diff:
+    """B against A: nodes, precisions, scales, weights, the SNR of each common tensor, latency where both run, paired verdict.
+
+    Each is an engine's folder, an .onnx file or a recipe. `data`: images in place of those that a recipe names; where there are
+    none, the graphs are held against each other on noise, and no verdict is given. `seconds`: of latency; 0 leaves it out.
+    Raises EngineError, GraphError, RecipeError, DataError.
+    """
+    one = open_side(Path(a), stage)
+    two = open_side(Path(b), stage, one.trip)
+    notes: list[str] = []
+    images, few = _images(one, two, data, notes)
+    found = _tensors(one, two, few, notes, stage)
+    alike = _shape(one) == _shape(two)
+    latency, verdict = run(one, two, images, seconds, notes, stage) if alike else (None, None)
+    logits = found.get(one.graph.graph.outputs[0].name or "")
+    nodes = [{node.name or "": node for node in side.graph.graph} for side in (one, two)]
+    if not nodes[0].keys() & nodes[1].keys():
+        notes.append("no node of one has a name of the other's: they were exported in different ways, and no layer can be paired")
+    return Diff(
+        names=(one.name, two.name),
+        kinds=(one.kind, two.kind),
+        targets=(one.target, two.target),
+        nodes=(len(one.graph.graph), len(two.graph.graph)),
+        recipe=changes(one, two),
+        operators=_operators(one, two),
+        only=(tuple(name for name in nodes[0] if name not in nodes[1]), tuple(name for name in nodes[1] if name not in nodes[0])),
+        layers=layers(one.graph, two.graph, found),
+        images=len(few),
+        logits=logits.plain if logits is not None else None,
+        latency=latency,
+        verdict=verdict,
+        notes=tuple(notes),
+    )
+
+
+def _shape(side: Side) -> list[int | str]:
+    """Of one image."""
+    return [size if isinstance(size, int) else "N" for size in side.graph.graph.inputs[0].shape or ()][1:]
+
+
+def _operators(one: Side, two: Side) -> tuple[tuple[str, int, int], ...]:
+    a, b = (Counter(node.op_type for node in side.graph.graph) for side in (one, two))
+    return tuple((op, a[op], b[op]) for op in sorted({*a, *b}) if a[op] != b[op])
+
+
+def _tensors(one: Side, two: Side, few: list[Float], notes: list[str], stage: Stage) -> dict[str, Ratios]:
+    if _shape(one) != _shape(two):
+        notes.append(f"they take images of different shapes, {_shape(one)} and {_shape(two)}: only their nodes are compared")
+        return {}
+    stage("tensors of both")
+    try:
+        return tensors(one.graph, two.graph, few)
+    except GraphError as error:
+        notes.append(f"tensors are not compared: {error.what}")
+        return {}
+
+
+def _images(one: Side, two: Side, data: str | None, notes: list[str]) -> tuple[Images | None, list[Float]]:
+    """Images to judge on, and the few that tensors are compared on."""
+    recipe = one.recipe or two.recipe
+    if recipe is None and data is not None:
+        what = "two bare graphs do not say how a picture becomes an input"
+        raise DataError(what, remedy="Compare a graph with an engine or a recipe, or leave --data away")
+    if recipe is not None:
+        if one.recipe is not None and two.recipe is not None and one.recipe.preprocess != two.recipe.preprocess:
+            notes.append(f"they preprocess pictures in different ways: both are given what {one.name} wants")
+        specs = (data,) if data is not None else (recipe.accept.data, recipe.calibration_data)
+        for spec in (spec for spec in specs if spec is not None):
+            try:
+                few = open_data(spec, recipe.preprocess, IMAGES)
+                return open_data(spec, recipe.preprocess, recipe.accept.images), list(few.batches(1))
+            except DataError as error:
+                if data is not None:
+                    raise
+                notes.append(f"the recipe's images are not here: {error.what}")
+    notes.append(f"without images the two are held against each other on noise{': name some with --data DIR' if recipe else ''}")
+    batch = np.concatenate(noise(one.graph))
+    return None, [batch[i : i + 1] for i in range(len(batch))]

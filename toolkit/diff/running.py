@@ -1,0 +1,91 @@
+"""Running: both sides live, in turns by the clock, and on every image that they are judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import numpy as np
+
+from toolkit.diff.result import Latency
+from toolkit.diff.sides import Side, answers
+from toolkit.errors import MeasurementError, ToolkitError
+from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.lane import Entry
+from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.statistics import by_block, shift
+from toolkit.harness.verdict import Verdict
+from toolkit.images.dataset import Images
+from toolkit.recipe import Accept
+from toolkit.runtime.runner import Runner
+from toolkit.types import Classifier, Stage
+
+LEAST = 6  # launches, or blocks, that an interval takes
+
+
+def run(
+    a: Side, b: Side, images: Images | None, seconds: float, notes: list[str], stage: Stage
+) -> tuple[Latency | None, Verdict | None]:
+    """Latency where both run as what they are, and the verdict where there are images. `notes` is told what is left out."""
+    with ExitStack() as stack:
+        runners: list[Classifier] = []
+        said = []
+        for side in (a, b):
+            try:
+                runner, note = stack.enter_context(answers(side))
+            except ToolkitError as error:
+                notes.append(f"{side.name} does not run here: {error.what}")
+                return None, None
+            runners.append(runner)
+            said += [note] if note else []
+        notes += said
+        verdict = _verdict(a, b, runners, images, notes, stage) if images is not None else None
+        if said:
+            notes.append("latency is not compared: not both run here as what they are")
+            return None, verdict
+        return (_latency(a, b, runners, seconds, notes, stage) if seconds > 0 else None), verdict
+
+
+def _verdict(
+    a: Side, b: Side, runners: Sequence[Classifier], images: Images, notes: list[str], stage: Stage
+) -> Verdict | None:
+    """B held against A, as `[accept]` of B says, else of A."""
+    recipe = b.recipe or a.recipe
+    accept = recipe.accept if recipe is not None else Accept()
+    try:
+        one, two = (
+            accuracy(runner, images, name=side.name, progress=stage(f"answers of {side.name}"))
+            for side, runner in zip((a, b), runners, strict=True)
+        )
+        margin, least = accept.max_top1_drop, accept.min_agreement
+        return compare_accuracy(one, two, images.labels, margin, least, name=b.name, against=a.name)
+    except MeasurementError as error:
+        notes.append(f"no verdict: {error.what}")
+        return None
+
+
+def _latency(
+    a: Side, b: Side, runners: Sequence[Classifier], seconds: float, notes: list[str], stage: Stage
+) -> Latency | None:
+    shapes = [[size if isinstance(size, int) else 1 for size in side.graph.graph.inputs[0].shape or ()] for side in (a, b)]
+    batch = max(shape[0] for shape in shapes)
+    image = np.random.default_rng(0).standard_normal([batch, *shapes[0][1:]], np.float32)
+    entries = [_entry(name, batch, partial(runner, image), runner) for name, runner in zip("AB", runners, strict=True)]
+    progress = stage("latency of both, in turns")
+    one, two = measure_latency(entries, Plan(seconds=seconds, warmup=0.5, yardstick=False), progress=progress)
+    if one.failure or two.failure:
+        notes.append(f"latency is not compared: {one.failure or two.failure}")
+        return None
+    p50 = (float(np.median(one.seconds)) * 1e3, float(np.median(two.seconds)) * 1e3)
+    launches = min(len(set(found.clusters.tolist())) for found in (one, two)) >= LEAST
+    each = [np.log(by_block(found.seconds, found.clusters if launches else found.groups)) for found in (one, two)]
+    moved = shift(*each) if min(map(len, each)) >= LEAST else None
+    interval = None if moved is None else (float(np.exp(moved.low)), float(np.exp(moved.high)))
+    return Latency(batch=batch, p50=p50, ratio=p50[1] / p50[0], interval=interval)
+
+
+def _entry(name: str, batch: int, call: Callable[[], object], runner: Classifier) -> Entry:
+    """An engine is opened anew every so often: where its threads and memory lie moves its times by several per cent."""
+    again = runner.reopen if isinstance(runner, Runner) and runner.can_reopen else None
+    return Entry(name, batch, call, logits=False, reopen=again)

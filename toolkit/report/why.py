@@ -1,0 +1,90 @@
+"""Why, for a terminal: the layers that cost most, then the remedies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from toolkit.why.result import LayerLoss, Remedy, Why
+
+SHOWN = 15  # layers in the terminal; the page and --json have them all
+WORTH = 0.3  # dB below which nothing counts as won
+NOTE = (
+    "loss: the layer's part of the noise in the logits. born: SNR in dB of what is lost in this layer alone; inherited: of "
+    "what comes from before; output: of both. w c r: weights, clipping and rounding of activations, of what is born. channel: "
+    "the worst."
+)
+
+
+def why_table(found: Why) -> RenderableType:
+    """The headline, the layers, the worst images, the remedies, the notes."""
+    parts: list[RenderableType] = [Text(headline(found), style="bold"), _layers(found)]
+    if found.worst_images:
+        parts.append(Text("worst images: " + ", ".join(f"{w.name} {decibels(w.snr)}" for w in found.worst_images[:3])))
+    parts.append(Text("What to do", style="bold"))
+    parts += [Text(line) for line in advice(found)]
+    parts += [Text(f"note: {note}", style="dim") for note in found.notes]
+    return Group(*parts)
+
+
+def headline(found: Why) -> str:
+    """The whole loss in a line."""
+    kernels = found.emulated - found.snr
+    rest = f"; as its graph says it would be {found.emulated:.1f} dB, the rest is lost in its kernels" if kernels > 1 else ""
+    what = f"{found.engine} ({found.precision}, {found.target}): its logits have {found.snr:.1f} dB against FP32's"
+    return f"{what} on {found.images} images, {found.agreement:.1%} of the answers agree{rest}"
+
+
+def _layers(found: Why) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), caption=NOTE, caption_justify="left")
+    table.add_column("layer", min_width=14, overflow="fold")
+    for name in ("", "loss", "born", "inherited", "output", "w c r %", "time", "channel"):
+        table.add_column(name, justify="right", no_wrap=True)
+    ranked = found.ranked
+    for layer in ranked[:SHOWN]:
+        time = "" if layer.time is None else f"{layer.time:.0%}"
+        worst = "" if not layer.channels else f"{layer.channels[0].name}: {layer.channels[0].share:.0%}"
+        ratios = [decibels(value) for value in (layer.born, layer.inherited, layer.snr)]
+        table.add_row(*map(Text, [layer.name, layer.precision, f"{layer.share:.1%}", *ratios, causes(layer), time, worst]))
+    if len(ranked) > SHOWN:
+        rest = sum(layer.share for layer in ranked[SHOWN:])
+        table.add_row(Text(f"{len(ranked) - SHOWN} more layers"), Text(""), Text(f"{rest:.1%}"))
+    return table
+
+
+def advice(found: Why) -> list[str]:
+    """A line a remedy, the best first; where none won anything back, what was tried."""
+    lines = [f"{index}. {remedy_line(remedy)}" for index, remedy in enumerate(found.remedies, 1)]
+    if lines or not found.tried:
+        return lines or ["No remedy was tried."]
+    best = found.tried[0]
+    return [f"None of {len(found.tried)} remedies won {WORTH} dB or more; the nearest was {remedy_line(best)}"]
+
+
+def remedy_line(remedy: Remedy) -> str:
+    """What to write, what it wins on which evidence, and why."""
+    before, after = remedy.snr
+    time = "same time" if remedy.time is None else f"{remedy.time - 1:+.0%} time {'measured' if remedy.measured else 'predicted'}"
+    agree = f"agreement {remedy.agreement[0]:.1%} -> {remedy.agreement[1]:.1%}"
+    return f"{remedy.what}  [{before:.1f} -> {after:.1f} dB, {agree}, {time}; {remedy.why}]"
+
+
+def causes(layer: LayerLoss) -> str:
+    """Weights, clipping, rounding in per cent; what a layer in FP32 has, nothing."""
+    if layer.cause == "overflow":
+        return f"overflow {layer.peak:.3g}"
+    return "" if layer.born is None else f"{layer.weights * 100:.0f} {layer.clipping * 100:.0f} {layer.rounding * 100:.0f}"
+
+
+def decibels(value: float | None) -> str:
+    """A ratio in dB; none where nothing is lost."""
+    return "-" if value is None else "not finite" if value <= -120 else f"{value:.1f}"
+
+
+def shortened(names: Sequence[str], most: int = 3) -> str:
+    """The first few of many names."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,117 @@
+"""why: where an engine loses its accuracy, and what wins it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from toolkit.backends.onnxruntime import profile as onnxruntime_profile
+from toolkit.engine.judge import answering
+from toolkit.errors import BudgetError, ToolkitError
+from toolkit.graph.run import graph_runner
+from toolkit.tuning.result import recipe_toml
+from toolkit.tuning.trial import snr
+from toolkit.types import ON_CPU, Float, Stage, quiet
+from toolkit.why import analysis
+from toolkit.why.alone import alone
+from toolkit.why.blocks import Block, blocks
+from toolkit.why.probe import Powers, probe
+from toolkit.why.remedies import WORTH
+from toolkit.why.result import LayerLoss, Remedy, Why, Worst
+from toolkit.why.subject import Subject, open_subject
+from toolkit.why.trials import tried
+
+__all__ = ["LayerLoss", "Remedy", "Why", "Worst", "remedied", "why"]
+FEW = 4  # images on which each layer is tried alone
+
+
+def why(engine: str | Path, *, data: str | None = None, remedies: bool = True, stage: Stage = quiet) -> Why:
+    """Where the engine loses accuracy against its FP32 network, layer by layer, and remedies that a run has proven.
+
+    `data`: images in place of the recipe's own (see `open_data`). Raises EngineError where there is nothing to ask of, DataError.
+    """
+    subject = open_subject(Path(engine), data, stage)
+    parts = blocks(subject.plain, subject.typed)
+    powers = probe(subject.plain, subject.typed, parts, subject.images, stage(f"noise of {len(parts)} layers"))
+    few = subject.images[:FEW]
+    noise, signal = alone(subject.plain, parts, few, stage("what each layer alone costs the logits"))
+    layers = analysis.losses(
+        subject.plain, parts, powers, noise, signal, _times(subject, parts), lambda index: subject.names[index]
+    )
+    found: list[Remedy] = []
+    notes = list(subject.notes)
+    if remedies and subject.trip is not None:
+        found, more = tried(subject, subject.trip, layers, stage)
+        notes += more
+    return _why(subject, parts, layers, powers, found, notes)
+
+
+def remedied(found: Why, folder: Path) -> str:
+    """The recipe of the first remedy as TOML, to be written into `folder`, with the evidence in its notes. Raises BudgetError."""
+    if not found.remedies:
+        tried = f"none of {len(found.tried)} remedies wins {WORTH} dB or more" if found.tried else "no remedy could be tried"
+        raise BudgetError(f"there is nothing to write: {tried}", remedy="Fine-tune instead: toolkit finetune RECIPE -o DIR")
+    best = found.remedies[0]
+    before, after = best.snr
+    note = f"toolkit why: {best.what}: {before:.1f} -> {after:.1f} dB on {found.proof_images} images; {best.why}"
+    name = best.recipe.name if best.recipe.name.endswith("-why") else f"{best.recipe.name}-why"
+    return recipe_toml(msgspec.structs.replace(best.recipe, name=name, notes=(*best.recipe.notes, note)), folder)
+
+
+def _why(
+    subject: Subject,
+    parts: list[Block],
+    layers: tuple[LayerLoss, ...],
+    powers: dict[str, Powers],
+    found: list[Remedy],
+    notes: list[str],
+) -> Why:
+    batch = np.concatenate(subject.images)
+    truth = _answers(graph_runner(subject.plain), batch)
+    with answering(subject.engine) as (runner, how):
+        answers = _answers(runner, batch)
+    last = powers[parts[-1].name]
+    ends = last["signal"].sum(axis=1), last["noise"].sum(axis=1)
+    return Why(
+        engine=subject.manifest.name,
+        target=subject.manifest.target,
+        precision=subject.manifest.precision,
+        images=len(batch),
+        snr=snr(truth, answers),
+        emulated=analysis.decibels(float(ends[0].sum()), float(ends[1].sum())) or 120.0,
+        agreement=float((answers.argmax(1) == truth.argmax(1)).mean()),
+        layers=layers,
+        edges=analysis.edges(parts),
+        worst_images=analysis.worst(*ends, lambda index: subject.names[index]),
+        remedies=tuple(remedy for remedy in found if remedy.gain >= WORTH),
+        tried=tuple(remedy for remedy in found if remedy.gain < WORTH),
+        proof_images=len(subject.proof),
+        notes=(*notes, *_remarks(subject, parts, how)),
+    )
+
+
+def _remarks(subject: Subject, parts: list[Block], how: str) -> list[str]:
+    """How the answers were come by, and what a CPU does not show."""
+    remarks = [] if how == "measured" else [how]
+    if subject.manifest.target in ON_CPU and any(block.precision in ("fp16", "bf16") for block in parts):
+        remarks.append("ONNX Runtime's CPU computes FP16 in FP32: what layers lose is what a GPU loses, which rounds each result")
+    return remarks
+
+
+def _times(subject: Subject, parts: list[Block]) -> dict[str, float]:
+    """Shares of the time by layer, where ONNX Runtime runs the engine on this CPU."""
+    if subject.manifest.target != "cpu":
+        return {}
+    try:
+        profile = onnxruntime_profile.profile(subject.engine.contents, subject.manifest)
+    except ToolkitError:
+        return {}
+    return analysis.times_of(parts, {layer.name: layer.milliseconds for layer in profile.layers})
+
+
+def _answers(runner: object, batch: Float) -> Float:
+    run = runner
+    assert callable(run)
+    return np.concatenate([run(np.ascontiguousarray(batch[i : i + 8])) for i in range(0, len(batch), 8)])

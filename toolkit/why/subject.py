@@ -1,0 +1,106 @@
+"""Subject: an engine that is asked why: its typed graph, the FP32 graph it was made of, and images to run through both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+
+from toolkit import pipeline
+from toolkit.engine.engine import Engine
+from toolkit.engine.layout import RANGES
+from toolkit.engine.locations import is_here
+from toolkit.errors import DataError, EngineError, ToolkitError
+from toolkit.graph.rounding import as_rounded, holds_half
+from toolkit.images.dataset import Images, open_data
+from toolkit.manifest import Manifest
+from toolkit.recipe import Recipe
+from toolkit.trip import Trip
+from toolkit.types import Float, Stage
+from toolkit.why.strip import stripped
+
+ANALYSED, PROVEN = 16, 32  # images that are looked into, and those that remedies are proven on
+
+
+class Subject(NamedTuple):
+    """`trip` is the recipe's, as far as a target is chosen; None where its reference is not here."""
+
+    engine: Engine
+    recipe: Recipe
+    typed: ir.Model  # in float32, with Casts where half precision rounds
+    plain: ir.Model
+    trip: Trip | None
+    images: tuple[Float, ...]  # float32 [1, ...]
+    names: tuple[str, ...]
+    proof: Float  # other images, in one batch
+    notes: tuple[str, ...]
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.engine.manifest
+
+
+def open_subject(path: Path, data: str | None, stage: Stage) -> Subject:
+    """Raises EngineError (no engine, no graph, nothing narrowed), DataError (no images)."""
+    engine = Engine.open(path)
+    if engine.manifest.precision == "fp32":
+        what = f"{engine.name} computes in FP32, as its reference does: no layer loses anything to its precision"
+        raise EngineError(what, remedy="Ask why of an INT8 or FP16 engine")
+    typed = engine.graph
+    typed = as_rounded(typed) if holds_half(typed) else typed
+    images, proof, notes = _images(engine, data)
+    first = tuple(images.batches(1))
+    trip, more = _trip(engine, stage)
+    plain = trip.graph if trip is not None else stripped(typed)
+    names = tuple(images.name(index) for index in range(len(first)))
+    return Subject(engine, engine.recipe, typed, plain, trip, first, names, proof, (*notes, *more))
+
+
+def _trip(engine: Engine, stage: Stage) -> tuple[Trip | None, tuple[str, ...]]:
+    """The recipe's trip with the engine's own ranges, which only the very same graph accepts; None, and why, without it."""
+    recipe = engine.recipe
+    with TemporaryDirectory() as scratch:
+        if RANGES in engine.contents:
+            own = Path(scratch, RANGES)
+            own.write_bytes(engine.contents[RANGES])
+            calibration = msgspec.structs.replace(recipe.calibration, ranges=str(own))
+            recipe = msgspec.structs.replace(recipe, calibration=calibration)
+        try:
+            return pipeline.prepare(recipe, stage, proof=False), ()
+        except ToolkitError as error:
+            what = f"the FP32 network behind the engine is not here ({error.what})"
+            rest = "the engine's own weights stand for it, so what rounding them costs is not seen, and no remedy can be tried"
+            return None, (f"{what}: {rest}",)
+
+
+def _images(engine: Engine, data: str | None) -> tuple[Images, Float, tuple[str, ...]]:
+    """Images to look into, and others to prove on: those of `[accept]`, else later ones of the calibration set."""
+    recipe = engine.recipe
+    how, classes = recipe.preprocess, engine.manifest.classes
+    given = [spec for spec in (recipe.calibration_data, recipe.accept.data) if spec is not None]
+    spec = data or next((spec for spec in given if is_here(spec)), None)
+    if spec is None:
+        what = f"are not here ({given[0]})" if given else "are named nowhere"
+        what = f"the images of {engine.name} {what}"
+        raise DataError(what, remedy="Name some: --data DIR")
+    try:
+        images = open_data(spec, how, ANALYSED, classes=classes)
+    except (DataError, OSError) as error:
+        what = error.what if isinstance(error, DataError) else str(error)
+        raise DataError(f"the images of {engine.name} are not here: {what}", remedy="Name others: --data DIR") from error
+    other = recipe.accept.data if data is None and is_here(recipe.accept.data) else None
+    try:
+        proof = open_data(other or spec, how, PROVEN if other and other != spec else ANALYSED + PROVEN, classes=classes)
+    except DataError:
+        other, proof = None, open_data(spec, how, ANALYSED + PROVEN, classes=classes)
+    batch = np.concatenate(list(proof.batches(PROVEN)))
+    held = batch if other and other != spec else batch[ANALYSED:]
+    if len(held) == 0:
+        return images, batch, (f"{spec} holds {len(batch)} images: remedies are proven on those that were looked into",)
+    return images, held, ()
+
+

@@ -1,0 +1,135 @@
+"""Trials: the runs that prove a remedy. Each change of the recipe becomes a graph, which answers images not looked into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+
+from toolkit import pipeline
+from toolkit.errors import ToolkitError
+from toolkit.graph.run import graph_runner, predicting_runner
+from toolkit.harness.lane import Entry
+from toolkit.harness.latency import Plan, measure_latency
+from toolkit.recipe import Recipe
+from toolkit.trip import Trip
+from toolkit.tuning.cost import cost
+from toolkit.tuning.trial import snr
+from toolkit.types import Classifier, Float, Stage, Target
+from toolkit.why.remedies import WORTH, Change, joined, suggestions
+from toolkit.why.result import LayerLoss, Remedy
+from toolkit.why.subject import Subject
+
+CALIBRATION = 64  # images that a remedy which needs new ranges is tried with
+SECONDS, LAUNCHES = 0.8, 3  # of both engines, where time is measured, and how often they are opened for it
+
+
+class Bench:
+    """Mutable while remedies are tried: graphs and answers that several of them share."""
+
+    def __init__(self, subject: Subject, trip: Trip) -> None:
+        self.subject, self._trip = subject, trip
+        self.target = subject.manifest.to_target()
+        self.truth = _answers(graph_runner(trip.source.graph), subject.proof)
+        self._trips = {trip.recipe.precision.equalize: trip}
+        self.base = self.graph(trip.recipe)
+        self.before = self._score(predicting_runner(self.base, self.target, self._threads))
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that the engine was built from."""
+        return self.subject.recipe
+
+    def graph(self, recipe: Recipe) -> ir.Model:
+        """The typed graph of a variation for the engine's target. Raises ToolkitError where it cannot be made."""
+        mode = recipe.precision.equalize
+        if mode not in self._trips:
+            few = msgspec.structs.replace(recipe.calibration, images=CALIBRATION, ranges=None)
+            again = msgspec.structs.replace(recipe, calibration=few)
+            self._trips[mode] = pipeline.prepare(again, proof=False, like=self._trip)
+        return pipeline.typed(self._trips[mode]._replace(recipe=recipe), self.target)
+
+    def prove(self, change: Change) -> Remedy:
+        """Run it. Raises ToolkitError where the graph cannot be made, such as where nothing is left to quantise."""
+        graph = self.graph(change.recipe)
+        runner = predicting_runner(graph, self.target, self._threads)
+        after = self._score(runner)
+        time, measured = (None, False) if change.free else self._time(graph)
+        return Remedy(
+            what=change.what,
+            recipe=change.recipe,
+            why=change.why,
+            snr=(self.before[0], after[0]),
+            agreement=(self.before[1], after[1]),
+            time=time,
+            measured=measured,
+        )
+
+    @property
+    def _threads(self) -> int | None:
+        threads = self.subject.manifest.settings.get("threads")
+        return int(threads) if threads else None
+
+    def _score(self, runner: Classifier) -> tuple[float, float]:
+        answers = _answers(runner, self.subject.proof)
+        finite = np.isfinite(answers).all()
+        return snr(self.truth, answers), float((answers.argmax(1) == self.truth.argmax(1)).mean()) if finite else 0.0
+
+    def _time(self, graph: ir.Model) -> tuple[float, bool]:
+        """The time against the engine's: by the clock where ONNX Runtime's CPU is the target, else by the cost model."""
+        batch = self.recipe.build.profiles[0][1]
+        if self.target != Target("cpu"):
+            return cost(graph, batch) / cost(self.base, batch), False
+        image = np.ascontiguousarray(self.subject.proof[:1])
+        plan = Plan(seconds=SECONDS, warmup=0.2, precision=0.01, yardstick=False)
+        found = []
+        for _ in range(LAUNCHES):  # where a session's memory lies moves its times by several per cent: the better of each counts
+            runs = ("before", graph_runner(self.base, self._threads)), ("after", graph_runner(graph, self._threads))
+            measured = measure_latency([Entry(name, 1, partial(run, image)) for name, run in runs], plan)
+            found.append([float(np.quantile(one.seconds, 0.1)) for one in measured if not one.failure])
+        if any(len(times) < 2 for times in found):
+            return cost(graph, batch) / cost(self.base, batch), False
+        before, after = (min(times) for times in zip(*found, strict=True))
+        return after / before, True
+
+
+def tried(subject: Subject, trip: Trip, layers: Sequence[LayerLoss], stage: Stage) -> tuple[list[Remedy], list[str]]:
+    """Every remedy that was run, the best first, and why some could not be."""
+    progress = stage("remedies, each proven by a run")
+    bench = Bench(subject, trip)
+    changes = list(suggestions(bench.recipe, layers))
+    proven: list[tuple[Change, Remedy]] = []
+    notes: list[str] = []
+    for index, change in enumerate(changes):
+        _attempt(bench, change, proven, notes)
+        progress(index + 1, len(changes) + 1)
+    for change in _together(bench.recipe, proven):
+        _attempt(bench, change, proven, notes)
+    progress(len(changes) + 1, len(changes) + 1)
+    return sorted((remedy for _, remedy in proven), key=lambda remedy: -remedy.value), notes
+
+
+def _attempt(bench: Bench, change: Change, proven: list[tuple[Change, Remedy]], notes: list[str]) -> None:
+    try:
+        proven.append((change, bench.prove(change)))
+    except ToolkitError as error:
+        notes.append(f"{change.what} could not be tried: {error.what}")
+
+
+def _together(recipe: Recipe, proven: Sequence[tuple[Change, Remedy]]) -> list[Change]:
+    """The best that is free, with the best that leaves layers out."""
+    best: Callable[[bool], tuple[Change, Remedy] | None] = lambda free: max(  # noqa: E731
+        (pair for pair in proven if pair[0].free is free and pair[1].gain >= WORTH), key=lambda pair: pair[1].value, default=None
+    )
+    free, kept = best(True), best(False)
+    if free is None or kept is None:
+        return []
+    what, why = f"{free[0].what}; {kept[0].what}", f"{free[0].why}; {kept[0].why}"
+    return [Change(what, why, joined(recipe, free[0].recipe, kept[0].recipe), False)]
+
+
+def _answers(runner: Classifier, images: Float) -> Float:
+    return np.concatenate([runner(np.ascontiguousarray(images[i : i + 8])) for i in range(0, len(images), 8)])
