@@ -319,6 +319,17 @@ def test_hugging_faces_names(save: Any, state: State, thin: ResNet) -> None:
     agree(load_reference(reference(save({name(key): value for key, value in state.items()}))), thin)
 
 
+def test_a_stride_that_only_the_configuration_tells(save: Any, tmp_path: Path) -> None:
+    model = ResNet("resnet50", classes=3, width=0.125, version="v1")
+    warm(model)
+    caffe = {"meta": {"cfg": "model = dict(backbone=dict(type='ResNet', style='caffe'))"}, "state_dict": model.state_dict()}
+    assert 'Write version = "v1"' in refused(save(caffe), "resnet50")
+    agree(load_reference(reference(save(caffe), "resnet50", version="v1")), model)
+    path = save(model.state_dict(), "pytorch_model.bin")
+    (tmp_path / "config.json").write_text('{"downsample_in_bottleneck": true}')
+    assert 'Write version = "v1"' in refused(path, "resnet50")
+
+
 def test_two_networks_are_asked_about(save: Any, state: State) -> None:
     both = {f"{side}.{name}": value for side in ("left", "right") for name, value in state.items()}
     assert "holds 2 networks: `left`, `right`" in refused(save(both))

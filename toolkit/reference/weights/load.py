@@ -7,6 +7,7 @@ come from the recipe where it names them, then from the file's metadata, then fr
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from toolkit.errors import WeightsError
 from toolkit.images.dataset import PACKAGED
 from toolkit.recipe import Reference
 from toolkit.reference.published import published
-from toolkit.reference.resnet import PLAIN, ResNet
+from toolkit.reference.resnet import ARCHITECTURES, PLAIN, ResNet, Version
 from toolkit.reference.weights.check import check
 from toolkit.reference.weights.choice import pick
 from toolkit.reference.weights.files import Content, neighbor, read_content
@@ -55,9 +56,9 @@ def open_weights(
     if reference.weights.startswith("random:"):
         plan = Plan(channels or 3, classes, 1.0, "imagenet", PLAIN)
         return Loaded(randomise(network(reference, plan), _seed(reference.weights), plan.channels), ())
-    weights = read_weights(_file(reference.arch, reference.weights, progress), reference.ema)
+    weights = read_weights(_file(reference.arch, reference.weights, progress), reference.ema, reference.version)
     known = weights.metadata.get("arch")
-    if known is not None and known != reference.arch:
+    if known in ARCHITECTURES and known != reference.arch:
         raise WeightsError(f"{weights.where} holds a {known}, the recipe says {reference.arch}", remedy=f'Write arch = "{known}"')
     plan = plan_of(reference, weights)
     check(reference, plan, weights)
@@ -67,13 +68,14 @@ def open_weights(
     return Loaded(model.float().eval(), tuple(f"weights: {note}" for note in (*weights.picked.notes, *_form_notes(plan))))
 
 
-def read_weights(path: Path, averaged: bool | None = None) -> Weights:
+def read_weights(path: Path, averaged: bool | None = None, version: Version | None = None) -> Weights:
     """The tensors of one network in a file, by torchvision's names; of raw and averaged weights the raw ones, unless `averaged`.
 
-    Raises WeightsError.
+    `version` is where the recipe has a bottleneck's stride, to be held against what the file says of it. Raises WeightsError.
     """
     content = read_content(path)
     refuse_named(str(path), _words(path, content))
+    _check_version(path, content, version)
     picked = pick(str(path), content.value, averaged)
     return Weights(str(path), picked.tensors, content.metadata, picked)
 
@@ -89,6 +91,17 @@ def _words(path: Path, content: Content) -> list[str]:
             if isinstance(held, Mapping):
                 words += [held.get("model"), held.get("arch"), held.get("model_name")]
     return [word for word in (*words, content.metadata.get("arch")) if isinstance(word, str)]
+
+
+def _check_version(path: Path, content: Content, version: Version | None) -> None:
+    """Raise WeightsError where the file's configuration has a bottleneck's stride elsewhere: no tensor shows it."""
+    meta = content.value.get("meta") if isinstance(content.value, Mapping) else None
+    texts = [text for text in (meta or {}).values() if isinstance(text, str)] if isinstance(meta, Mapping) else []
+    first = any(re.search(r"""style\s*=\s*['"]caffe['"]""", text) for text in texts)  # mmpretrain's words
+    first = first or neighbor(path).get("downsample_in_bottleneck") is True  # transformers'
+    if first and version == "v1.5":
+        what = f"{path} was trained with the stride in the first 1x1 convolution of a bottleneck"
+        raise WeightsError(what, remedy='Write version = "v1" in [reference]')
 
 
 def _form_notes(plan: Plan) -> list[str]:
