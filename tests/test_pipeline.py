@@ -14,10 +14,11 @@ import pytest
 
 import toolkit
 from toolkit import pipeline
+from toolkit.engine.engine import Engine
 from toolkit.errors import BackendError, BudgetError, CalibrationError, DataError, EngineError, InputError, WeightsError
+from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import open_data
 from toolkit.manifest import Manifest
-from toolkit.measure import judge
 from toolkit.pipeline import Trip
 from toolkit.recipe import Recipe
 from toolkit.trip import room_of, unforeseen
@@ -29,6 +30,12 @@ CPU = Target("cpu")
 
 def recipe(name: str) -> Recipe:
     return Recipe.load(ENGINES / f"{name}.toml")
+
+
+def judge(folder: Path) -> tuple[Verdict, str]:
+    found = Engine.open(folder).judge()
+    assert found.verdict is not None
+    return found.verdict, found.how
 
 
 @pytest.fixture(autouse=True, scope="session")

