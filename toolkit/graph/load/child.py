@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -31,7 +32,8 @@ def limiter(memory: int, seconds: int) -> Callable[[int], None]:
             (resource.RLIMIT_CORE, 0),
         ):
             most = resource.getrlimit(kind)[1]
-            resource.setrlimit(kind, (value if most == resource.RLIM_INFINITY else min(value, most), most))
+            with suppress(ValueError, OSError):  # a system that has no such limit
+                resource.setrlimit(kind, (value if most == resource.RLIM_INFINITY else min(value, most), most))
 
     return limit
 
