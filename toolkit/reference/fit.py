@@ -14,8 +14,8 @@ import onnx_ir as ir
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.types import Float, Frozen, Target
 
-# How many times as wide, and how many deviations away, before it is said. The packaged models on their own test images: 0.90 and 0.95
-# times, 0.13 and 0.16 deviations; without their mean and std 0.32 and 0.33 times.
+# How many times as wide, and how many deviations away, before it is said. The packaged models on their own test images: 0.90
+# and 0.95 times, 0.13 and 0.16 deviations; without their mean and std 0.32 and 0.33 times.
 WIDE, FAR = 2.5, 2.0
 
 
