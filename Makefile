@@ -9,12 +9,13 @@ BIN    := .venv/bin
 STAMP  := .venv/.ready
 MODEL  := fashion-resnet18
 
-.PHONY: help setup demo test check export build-engine bench report gpu-test clean
+.PHONY: help setup demo test check fuzz export build-engine bench report gpu-test clean
 
 help:
 	@echo "make demo          a trained ResNet becomes FP32, FP16 and INT8 engines, is measured and judged"
 	@echo "make test          the test suite"
 	@echo "make check         lint, types, floors, sizes"
+	@echo "make fuzz          10,000 mutants of each kind of file, by night"
 	@echo "make export        RECIPE=...  the final ONNX graph, checked against the reference"
 	@echo "make build-engine  RECIPE=...  the engine that a recipe describes"
 	@echo "make bench         RECIPE=...  latency, throughput and accuracy against the reference"
@@ -38,6 +39,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz.nightly
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit import cli, pipeline
+from toolkit import pipeline
+from toolkit.cli import main as cli
 from toolkit.recipe import Recipe
 
 pytest.importorskip("tensorrt_rtx", reason="the rtx extra is not installed")

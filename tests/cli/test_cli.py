@@ -135,7 +135,7 @@ def test_an_output_that_is_a_file_is_exit_2(tmp_path: Path) -> None:
 
 
 def test_a_fault_of_our_own_is_one_line_and_not_the_code_of_a_refusal(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    from toolkit import cli
+    from toolkit.cli import main as cli
 
     def fault(**options: object) -> None:
         raise ZeroDivisionError("division by zero")
