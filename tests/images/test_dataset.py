@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import threading
 import tracemalloc
@@ -218,8 +219,11 @@ def test_class_names_from_a_file(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(DataError, match=words):
             read_classes(str(path))
+    path.write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    assert read_classes(str(path)) == ("cat", "dog"), "as an editor on Windows saves it"
     path.write_bytes(b"\xff\xfe")
-    for missing in (str(path), str(tmp_path / "none.txt"), "packaged:none"):
+    os.mkfifo(tmp_path / "pipe.txt")
+    for missing in (str(path), str(tmp_path / "none.txt"), str(tmp_path / "pipe.txt"), str(tmp_path), "packaged:none"):
         with pytest.raises(DataError, match="cannot be read"):
             read_classes(missing)
 

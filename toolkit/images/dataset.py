@@ -24,11 +24,13 @@ from PIL import Image
 
 from toolkit.cpu import cores
 from toolkit.errors import DataError, InputError
+from toolkit.files import read_regular
 from toolkit.images.folder import read_folder
 from toolkit.images.picture import open_picture, preprocess, restore
 from toolkit.recipe import Preprocess, Recipe
 from toolkit.types import Array, Float
 
+MOST_NAMES = 64 << 20  # bytes of a file of class names
 PACKAGED = Path(__file__).parents[1] / "packaged"
 # What NumPy raises on headers that are damaged, or meant to do harm.
 _DAMAGED = (
@@ -102,7 +104,7 @@ class Images:
         return np.array([int.from_bytes(digest[:8], "little") for digest in hashes], np.uint64)
 
     def _bytes(self, item: Any) -> bytes:
-        return Path(item).read_bytes() if isinstance(item, (str, Path)) else np.ascontiguousarray(item).tobytes()
+        return read_regular(Path(item)) if isinstance(item, (str, Path)) else np.ascontiguousarray(item).tobytes()
 
     @cached_property
     def sha256(self) -> str:
@@ -171,7 +173,8 @@ def read_classes(spec: str) -> tuple[str, ...]:
     kind, _, name = spec.partition(":")
     path = PACKAGED / f"{name}-classes.txt" if kind == "packaged" else Path(spec)
     try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").strip().splitlines())
+        text = read_regular(path, MOST_NAMES).decode("utf-8-sig")  # editors on Windows write a mark before the first name
+        names = tuple(line.strip() for line in text.strip().splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the class names {path} cannot be read: {error}", remedy="Give a text file, one name a line") from error
     if "" in names or not names:
@@ -182,7 +185,7 @@ def read_classes(spec: str) -> tuple[str, ...]:
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """A gzipped IDX file of bytes, the format of MNIST -> uint8 of the shape in its header. Raises DataError."""
     try:
-        raw = gzip.decompress(path.read_bytes())
+        raw = gzip.decompress(read_regular(path))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except (OSError, EOFError, zlib.error) as error:
