@@ -62,6 +62,25 @@ def test_bfloat16_is_run_as_float32(tmp_path: Path) -> None:
     assert any("bfloat16" in note for note in loaded.facts.notes)
 
 
+def test_float16_attention_that_crashes_onnx_runtime_is_run_as_float32(tmp_path: Path) -> None:
+    """Loading it as it is ends the process: ONNX Runtime 1.32 at its default level."""
+    start = [
+        node("Reshape", ["pixels", "rows"], ["tokens"]),  # [N, 3, 64]
+        node("Transpose", ["tokens"], ["lne"], perm=[1, 0, 2]),
+        node("MatMul", ["lne", "mix"], ["mixed"]),
+        node("Transpose", ["mixed"], ["nle"], perm=[1, 0, 2]),
+        node("Reshape", ["nle", "picture"], ["image"]),
+    ]
+    more = [tensor("rows", [-1, 3, 64], np.int64), tensor("picture", [-1, 3, 8, 8], np.int64)]
+    more.append(tensor("mix", np.eye(64) * 2, np.float16))
+    out = [helper.make_tensor_value_info("scores", TensorProto.FLOAT16, ["N", 4])]
+    path = write(tmp_path / "m.onnx", start=start, more=more, outputs=out, dtype=np.float16, kind=TensorProto.FLOAT16)
+    loaded = opened(path)
+    assert loaded.original is not None
+    assert any("cannot run the file as it is" in note for note in loaded.facts.notes)
+    np.testing.assert_allclose(answers(loaded, images()), scores(2 * images()), rtol=1e-2, atol=1e-2)
+
+
 def test_float64_is_run_as_float32(tmp_path: Path) -> None:
     out = [helper.make_tensor_value_info("scores", TensorProto.DOUBLE, ["N", 4])]
     path = write(tmp_path / "m.onnx", outputs=out, dtype=np.float64, kind=TensorProto.DOUBLE)

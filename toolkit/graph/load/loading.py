@@ -27,7 +27,7 @@ from toolkit.graph.load.read import read
 from toolkit.graph.load.share import unshare
 from toolkit.graph.load.training import to_inference
 from toolkit.graph.load.trial import trial
-from toolkit.graph.load.widths import float_output, to_float32
+from toolkit.graph.load.widths import float_output, to_float32, unfit_for_cpu
 from toolkit.outputs import Outputs
 from toolkit.recipe import Preprocess, Reference
 from toolkit.types import Frozen
@@ -83,8 +83,9 @@ def load(
         name, batch = image.name or "", fit_input(model, preprocess, path)
         integer = quantized(model, path)
         wide = to_float32(model)
-        if "bfloat16" in wide or "float64" in wide:  # ONNX Runtime's CPU has no kernels for most operators in them
+        if unfit_for_cpu(model, wide):
             original, kind = model.clone(), "float32"
+            notes.append("the reference runs in float32 too: ONNX Runtime's CPU cannot run the file as it is")
         set_image(model, preprocess, batch)
         model = _plain(model, path, stored)
         free_batch(model, preprocess, batch)
@@ -103,9 +104,7 @@ def load(
 def _plain(model: ir.Model, path: Path, stored: int) -> ir.Model:
     """No constant left to compute, opset 18 or later, no control flow."""
     has_control = any(node.op_type in ("If", "Loop", "Scan") for node in model.graph)
-    for _ in range(
-        MOST_NESTED if has_control else 0
-    ):  # the converter does not look into branches: decided, they are none any more
+    for _ in range(MOST_NESTED if has_control else 0):  # before the converter, which does not look into branches
         fold_constants(model, path, stored)
         if not any(node.op_type == "If" for node in model.graph):
             break

@@ -42,6 +42,20 @@ def to_float32(model: ir.Model) -> tuple[str, ...]:
     return tuple(found)
 
 
+def unfit_for_cpu(model: ir.Model, found: tuple[str, ...]) -> bool:
+    """Whether a file that holds these types must be widened for ONNX Runtime's CPU to run it.
+
+    It has no kernels for most operators in bfloat16 and float64. And 1.32 crashes while it loads a float16 Transpose that swaps the
+    first dimension of three before a MatMul with constant weights: attention, as torch exports it.
+    """
+    if "bfloat16" in found or "float64" in found:
+        return True
+    turns = (node for node in model.graph if node.op_type == "Transpose")
+    swaps = (node for node in turns if tuple(attribute(node, "perm", None) or ()) in ((1, 0, 2), (1, 2, 0)))
+    readers = (reader for node in swaps for reader in node.outputs[0].consumers())
+    return "float16" in found and any(reader.op_type == "MatMul" for reader in readers)
+
+
 def _widen_attributes(graph: ir.Graph, found: dict[str, str]) -> None:
     for node in graph:
         key = KINDS.get(node.op_type)
