@@ -45,8 +45,8 @@ def to_float32(model: ir.Model) -> tuple[str, ...]:
 def unfit_for_cpu(model: ir.Model, found: tuple[str, ...]) -> bool:
     """Whether a file that holds these types must be widened for ONNX Runtime's CPU to run it.
 
-    It has no kernels for most operators in bfloat16 and float64. And 1.32 crashes while it loads a float16 Transpose that swaps the
-    first dimension of three before a MatMul with constant weights: attention, as torch exports it.
+    It has no kernels for most operators in bfloat16 and float64. And 1.32 crashes while it loads a float16 Transpose that swaps
+    the first dimension of three before a MatMul with constant weights: attention, as torch exports it.
     """
     if "bfloat16" in found or "float64" in found:
         return True
