@@ -2,7 +2,9 @@
 
     import toolkit
 
-    with toolkit.load("engines/built/fashion-resnet18-int8") as runner:
+    engines = toolkit.build("mine.toml")
+    print(engines[0].judge())
+    with toolkit.load("engines/built/mine") as runner:
         logits = runner(batch)
 
 Importing it imports numpy only; each name below brings what it needs when it is first used.
@@ -14,6 +16,7 @@ TYPE_CHECKING = False  # this file comes before all others, and `typing` takes l
 if TYPE_CHECKING:
     from typing import Any
 
+    from toolkit.api import bench, build, export, judge, table, tune
     from toolkit.engine.engine import Engine, load
     from toolkit.errors import ToolkitError
     from toolkit.manifest import Manifest
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
     from toolkit.runtime.runner import Prediction, Runner
 
 __version__ = "0.1.0"
-__all__ = ["Engine", "Manifest", "Prediction", "Recipe", "Runner", "ToolkitError", "load"]
+__all__ = [
+    "Engine", "Manifest", "Prediction", "Recipe", "Runner", "ToolkitError", "bench", "build", "export", "judge", "load", "table",
+    "tune",
+]  # fmt: skip
 
 _HOMES = {
     "Engine": "engine.engine",
@@ -31,6 +37,7 @@ _HOMES = {
     "Runner": "runtime.runner",
     "ToolkitError": "errors",
     "load": "engine.engine",
+    **dict.fromkeys(("bench", "build", "export", "judge", "table", "tune"), "api"),
 }
 
 

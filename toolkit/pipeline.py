@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import onnx_ir as ir
@@ -26,11 +27,12 @@ from toolkit.graph.run import predicting_runner
 from toolkit.harness.accuracy import accuracy, compare_accuracy
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import Images, class_names, open_data
+from toolkit.images.synthetic import synthetic
 from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Recipe
 from toolkit.reference.baseline import baseline_of
-from toolkit.reference.check import Agreement, check
+from toolkit.reference.check import BATCHES, Agreement, check
 from toolkit.reference.source import open_source, refuse_unfit
 from toolkit.reference.standing import standing_of
 from toolkit.settle import hold_back, settle
@@ -45,14 +47,23 @@ Numerics = tuple[Scheme, bool]  # where Q/DQ pairs stand, and whether half preci
 PEAK_IMAGES = 32
 
 
-def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> tuple[str, Agreement, Verdict | None]:
-    """Write the typed graph for the recipe's own target to `path`; says what it is, how well the FP32 graph agrees with the
-    reference, and how well this one does, where there are images to tell."""
+class Exported(NamedTuple):
+    """What `export` wrote; how well the FP32 graph agrees with the reference, and this one, where images can tell; notes."""
+
+    found: str
+    agreement: Agreement
+    verdict: Verdict | None
+    notes: tuple[str, ...]
+
+
+def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> Exported:
+    """Write the typed graph for the recipe's own target to `path`."""
     trip = prepare(recipe, stage)
     target = Target.parse_many(recipe.build.target)[0]
     graph = typed(trip, target)
     write_atomically(path, serialise(graph))
-    return f"{precision_of(recipe)}, {len(graph.graph)} nodes", trip.agreement, compare(trip, graph, target, stage)
+    found, notes = f"{precision_of(recipe)}, {len(graph.graph)} nodes", (*recipe.notes, *unforeseen(trip))
+    return Exported(found, trip.agreement, compare(trip, graph, target, stage), notes)
 
 
 def ranges_of(recipe: Recipe, stage: Stage = quiet) -> Ranges:
@@ -115,7 +126,7 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
         source, truth, baseline = open_source(recipe, progress=stage("reference and export")), None, None
         if judged is not None and recipe.accept.data is not None:
             refuse_unfit(source, judged, recipe)
-        agreement = check(source, judged or calibration_images(recipe))
+        agreement = check(source, judged or check_images(recipe))
     if judged is not None and proof and truth is None:
         truth = accuracy(source.reference, judged, progress=stage("reference answers"))
     labelled = (judged, truth) if recipe.accept.data is not None else (None, None)
@@ -229,3 +240,9 @@ def proof_images(recipe: Recipe) -> Images | None:
     accept = recipe.accept
     classes = class_names(recipe)
     return None if accept.data is None else open_data(accept.data, recipe.preprocess, accept.images, classes=classes)
+
+
+def check_images(recipe: Recipe) -> Images:
+    """What an export is checked on where no accuracy is proven: the images of `[calibration]`, else seeded synthetic ones."""
+    count = sum(BATCHES)
+    return synthetic(recipe.preprocess, count) if recipe.calibration_data is None else calibration_images(recipe, count)

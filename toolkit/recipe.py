@@ -10,6 +10,8 @@ import msgspec
 
 from toolkit.errors import RecipeError
 from toolkit.files import read_regular
+from toolkit.flags import tables
+from toolkit.modules import MEMORY
 from toolkit.recipetext import explain, strip
 from toolkit.toml import SIZE, read_toml
 from toolkit.types import Frozen, Meaning, Target
@@ -42,7 +44,9 @@ class Reference(Frozen, frozen=True):
     classes: str | None = None  # a file with one class name a line
 
     def __post_init__(self) -> None:
-        if (self.onnx is None) == (self.arch is None):
+        if self.in_memory and (self.arch or self.onnx):
+            raise ValueError("`weights` of a module in memory stand alone, without `arch` or `onnx`")
+        if not self.in_memory and (self.onnx is None) == (self.arch is None):
             raise ValueError("set either `arch` and `weights`, or `onnx`")
         if self.arch is not None and self.weights is None:
             raise ValueError("`arch` needs `weights`: a path, packaged:NAME, torchvision:IMAGENET1K_V1|V2 or random:SEED")
@@ -54,6 +58,11 @@ class Reference(Frozen, frozen=True):
             raise ValueError("`input`, `feed`, `output` and `offset` are about an `onnx` file")
         if self.offset < 0:
             raise ValueError("`offset` must be 0 or more")
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is a module that `Recipe.of` was given."""
+        return (self.weights or "").startswith(MEMORY)
 
 
 class Preprocess(Frozen, frozen=True):
@@ -212,6 +221,21 @@ class Recipe(Frozen, frozen=True):
         return self.calibration.data or ("packaged:fashion-train" if packaged else None)
 
     @classmethod
+    def of(cls, model: Any, **options: Any) -> Recipe:
+        """The recipe of a torch.nn.Module in eval mode, the path of an ONNX file, or weights (then with `arch`), without a file.
+
+        `options` are the keys of a recipe without their tables, such as `size=(32, 32)`, `int8=True`, `target="openvino"`;
+        `calibration` and `accept` are images, or dicts of those tables' keys; `name` is made up where it is not given. Relative
+        paths are against the current folder. Raises RecipeError, which names the options that exist.
+        """
+        kinds = {field.name: field.type for field in msgspec.structs.fields(cls) if isinstance(field.default, Frozen)}
+        values = tables(model, options, {"reference": Reference, **kinds})
+        try:
+            return msgspec.convert(values, cls).resolve(Path())
+        except msgspec.ValidationError as error:
+            raise RecipeError(f"{values['name']}: {explain(str(error), values, cls)}") from error
+
+    @classmethod
     def load(cls, path: str | Path) -> Recipe:
         """Read a TOML file. Paths in it become absolute. Raises RecipeError with the file, the key and what is allowed."""
         path = Path(path)
@@ -228,7 +252,7 @@ class Recipe(Frozen, frozen=True):
             table = read_toml(text)
             return _with_assumptions(table, msgspec.convert(table, cls))
         except msgspec.ValidationError as error:
-            raise RecipeError(f"{where}: {explain(str(error), text, cls)}") from error
+            raise RecipeError(f"{where}: {explain(str(error), read_toml(text), cls)}") from error
         except ValueError as error:
             raise RecipeError(f"{where}: not valid TOML: {error}") from error
 
@@ -269,6 +293,6 @@ def _with_assumptions(table: dict[str, Any], recipe: Recipe) -> Recipe:
 
 
 def _absolute(value: str | None, folder: Path) -> Any:
-    if value is None or re.match(r"(packaged|torchvision|random):", value):
+    if value is None or re.match(r"(packaged|torchvision|random|memory):", value):
         return value
     return str((folder / Path(value).expanduser()).absolute())

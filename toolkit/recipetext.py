@@ -7,8 +7,6 @@ from typing import Any
 
 import msgspec
 
-from toolkit.toml import read_toml
-
 
 def strip(value: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
     """Nested values without those that equal their default; a name stays."""
@@ -22,11 +20,11 @@ def strip(value: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def explain(message: str, text: str, root: Any) -> str:
-    """msgspec's message, with the key, the value that stands in the file, and the keys or values that are allowed in a `root`."""
+def explain(message: str, values: dict[str, Any], root: Any) -> str:
+    """msgspec's message on `values` as a `root`, with the key, the value that stands there, and what is allowed."""
     where = re.search(r" - at `\$\.?([^`]*)`", message)
     path = where[1] if where else ""
-    value, kind = _look_up(read_toml(text), root, [part for part in re.split(r"[.\[\]]+", path) if part])
+    value, kind = _look_up(values, root, [part for part in re.split(r"[.\[\]]+", path) if part])
     unknown = re.match(r"Object contains unknown field `([^`]+)`", message)
     if unknown and isinstance(kind, type):
         table = f"[{path}]" if path else "the top level"

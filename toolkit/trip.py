@@ -109,12 +109,16 @@ def foreseen(trip: Trip) -> tuple[Island, ...]:
 
 
 def unforeseen(trip: Trip) -> tuple[str, ...]:
-    """Notes: where no images told what overflows FP16, and what FP8 leaves out by itself."""
-    if trip.recipe.precision.fp8:
+    """Notes: what was left undone for want of images, and what FP8 leaves out by itself."""
+    notes, recipe = [], trip.recipe
+    if recipe.accept.data is None and recipe.calibration_data is None:
+        notes.append(f"no images named: the export was checked on {trip.agreement.images} seeded synthetic images")
+    if recipe.precision.fp8:
         layers = ", ".join(first_layers(trip.graph))
-        return (f"FP8 leaves out {layers}, which read the image",) if layers else ()
-    blind = trip.recipe.precision.compute == "fp16" and not trip.peaks
-    return ("FP16 without calibration images: which tensors overflow was not looked at. Set `calibration.data`",) if blind else ()
+        notes += [f"FP8 leaves out {layers}, which read the image"] if layers else []
+    elif recipe.precision.compute == "fp16" and not trip.peaks:
+        notes.append("FP16 without calibration images: which tensors overflow was not looked at. Set `calibration.data`")
+    return tuple(notes)
 
 
 def calibration_images(recipe: Recipe, limit: int | None = None) -> Images:

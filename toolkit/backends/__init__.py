@@ -1,4 +1,4 @@
-"""Backends: each is a module with two functions, `compile(graph, build, target, folder)` and `open(folder, manifest)`."""
+"""Backends: modules with `check(build, target)`, `compile(graph, build, target, folder)` and `open(folder, manifest)`."""
 
 from __future__ import annotations
 

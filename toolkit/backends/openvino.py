@@ -30,11 +30,17 @@ FILE = "model.onnx"
 SETTINGS, OPTIONS = OpenVinoSettings, CpuOptions
 
 
-def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Compiled:
-    """Write the graph into `folder` and compile it once, so that a graph which cannot run is refused now. Raises BackendError."""
+def check(build: Build, target: Target) -> None:
+    """Raise what `compile` would raise for want of the library or an option, before there is any graph."""
     refuse_foreign_options(build, target)
     if build.spin is not None:
         raise BackendError("`build.spin` is an option of ONNX Runtime; OpenVINO has none", remedy="Remove it, or build for cpu")
+    _library()
+
+
+def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Compiled:
+    """Write the graph into `folder` and compile it once, so that a graph which cannot run is refused now. Raises BackendError."""
+    check(build, target)
     library = _library()
     data = serialise(graph)
     settings: dict[str, Any] = {"threads": build.threads or cores()}

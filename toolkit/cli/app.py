@@ -12,7 +12,7 @@ from toolkit.cli.console import PlainConsole
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     help="Takes a ResNet, or any ONNX image classifier, to measured engines.",
 )
@@ -24,8 +24,19 @@ UNDECIDED = 3  # exit code of a verdict that cannot be told with these images
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        import toolkit
+
+        print(f"resnet-deploy {toolkit.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="show the traceback of a failure")] = False) -> None:
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of a failure")] = False,
+    version: Annotated[bool, typer.Option("--version", help="print the version", is_eager=True, callback=_version)] = False,
+) -> None:
     """Options that stand before the command."""
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from toolkit.cli.app import EnginePath, RecipePath, app, out
 
@@ -19,11 +18,13 @@ def export(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--out
     from toolkit.recipe import Recipe
 
     with stages() as stage:
-        found, agreement, verdict = pipeline.export(Recipe.load(recipe), output, stage)
+        found, agreement, verdict, notes = pipeline.export(Recipe.load(recipe), output, stage)
     out.print(f"{output}: {found}", highlight=False)
     out.print(f"  the FP32 graph against the reference: max |difference| {agreement.max_abs:.2g}, cosine {agreement.cosine:.6f}")
     if verdict is not None:
         out.print(f"  this graph against the reference: {verdict.distance}", highlight=False)
+    for note in notes:
+        out.print(f"  {note}", highlight=False)
 
 
 @app.command()
@@ -39,39 +40,6 @@ def calibrate(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--
     out.print(f"{output}: {len(ranges.tensors)} tensors over {ranges.images} images")
     for remark in ranges.remarks:
         out.print(f"  {remark}", highlight=False)
-
-
-@app.command()
-def build(
-    recipes: Annotated[list[Path], typer.Argument(help="recipes")],
-    target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt, rtx, rtx:sm89; several with commas")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="the folder that engines go into")] = Path("engines/built"),
-    proof: Annotated[bool, typer.Option(help="hold each engine to the recipe's [accept]")] = True,
-    if_available: Annotated[
-        bool, typer.Option("--if-available", help="where a target's library is absent, say so and go on")
-    ] = False,
-    sign_key: Annotated[Path | None, typer.Option(help="a private Ed25519 key to sign each engine with")] = None,
-) -> None:
-    """Build an engine for each recipe and target."""
-    from toolkit import pipeline
-    from toolkit.cli.progress import stages
-    from toolkit.errors import MissingExtra
-    from toolkit.recipe import Recipe
-
-    try:
-        with stages() as stage:
-            wanted = [Recipe.load(path) for path in recipes]
-            built = list(pipeline.build_all(wanted, target, output, stage, proof=proof, sign_key=sign_key))
-    except MissingExtra as error:
-        if not if_available:
-            raise
-        out.print(f"left out: {error}")
-        return
-    for folder, manifest in built:
-        out.print(Text.assemble((str(folder), "bold"), f": {manifest.precision} for {manifest.device}"))
-        for note in manifest.notes:
-            loud = "bold red" if note.startswith("WARNING") else ""
-            out.print(f"  {note}", style=loud, highlight=False)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from toolkit.errors import GraphError
 from toolkit.images.dataset import class_names
 from toolkit.manifest import Manifest
 from toolkit.recipe import Recipe
@@ -50,6 +51,27 @@ def open_reference(recipe: Recipe, threads: int | None = None, progress: Progres
 
 def reference_runner(model: ResNet, recipe: Recipe, notes: tuple[str, ...] = ()) -> Runner:
     """A loaded reference as the recipe's Runner; `notes` say what was chosen when its weights were read."""
+    return _runner(model, model.fc.out_features, recipe, notes)
+
+
+def module_runner(model: nn.Module, recipe: Recipe) -> Runner:
+    """Any module as the recipe's Runner. Raises GraphError where it takes no such images, or gives no [N, classes]."""
+    shape, name = recipe.preprocess.input_shape, type(model).__name__
+    try:
+        with torch.inference_mode():
+            found = model(torch.zeros(2, *shape))
+    except Exception as error:  # whatever the user's code raises
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        what = f"the module {name} does not take images of {list(shape)}: {said}"
+        raise GraphError(what, remedy="Set `size`, `color` and `layout` to what it takes") from error
+    if not isinstance(found, torch.Tensor) or found.ndim != 2 or len(found) != 2 or not found.is_floating_point():
+        given = f"a tensor of {found.dtype} {list(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
+        what = f"the module {name} answers two images with {given}, not with logits [2, classes]"
+        raise GraphError(what, remedy="Wrap it in a module that returns the logits alone")
+    return _runner(model, found.shape[1], recipe, ())
+
+
+def _runner(model: nn.Module, columns: int, recipe: Recipe, notes: tuple[str, ...]) -> Runner:
     how = recipe.preprocess
     manifest = Manifest(
         name=f"{recipe.name}-reference",
@@ -57,11 +79,11 @@ def reference_runner(model: ResNet, recipe: Recipe, notes: tuple[str, ...] = ())
         file="",
         precision="fp32",
         inputs=(TensorSpec(name="input", dtype="float32", shape=("N", *how.input_shape)),),
-        outputs=(TensorSpec(name="logits", dtype="float32", shape=("N", model.fc.out_features)),),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=("N", columns)),),
         profiles=(),
         preprocess=how,
         classes=class_names(recipe),
-        outputs_are=recipe.reference.outputs_are or ("binary-logit" if model.fc.out_features == 1 else "logits"),
+        outputs_are=recipe.reference.outputs_are or ("binary-logit" if columns == 1 else "logits"),
         threshold=recipe.reference.threshold,
         hashes={"weights": digest(model)},
         versions={"torch": str(torch.__version__)},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import onnx_ir as ir
 
 import toolkit.reference  # noqa: F401  it tells OpenMP how to wait, which torch asks once, when it is first imported
@@ -14,6 +15,7 @@ from toolkit.backends.onnxruntime.backend import ForeignExecutor
 from toolkit.errors import DataError, GraphError
 from toolkit.images.dataset import Images, class_names
 from toolkit.manifest import Manifest
+from toolkit.modules import held
 from toolkit.onnxfile import serialise
 from toolkit.outputs import Outputs
 from toolkit.recipe import Recipe
@@ -45,13 +47,15 @@ def open_source(recipe: Recipe, *, progress: Progress | None = None) -> Source:
     """Load the reference and write its graph. Raises WeightsError, GraphError, DataError (class names)."""
     if recipe.reference.onnx is not None:
         return _open_onnx(recipe, Path(recipe.reference.onnx))
-    from toolkit.graph.export import export
+    if recipe.reference.in_memory:
+        return _open_module(recipe, held(recipe.reference.weights or ""))
+    from toolkit.reference.exports import exported
     from toolkit.reference.runner import reference_runner
     from toolkit.reference.weights import open_weights
 
     channels, classes = recipe.preprocess.channels, class_names(recipe)
     loaded = open_weights(recipe.reference, channels=channels, classes=len(classes or ()) or 1000, progress=progress)
-    graph = export(loaded.model, recipe.preprocess)
+    graph = exported(loaded.model, recipe.preprocess)
     return Source(reference_runner(loaded.model, recipe, loaded.notes), graph, norm=_norm_of(loaded.model))
 
 
@@ -59,9 +63,24 @@ def open_reference(recipe: Recipe, threads: int | None = None) -> Runner:
     """Only the reference. Raises WeightsError, GraphError."""
     if recipe.reference.onnx is not None:
         return _open_onnx(recipe, Path(recipe.reference.onnx), threads).reference
+    if recipe.reference.in_memory:
+        return open_source(recipe).reference
     from toolkit.reference import runner
 
     return runner.open_reference(recipe, threads)
+
+
+def _open_module(recipe: Recipe, module: torch.nn.Module) -> Source:
+    """A module that `Recipe.of` was given: what its columns are is read off the end of its graph, as of an ONNX file."""
+    from toolkit.graph.export import export
+    from toolkit.graph.load.meaning import meaning_of
+    from toolkit.reference.runner import module_runner
+
+    columns = module_runner(module, recipe).manifest.outputs[0].shape[1]  # first: it says what the module takes and gives
+    graph = export(module, recipe.preprocess)
+    are = recipe.reference.outputs_are or meaning_of(graph, int(columns), Path(type(module).__name__))
+    told = msgspec.structs.replace(recipe, reference=msgspec.structs.replace(recipe.reference, outputs_are=are))
+    return Source(module_runner(module, told), graph, norm=_norm_of(module))
 
 
 def _open_onnx(recipe: Recipe, path: Path, threads: int | None = None) -> Source:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +15,13 @@ from toolkit.report.summary import Row, baseline, headline, rows, times
 
 COLUMNS = ("engine", "precision", "p50 ms", "p99 ms", "speed", "img/s", "top-1", "agrees", "verdict")
 WORDS = ("engine", "precision", "verdict")  # columns of text, set left
+
+
+def text(results: Results, width: int = 120) -> str:
+    """The table as plain text, without colors."""
+    page = Console(file=StringIO(), width=width, no_color=True)
+    page.print(table(results))
+    return page.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
 def table(results: Results) -> Table:

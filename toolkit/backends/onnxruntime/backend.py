@@ -32,6 +32,12 @@ SETTINGS, OPTIONS = SessionSettings, CpuOptions
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
+def check(build: Build, target: Target) -> None:
+    """Raise what `compile` would raise for want of a library or an option, before there is any graph."""
+    refuse_foreign_options(build, target)
+    _library()
+
+
 def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Compiled:
     """Write the graph into `folder` and load it once, so that a graph which cannot run is refused now. Raises BackendError."""
     from toolkit.onnxfile import serialise

@@ -39,6 +39,16 @@ LAYERS = "layers.json"
 WEIGHTS = "weights.onnx"  # beside a plan without weights: what `open` fills it from
 
 
+def check(build: Build, target: Target) -> None:
+    """Raise what `compile` would raise for want of a library, an option, an SM or a GPU, before there is any graph."""
+    library = libraries.load(target.kind)
+    refuse_options(library, build)
+    if library.kind == "rtx":
+        libraries.require_architectures(library, target)
+    else:
+        best().close()
+
+
 def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Compiled:
     """Compile `graph` for every profile of `build` into `folder`: the plan, and the report of its layers.
 

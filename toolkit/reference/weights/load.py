@@ -6,7 +6,6 @@ come from the recipe where it names them, then from the file's metadata, then fr
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -145,16 +144,6 @@ def randomise(model: ResNet, seed: int, channels: int) -> ResNet:
     for norm in norms:
         norm.momentum = 0.1
     return model.eval()
-
-
-def digest(model: nn.Module) -> str:
-    """SHA-256 in hex over the names, shapes and float32 bytes of every tensor: the same weights give it from any file."""
-    result = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        if not name.endswith("num_batches_tracked"):
-            result.update(f"{name}{list(value.shape)}".encode())
-            result.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return result.hexdigest()
 
 
 def _smooth_noise(count: int, channels: int, random: torch.Generator) -> Tensor:

@@ -161,8 +161,8 @@ def meta_network(reference: Reference, plan: Plan, arch: str | None = None) -> R
         return None
 
 
-def fitting(reference: Reference, weights: Weights) -> str:
-    """The remedy: the architecture whose names and shapes these tensors do fit, if there is one; what they are otherwise."""
+def guess(reference: Reference, weights: Weights) -> str | None:
+    """The architecture whose names and shapes these tensors have, the recipe's own before others. Raises WeightsError."""
     shapes = {name: value.shape for name, value in weights.tensors.items() if not name.endswith("num_batches_tracked")}
     kernel = weights.tensors["conv1.weight"].shape[-1] if "conv1.weight" in shapes else 0
     stem: Stem = "imagenet" if kernel == 7 else "small" if kernel == 3 else "deep"  # of its shape, whatever it computes
@@ -172,10 +172,19 @@ def fitting(reference: Reference, weights: Weights) -> str:
         model = meta_network(bare, plan, arch)
         state = model.state_dict() if model is not None else {}
         if shapes == {n: v.shape for n, v in state.items() if not n.endswith("num_batches_tracked")}:
-            if arch != reference.arch:
-                return f'They fit arch = "{arch}"'
-            return "They fit without the recipe's `stem` and `width`, or with others"
-    depths = [len({name.split(".")[1] for name in shapes if name.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)]
+            return arch
+    return None
+
+
+def fitting(reference: Reference, weights: Weights) -> str:
+    """The remedy: the architecture whose names and shapes these tensors do fit, if there is one; what they are otherwise."""
+    found = guess(reference, weights)
+    if found is not None and found != reference.arch:
+        return f'They fit arch = "{found}"'
+    if found is not None:
+        return "They fit without the recipe's `stem` and `width`, or with others"
+    names = [name for name in weights.tensors if not name.endswith("num_batches_tracked")]
+    depths = [len({name.split(".")[1] for name in names if name.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)]
     known = {arch.depths for arch in ARCHITECTURES.values()}
     if tuple(depths) not in known:
         return f"It has {', '.join(map(str, depths))} blocks, as no ResNet here has. {EXPORT}"

@@ -1,0 +1,119 @@
+"""`build` straight from a model, and `init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+import toolkit
+from toolkit.cli.app import app
+from toolkit.cli.orders import pairs
+from toolkit.draft import draft
+from toolkit.errors import RecipeError, ToolkitError
+from toolkit.recipe import Recipe, Reference
+from toolkit.reference.weights import load_reference
+
+
+def run(*arguments: object) -> str:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Mean brightness of each channel, NHWC."""
+    folder = tmp_path_factory.mktemp("model")
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["pooled"], keepdims=0),
+        helper.make_node("MatMul", ["pooled", "weights"], ["logits"]),
+    ]
+    x = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 8, 6, 3])
+    y = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])
+    values = [
+        numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+        numpy_helper.from_array(np.eye(3, dtype=np.float32), "weights"),
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [y], values)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "tiny.onnx")
+    return folder / "tiny.onnx"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "mine.safetensors"
+    module = load_reference(Reference(arch="resnet18", weights="random:1", width=0.125), channels=1, classes=5)
+    save_file(dict(module.state_dict()), path)
+    return path
+
+
+def test_a_model_is_built_at_once_and_its_recipe_lies_beside(model: Path, tmp_path: Path) -> None:
+    shown = run("build", model, "--precision", "fp32", "-o", tmp_path, "--set", "threads=1")
+    recipe = Recipe.load(tmp_path / "tiny-fp32.toml")
+    assert "tiny-fp32.toml" in shown
+    assert (recipe.preprocess.layout, recipe.preprocess.size) == ("NHWC", (8, 6))
+    assert recipe.reference.onnx is not None and Path(recipe.reference.onnx).resolve() == model.resolve()
+    with toolkit.load(tmp_path / "tiny-fp32") as runner:
+        assert runner(np.ones((2, 8, 6, 3), np.float32)).shape == (2, 3)
+        assert any(note.startswith("assumed, the file does not tell: mean") for note in runner.manifest.notes)
+
+
+def test_weights_tell_their_architecture_and_channels(weights: Path) -> None:
+    found = draft(str(weights), "fp16")
+    assert (found.recipe.reference.arch, found.recipe.preprocess.color) == ("resnet18", "L")
+    assert found.recipe.preprocess.mean == (0.449,) and "5 classes" in " ".join(found.told)
+    assert "size" in found.recipe.notes[0] and found.recipe.precision.compute == "fp16"
+    assert draft(str(weights), "int8", target="rtx:sm89", calibration="x").recipe.precision.compute == "fp16"
+    with pytest.raises(RecipeError, match=r"fp7.*fp32, fp16, int8"):
+        draft(str(weights), "fp7")
+
+
+def test_init_writes_a_recipe_that_is_read_also_with_every_comment_taken_up(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    shown = run("init", model, "-o", path)
+    assert "opset 18" in shown and "input image float32 [?, 8, 6, 3]" in shown
+    text = path.read_text()
+    assert "opset 18" in text and Recipe.load(path).preprocess.layout == "NHWC"
+    head, _, rest = text.partition("\n\n")
+    lines = [line.removeprefix("# ") if line.startswith("# ") else line for line in rest.splitlines()]
+    full = Recipe.parse("\n".join(lines).replace("resize = 256", "resize = 8").replace('data = "images/train"', 'data = "x"'))
+    assert full.precision.int8 and full.accept.data is not None and head.startswith("# A first recipe for tiny.onnx")
+    with pytest.raises(RecipeError, match=r"is there already.*--force"):
+        CliRunner().invoke(app, ["init", str(model), "-o", str(path)], catch_exceptions=False)
+    run("init", model, "-o", path, "--force", "--precision", "fp16")
+    assert Recipe.load(path).precision.compute == "fp16"
+
+
+def test_of_several_the_good_ones_are_built_and_a_table_tells(model: Path, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"
+    plain = f'[reference]\nonnx = "{model}"\n[preprocess]\nsize = [8, 6]\nlayout = "NHWC"\n[build]\nthreads = 1\n'
+    good.write_text(f'name = "good"\n{plain}')
+    bad.write_text(f'name = "bad"\n{plain}refit = true\n')
+    done = CliRunner().invoke(app, ["build", str(bad), str(good), "-o", str(tmp_path / "out")])
+    assert isinstance(done.exception, ToolkitError) and "1 of 2 engines were not built" in str(done.exception)
+    assert "outcome" in done.output and "built: fp32" in done.output
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good"]
+
+
+def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
+    for name in ("none.onnx", "none.pth"):
+        done = CliRunner().invoke(app, ["build", str(tmp_path / name), "-o", str(tmp_path / "out")])
+        assert isinstance(done.exception, ToolkitError) and "there is no file" in str(done.exception)
+
+
+def test_keys_are_toml_or_text() -> None:
+    assert pairs(["size=[1, 2]", "color=L", "int8=true", "classes = names.txt"]) == {
+        "size": [1, 2], "color": "L", "int8": True, "classes": "names.txt",
+    }  # fmt: skip
+    with pytest.raises(RecipeError, match="no KEY=VALUE"):
+        pairs(["size"])
+
+
+def test_the_version() -> None:
+    assert run("--version") == f"resnet-deploy {toolkit.__version__}\n"

@@ -1,0 +1,72 @@
+"""Orders: what can be known is known before the work, a failure ends its own order only."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from toolkit.errors import BudgetError, DataError, RecipeError
+from toolkit.orders import Order, Outcome, failure, fill, foresee, orders_of
+from toolkit.recipe import Accept, Calibration, Recipe
+from toolkit.types import Progress
+
+ENGINES = Path(__file__).parent.parent / "engines"
+
+
+def recipe(**changes: object) -> Recipe:
+    return msgspec.structs.replace(Recipe.load(ENGINES / "fashion-resnet18-int8.toml"), **changes)  # type: ignore[arg-type]
+
+
+def test_an_order_each_recipe_and_target(tmp_path: Path) -> None:
+    found = orders_of([recipe(), recipe(name="other")], "cpu,rtx:sm89", tmp_path)
+    assert [order.folder.name for order in found] == [
+        "fashion-resnet18-int8", "fashion-resnet18-int8-rtx-sm89", "other", "other-rtx-sm89",
+    ]  # fmt: skip
+    with pytest.raises(RecipeError, match="two engines would take the folder"):
+        orders_of([recipe(), recipe()], None, tmp_path)
+    with pytest.raises(RecipeError, match="gpu"):
+        orders_of([recipe()], "gpu", tmp_path)
+
+
+def test_every_fault_that_can_be_known_is_said_before_any_work(tmp_path: Path) -> None:
+    base, gone = recipe(), str(tmp_path / "gone")
+    classes, weights = (msgspec.structs.replace(base.reference, **{key: gone}) for key in ("classes", "weights"))
+    wrong = {
+        "images": (recipe(name="images", calibration=Calibration(data=gone)), "cpu", "does not exist"),
+        "val": (recipe(name="val", accept=Accept(data=gone)), "cpu", "does not exist"),
+        "ranges": (recipe(name="ranges", calibration=Calibration(ranges=gone)), "cpu", "there is no file"),
+        "classes": (recipe(name="classes", reference=classes), "cpu", "class names"),
+        "weights": (recipe(name="weights", reference=weights), "cpu", "there is no file"),
+        "option": (recipe(name="option", build=msgspec.structs.replace(base.build, refit=True)), "cpu", "build.refit"),
+    }
+    if find_spec("tensorrt_rtx"):
+        wrong["sm"] = (recipe(name="sm"), "rtx:sm12", "sm12")
+        wrong["rtx"] = (recipe(name="rtx", build=msgspec.structs.replace(base.build, threads=2)), "rtx:sm89", "build.threads")
+    orders = [order for one, target, _ in wrong.values() for order in orders_of([one], target, tmp_path)]
+
+    def work(stage: str) -> Progress:
+        raise AssertionError(f"work was begun: {stage}")
+
+    outcomes = list(fill(orders, work))
+    assert len(outcomes) == len(wrong)
+    for (_, _, words), outcome in zip(wrong.values(), outcomes, strict=True):
+        assert outcome.manifest is None and words in str(outcome.error), outcome
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_good_order_is_foreseen_as_nothing() -> None:
+    (order,) = orders_of([recipe()], None, Path("nowhere"))
+    assert foresee(order) is None
+
+
+def test_one_error_speaks_for_all(tmp_path: Path) -> None:
+    (order,) = orders_of([recipe()], None, tmp_path)
+    refused, gone = Outcome(order, error=BudgetError("refused")), Outcome(order, error=DataError("gone"))
+    assert failure([Outcome(Order(*order))]) is None
+    assert failure([refused]) is refused.error
+    assert isinstance(failure([refused, refused]), BudgetError)
+    both = failure([refused, gone])
+    assert both is not None and not isinstance(both, BudgetError) and "refused; " in str(both) and "gone" in str(both)

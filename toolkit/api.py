@@ -1,0 +1,139 @@
+"""A page of Python for notebooks: build, export, judge, bench and tune, eager, with objects in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.engine.engine import Engine
+from toolkit.engine.judge import Judgement
+from toolkit.errors import MeasurementError, RecipeError
+from toolkit.harness.measurement import Scenario
+from toolkit.harness.results import Results
+from toolkit.harness.run import plan_of
+from toolkit.modules import is_module
+from toolkit.recipe import Recipe
+from toolkit.tuning.result import TuneResult
+from toolkit.types import Stage, quiet
+
+OUT = Path("engines/built")
+PathLike = str | Path
+
+
+def build(
+    wanted: Any,
+    *,
+    targets: str | None = None,
+    out: PathLike = OUT,
+    proof: bool = True,
+    stage: Stage = quiet,
+    **options: Any,
+) -> list[Engine]:
+    """Build an engine for each recipe and target, and open them.
+
+    `wanted`: a Recipe, the path of one, a torch.nn.Module in eval mode, an ONNX file, weights, or a list of these. `options`
+    make the recipe of a model (see `Recipe.of`), with `precision="int8"` besides; a recipe takes none. All is checked before
+    anything is built, and what fails ends its own engine only: then, after the others, raises ToolkitError (BudgetError where
+    engines were refused) that says which were not built and why.
+    """
+    from toolkit.orders import failure, fill, orders_of
+
+    recipes = [recipe for one in _several(wanted) for recipe in recipes_of(one, options)]
+    outcomes = list(fill(orders_of(recipes, targets, Path(out)), stage, proof=proof))
+    if (error := failure(outcomes)) is not None:
+        raise error
+    return [Engine.open(outcome.order.folder) for outcome in outcomes]
+
+
+def export(wanted: Any, path: PathLike = "model.onnx", *, stage: Stage = quiet, **options: Any) -> Path:
+    """Write the final typed ONNX graph of a recipe or a model to `path`, once it agrees with the reference."""
+    from toolkit import pipeline
+
+    (recipe,) = recipes_of(wanted, options)
+    pipeline.export(recipe, Path(path), stage)
+    return Path(path)
+
+
+def judge(
+    engine: Engine | PathLike, *, data: PathLike | None = None, against: Engine | PathLike | None = None, stage: Stage = quiet
+) -> Judgement:
+    """The paired verdict on an engine: see `Engine.judge`."""
+    return _open(engine).judge(data, against, stage)
+
+
+def bench(
+    engines: Engine | PathLike | Sequence[Engine | PathLike],
+    scenario: Scenario = "single-stream",
+    *,
+    seconds: float | None = None,
+    batches: Sequence[int] = (),
+    data: PathLike | None = None,
+    save: PathLike | None = None,
+    stage: Stage = quiet,
+    **options: Any,
+) -> Results:
+    """Measure engines of one reference in shuffled rounds; `print(toolkit.table(results))` shows what came of it.
+
+    `seconds` is the time for all of them together (absent: as `toolkit bench` takes), `save` a file that what was measured goes
+    to on the way. `options` are those of `toolkit.measure.bench`: `bound`, `loadgen`, `threads`.
+    """
+    from toolkit.measure import bench as measure
+
+    known = ("bound", "loadgen", "threads")
+    for name in options:
+        if name not in known:
+            others = ", ".join(("scenario", "seconds", "batches", "data", "save", *known))
+            raise MeasurementError(f"bench has no option '{name}'", remedy=f"It has {others}")
+    given = [engines] if isinstance(engines, (str, Path, Engine)) else list(engines)
+    return measure(
+        [one.path if isinstance(one, Engine) else one for one in given],
+        scenario,
+        batches=batches,
+        plan=plan_of(seconds=seconds),
+        data=None if data is None else str(data),
+        save=None if save is None else lambda results: results.write(Path(save)),
+        stage=stage,
+        **options,
+    )
+
+
+def table(results: Results) -> str:
+    """Results as the text that `toolkit bench` ends on."""
+    from toolkit.report.table import text
+
+    return text(results)
+
+
+def tune(wanted: Any, *, limit: int | None = None, stage: Stage = quiet, **options: Any) -> TuneResult:
+    """The fastest precision inside the recipe's budget; `toolkit.build(result.winner.recipe)` builds it. Raises BudgetError."""
+    from toolkit.tuning import tune as search
+
+    (recipe,) = recipes_of(wanted, options)
+    return search(recipe, stage) if limit is None else search(recipe, stage, limit=limit)
+
+
+def recipes_of(wanted: Any, options: dict[str, Any]) -> list[Recipe]:
+    """The recipes that one thing stands for: of a model as many as `precision` names with commas. Raises RecipeError."""
+    ready = wanted if isinstance(wanted, Recipe) else None
+    if ready is None and isinstance(wanted, (str, Path)) and str(wanted).lower().endswith(".toml"):
+        ready = Recipe.load(wanted)
+    if ready is not None:
+        if options:
+            what = f"a recipe takes no options, and {', '.join(sorted(options))} was given"
+            raise RecipeError(what, remedy="Change the recipe, or give the model: a module, an ONNX file or weights")
+        return [ready]
+    from toolkit.draft import draft
+
+    precisions = str(options.get("precision") or "").split(",")
+    rest = {key: value for key, value in options.items() if key != "precision"}
+    return [draft(wanted, kind.strip() or None, **rest).recipe for kind in precisions]
+
+
+def _several(wanted: Any) -> list[Any]:
+    single = isinstance(wanted, (str, Path, Recipe)) or is_module(wanted) or not isinstance(wanted, Iterable)
+    return [wanted] if single else list(wanted)
+
+
+def _open(engine: Engine | PathLike) -> Engine:
+    return engine if isinstance(engine, Engine) else Engine.open(engine)

@@ -1,0 +1,142 @@
+"""Commands that make engines, from recipes or straight from a model, and the first recipe of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from toolkit.cli.app import app, out
+
+if TYPE_CHECKING:
+    from toolkit.orders import Order, Outcome
+    from toolkit.recipe import Recipe
+
+Arch = Annotated[str | None, typer.Option(help="of a file of weights: resnet18 to resnet152; absent: read off the file")]
+ImagesOption = Annotated[str | None, typer.Option(help="a folder of images to calibrate on; for INT8")]
+Val = Annotated[str | None, typer.Option(help="labelled images that engines are held to, a folder a class")]
+Set = Annotated[list[str] | None, typer.Option("--set", help='any key of a recipe, such as --set "size=[32, 32]" --set color=L')]
+
+
+@app.command()
+def build(
+    wanted: Annotated[list[str], typer.Argument(metavar="RECIPE|MODEL...", help="recipes; or ONNX files, or weights")],
+    target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt, rtx, rtx:sm89; several with commas")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the folder that engines go into")] = Path("engines/built"),
+    precision: Annotated[str | None, typer.Option(help="of a model: fp32, fp16 or int8; several with commas")] = None,
+    arch: Arch = None,
+    images: ImagesOption = None,
+    val: Val = None,
+    keys: Set = None,
+    proof: Annotated[bool, typer.Option(help="hold each engine to the recipe's [accept]")] = True,
+    if_available: Annotated[
+        bool, typer.Option("--if-available", help="where a target's library is absent, say so and go on")
+    ] = False,
+    sign_key: Annotated[Path | None, typer.Option(help="a private Ed25519 key to sign each engine with")] = None,
+) -> None:
+    """Build an engine for each recipe, or model, and target; of a model, the recipe that was used is written beside them."""
+    from toolkit.cli.progress import stages
+    from toolkit.orders import failure, fill, is_missing, orders_of
+
+    flags = {"precision": precision, "arch": arch, "calibration": images, "accept": val, **pairs(keys or [])}
+    orders = orders_of(_recipes(wanted, flags, output), target, output)
+    outcomes: list[Outcome] = []
+    with stages() as stage:
+        for outcome in fill(orders, stage, proof=proof, sign_key=sign_key):
+            outcomes.append(outcome)
+            if outcome.error is not None and len(orders) > 1:
+                out.print(Text(f"{outcome.order.folder.name}: {outcome.error}", style="red"), soft_wrap=True)
+    left_out = [outcome for outcome in outcomes if if_available and is_missing(outcome)]
+    for outcome in left_out:
+        out.print(Text(f"left out: {outcome.error}"), soft_wrap=True)
+    kept = [outcome for outcome in outcomes if outcome not in left_out]
+    _tell(kept, orders)
+    if (error := failure(kept)) is not None:
+        raise error
+
+
+@app.command()
+def init(
+    model: Annotated[str, typer.Argument(help="an ONNX file or weights")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="the recipe; absent: NAME.toml here")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8")] = "fp32",
+    target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt, rtx or rtx:sm89")] = None,
+    arch: Arch = None,
+    images: ImagesOption = None,
+    val: Val = None,
+    keys: Set = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a recipe that is there")] = False,
+) -> None:
+    """Write a first recipe for a model, with what its file tells and comments on what it does not."""
+    from toolkit.draft import commented, draft
+    from toolkit.errors import RecipeError
+    from toolkit.files import write_atomically
+
+    flags = {"arch": arch, "calibration": images, "accept": val, "target": target, **pairs(keys or [])}
+    found = draft(model, precision, **flags)
+    path = output or Path(f"{found.recipe.name}.toml")
+    if path.exists() and not force:
+        raise RecipeError(f"{path} is there already", remedy="Choose another with -o, or replace it with --force")
+    write_atomically(path, commented(found, path.absolute().parent).encode())
+    for line in found.told:
+        out.print(Text(f"  {line}"))
+    out.print(Text(f"{path}: read it, then: toolkit build {path}"), soft_wrap=True)
+
+
+def pairs(given: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` -> values: as TOML writes them, or else as text. Raises RecipeError."""
+    from toolkit.errors import RecipeError
+    from toolkit.toml import read_toml
+
+    found: dict[str, Any] = {}
+    for pair in given:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError(f"--set '{pair}' is no KEY=VALUE", remedy='Write it such as --set "size=[32, 32]"')
+        try:
+            found[key.strip()] = read_toml(f"value = {text}")["value"]
+        except ValueError:
+            found[key.strip()] = text.strip()
+    return found
+
+
+def _recipes(wanted: Sequence[str], flags: dict[str, Any], output: Path) -> list[Recipe]:
+    """Every recipe, read or drafted; the drafted ones are written beside the engines to be. Raises RecipeError."""
+    from toolkit.api import recipes_of
+    from toolkit.files import write_atomically
+    from toolkit.tuning.result import recipe_toml
+
+    given = {key: value for key, value in flags.items() if value is not None}
+    found = []
+    for one in wanted:
+        is_model = not one.lower().endswith(".toml")
+        recipes = recipes_of(one, given)
+        if is_model:
+            output.mkdir(parents=True, exist_ok=True)
+        for recipe in recipes:
+            if is_model:
+                path = output / f"{recipe.name}.toml"
+                write_atomically(path, recipe_toml(recipe, output.absolute()).encode())
+                out.print(Text(f"the recipe that is used: {path}"), soft_wrap=True)
+            found.append(recipe)
+    return found
+
+
+def _tell(outcomes: Sequence[Outcome], orders: Sequence[Order]) -> None:
+    """Each engine with its notes; of several orders, in the end a table of what became of them."""
+    for outcome in outcomes:
+        if (built := outcome.manifest) is not None:
+            out.print(Text.assemble((str(outcome.order.folder), "bold"), f": {built.precision} for {built.device}"))
+            for note in built.notes:
+                out.print(Text(f"  {note}", style="bold red" if note.startswith("WARNING") else ""))
+    if len(orders) < 2 or all(outcome.error is None for outcome in outcomes):
+        return
+    table = Table("engine", "target", "outcome", box=None, pad_edge=False)
+    for order, manifest, error in outcomes:
+        became = Text(f"built: {manifest.precision}" if manifest is not None else f"not built: {error}")
+        table.add_row(Text(order.folder.name), Text(str(order.target)), became)
+    out.print(table)

@@ -1,0 +1,128 @@
+"""Orders: several engines to build. All that can be known beforehand is checked for all of them before the first is built, and
+what fails ends its own order only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from toolkit import pipeline
+from toolkit.backends import backend
+from toolkit.engine.place import refuse_other
+from toolkit.errors import BudgetError, DataError, MissingExtra, RecipeError, ToolkitError, UndecidedError, WeightsError
+from toolkit.folders import settled
+from toolkit.harness.verdict import Verdict
+from toolkit.images.dataset import class_names
+from toolkit.manifest import Manifest
+from toolkit.modules import held
+from toolkit.pipeline import Numerics, Trip, calibration_images
+from toolkit.recipe import Recipe
+from toolkit.types import Stage, Target, quiet
+
+
+class Order(NamedTuple):
+    """One engine that is wanted, and where it is to lie."""
+
+    recipe: Recipe
+    target: Target
+    folder: Path
+
+
+class Outcome(NamedTuple):
+    """What became of an order: the manifest of its engine, or why there is none."""
+
+    order: Order
+    manifest: Manifest | None = None
+    error: ToolkitError | None = None
+
+
+def orders_of(recipes: Sequence[Recipe], targets: str | None, out: Path) -> tuple[Order, ...]:
+    """An order for each recipe and each of `targets` (absent: the recipe's own).
+
+    An engine for the recipe's own target is called after the recipe; one for another target adds that: `NAME-rtx-sm89`. Raises
+    RecipeError for an unknown target, and where two engines would take one folder.
+    """
+    orders: dict[Path, Order] = {}
+    for recipe in recipes:
+        for target in Target.parse_many(targets or recipe.build.target):
+            own = (target,) == Target.parse_many(recipe.build.target)
+            folder = out / (recipe.name if own else f"{recipe.name}-{str(target).replace(':', '-')}")
+            if folder in orders:
+                raise RecipeError(f"two engines would take the folder {folder}", remedy="Give each recipe a `name` of its own")
+            orders[folder] = Order(recipe, target, folder)
+    return tuple(orders.values())
+
+
+def foresee(order: Order) -> ToolkitError | None:
+    """What is known to go wrong with an order before any work: a file, images, a library, an option, an SM that is not there."""
+    recipe = order.recipe
+    try:
+        _require_files(recipe)
+        class_names(recipe)
+        if recipe.calibration_data is not None:
+            calibration_images(recipe)
+        pipeline.proof_images(recipe)
+        refuse_other(settled(order.folder))
+        backend(order.target).check(recipe.build, order.target)
+    except ToolkitError as error:
+        return error
+    return None
+
+
+def fill(
+    orders: Sequence[Order], stage: Stage = quiet, *, proof: bool = True, sign_key: Path | None = None
+) -> Iterator[Outcome]:
+    """Build what is ordered. Outcomes of orders that cannot succeed come first, before any work, the others as they are done."""
+    if sign_key is not None:
+        from toolkit.engine.signing import check_key
+
+        check_key(sign_key)
+    bad = {order.folder: error for order in orders if (error := foresee(order)) is not None}
+    yield from (Outcome(order, error=bad[order.folder]) for order in orders if order.folder in bad)
+    good = [order for order in orders if order.folder not in bad]
+    for folder in {order.folder.parent for order in good}:
+        folder.mkdir(parents=True, exist_ok=True)  # before the work, should it not be possible
+    trip: Trip | None = None
+    for _, group in groupby(good, key=lambda order: id(order.recipe)):
+        same, proofs = list(group), dict[Numerics, Verdict | None]()
+        try:
+            trip = pipeline.prepare(same[0].recipe, stage, proof=proof, like=trip)
+        except ToolkitError as error:
+            yield from (Outcome(order, error=error) for order in same)
+            continue
+        for order in same:
+            try:
+                yield Outcome(order, pipeline.build(trip, order.target, order.folder, stage, proofs, sign_key))
+            except ToolkitError as error:
+                yield Outcome(order, error=error)
+
+
+def failure(outcomes: Sequence[Outcome]) -> ToolkitError | None:
+    """One error for all that failed: its own where one engine was ordered; a BudgetError where none failed otherwise."""
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if not failed or len(outcomes) == 1:
+        return failed[0].error if failed else None
+    said = "; ".join(f"{order.folder.name}: {error}" for order, _, error in failed)
+    softer: list[type[ToolkitError]] = [UndecidedError, BudgetError]  # only where all others are no worse
+    kind = next((kind for kind in softer if all(isinstance(outcome.error, kind) for outcome in failed)), ToolkitError)
+    return kind(f"{len(failed)} of {len(outcomes)} engines were not built. {said}")
+
+
+def is_missing(outcome: Outcome) -> bool:
+    """Whether it failed for want of a Python package."""
+    return isinstance(outcome.error, MissingExtra)
+
+
+def _require_files(recipe: Recipe) -> None:
+    reference = recipe.reference
+    if reference.in_memory:
+        held(reference.weights or "")
+    elif reference.weights is not None and Path(reference.weights).is_absolute() and not Path(reference.weights).exists():
+        raise WeightsError(f"there is no file {reference.weights}", remedy="Check `reference.weights` in the recipe")
+    elif reference.onnx is not None and not Path(reference.onnx).exists():
+        raise DataError(f"there is no file {reference.onnx}", remedy="Check `reference.onnx` in the recipe")
+    ranges = recipe.calibration.ranges
+    if ranges is not None and not Path(ranges).exists():
+        raise DataError(f"there is no file {ranges}", remedy="Check `calibration.ranges` in the recipe")
