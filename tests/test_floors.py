@@ -17,6 +17,7 @@ FLOORS = {
     "tuning": 9,
     "why": 9,
     "diff": 9,
+    "migrate": 9,
     "finetune": 9,
     "measure": 9,
     "draft": 9,
@@ -69,7 +70,7 @@ HOMES = {
     "pycuda": {"runtime"},
     "onnx": {"graph"},
     "onnx_ir": {"graph", "calibration/pieces.py", "reference", "pipeline.py", "trip.py", "engine", "tuning", "onnxfile.py"}
-    | {"finetune", "settle.py", "why", "diff"},
+    | {"finetune", "settle.py", "why", "diff", "migrate"},
     "onnxscript": {"graph"},
     "numba": {"calibration"},
     "typer": {"cli"},

@@ -15,12 +15,14 @@ def export(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--out
     """Write the final typed ONNX graph, checked against the reference."""
     from toolkit import pipeline
     from toolkit.cli.progress import stages
+    from toolkit.migrate.trtexec import trtexec_line
     from toolkit.recipe import Recipe
 
     with stages() as stage:
         found, agreement, verdict, notes = pipeline.export(Recipe.load(recipe), output, stage)
     out.print(f"{output}: {found}", highlight=False)
     out.print(f"  the FP32 graph against the reference: max |difference| {agreement.max_abs:.2g}, cosine {agreement.cosine:.6f}")
+    out.print(f"  {trtexec_line(output, Recipe.load(recipe))}", highlight=False, soft_wrap=True)
     if verdict is not None:
         out.print(f"  this graph against the reference: {verdict.distance}", highlight=False)
     for note in notes:

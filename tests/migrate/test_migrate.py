@@ -1,0 +1,142 @@
+"""From TensorRT 10: the scales of a calibration cache stand in the new graph, each flag of trtexec has its place or is named."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from toolkit.errors import CalibrationError, RecipeError
+from toolkit.graph.edit import constant
+from toolkit.graph.qdq import quantize
+from toolkit.migrate.cache import read_cache
+from toolkit.migrate.migrate import migrate
+from toolkit.migrate.trtexec import read_line, trtexec_line
+from toolkit.recipe import Recipe
+from toolkit.reference.source import open_source
+
+LINE = (
+    "trtexec --onnx={onnx} --int8 --fp16 --calib={cache} --minShapes=x:1x3x16x16 --optShapes=x:8x3x16x16 "
+    "--maxShapes=x:32x3x16x16 "
+    "--layerPrecisions=last:fp32,*:int8 --precisionConstraints=obey --memPoolSize=workspace:2G --builderOptimizationLevel=4 "
+    "--saveEngine=old.engine --sparsity=enable"
+)
+
+
+def write_onnx(path: Path) -> None:
+    """image -> Conv -> Relu -> Conv -> Relu -> mean -> Gemm."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model.append(nn.Linear(8, 5))
+    program = torch.onnx.export(model, (torch.zeros(2, 3, 16, 16),), dynamo=True, verbose=False)
+    assert program is not None
+    program.save(path)
+
+
+def hexadecimal(scale: float) -> str:
+    return struct.pack(">f", scale).hex()
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ir.Model]:
+    path = tmp_path_factory.mktemp("network") / "net.onnx"
+    write_onnx(path)
+    recipe = Recipe.parse(f'name = "net"\n[reference]\nonnx = "{path}"\n[preprocess]\nsize = [16, 16]')
+    return path, open_source(recipe).graph
+
+
+def layers_of(graph: ir.Model) -> list[ir.Node]:
+    return [node for node in graph.graph if node.op_type in ("Conv", "Gemm", "MatMul")]
+
+
+def write_cache(path: Path, scales: dict[str, float]) -> Path:
+    lines = [f"{name}: {hexadecimal(scale)}" for name, scale in scales.items()]
+    path.write_text("\n".join(["TRT-8601-EntropyCalibration2", *lines, ""]))
+    return path
+
+
+def test_a_line_of_a_cache_is_the_bytes_of_a_float(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.cache"
+    path.write_text("TRT-8601-EntropyCalibration2\ninput: 3c010a14\n(Unnamed Layer* 1) [Convolution]_output: 3d81c0f3\n")
+    cache = read_cache(path)
+    assert (cache.version, cache.method) == ("8601", "entropy")
+    assert cache.scales["input"] == 0.007875937968492508
+    assert "(Unnamed Layer* 1) [Convolution]_output" in cache.scales
+    for wrong in ("input: 3c010a", "input: 7fc00000", "input 3c010a14", "input: bc010a14"):
+        path.write_text(f"TRT-8601-EntropyCalibration2\n{wrong}\n")
+        with pytest.raises(CalibrationError, match="line 2 is no scale"):
+            read_cache(path)
+    path.write_text("hello\n")
+    with pytest.raises(CalibrationError, match="no calibration cache"):
+        read_cache(path)
+
+
+def test_the_same_scales_stand_in_the_new_graph(network: tuple[Path, ir.Model], tmp_path: Path) -> None:
+    path, graph = network
+    first, second, last = layers_of(graph)
+    names = [str(node.inputs[0].name) for node in (first, second, last) if node.inputs[0] is not None]
+    scales = dict(zip(names, (0.02, 0.03, 0.05), strict=True))
+    cache = write_cache(tmp_path / "old.cache", {**scales, "somewhere_else": 0.5})
+    found = migrate([str(cache)], tmp_path / "new.toml", path)
+    recipe = Recipe.load(tmp_path / "new.toml")
+    from toolkit.calibration import Ranges
+
+    assert recipe.calibration.ranges is not None and recipe.precision.int8 and recipe.precision.equalize == "none"
+    quantised = quantize(graph, Ranges.read(recipe.calibration.ranges), recipe.precision, recipe.calibration, scheme="tensorrt")
+    steps = {n.inputs[0].name: constant(n.inputs[1]) for n in quantised.graph if n.op_type == "QuantizeLinear" and n.inputs[0]}
+    for name, scale in scales.items():
+        np.testing.assert_allclose(steps[name], scale, rtol=1e-6)
+    assert any("somewhere_else" in text for text in found.said) and any("3 scales" in text for text in found.said)
+
+
+def test_layers_without_a_scale_stay_as_tensorrt_left_them(network: tuple[Path, ir.Model], tmp_path: Path) -> None:
+    path, graph = network
+    first, second, _ = layers_of(graph)
+    assert first.inputs[0] is not None and second.inputs[0] is not None
+    cache = write_cache(tmp_path / "old.cache", {str(first.inputs[0].name): 0.02, str(second.inputs[0].name): 0.03})
+    found = migrate([str(cache)], tmp_path / "new.toml", path)
+    recipe = Recipe.load(tmp_path / "new.toml")
+    assert recipe.precision.keep == (str(layers_of(graph)[2].name),)
+    assert any("for want of a scale" in text for text in found.said)
+    other = write_cache(tmp_path / "other.cache", {"not_here": 0.1})
+    with pytest.raises(CalibrationError, match="of another network"):
+        migrate([str(other)], tmp_path / "wrong.toml", path)
+    assert not (tmp_path / "wrong.toml").exists()
+
+
+def test_a_trtexec_line_becomes_keys(tmp_path: Path) -> None:
+    line = read_line(LINE.format(onnx="model.onnx", cache="old.cache"))
+    assert (line.onnx, line.cache) == ("model.onnx", "old.cache")
+    assert line.precision == {"compute": "fp16", "int8": True, "keep": ["last"], "keep_fp32": ["last"]}
+    assert line.build == {"target": "tensorrt", "batch": [1, 8, 32], "workspace_mib": 2048, "optimization_level": 4}
+    said = " ".join(line.said)
+    assert "--precisionConstraints: gone" in said and "--sparsity: not taken over" in said and "saveEngine" not in said
+    with pytest.raises(RecipeError, match="names the ONNX file"):
+        migrate(["trtexec --fp16"], tmp_path / "new.toml")
+    with pytest.raises(RecipeError, match="alike"):
+        read_line("trtexec --onnx=m.onnx --minShapes=x:1x3x8x8")
+
+
+def test_several_profiles_stay_several() -> None:
+    shapes = [
+        f"--{kind}Shapes=x:{n}x3x8x8"
+        for group in ((1, 2, 4), (5, 6, 8))
+        for kind, n in zip(("min", "opt", "max"), group, strict=True)
+    ]
+    line = read_line("trtexec --onnx=m.onnx --best " + " ".join(shapes))
+    assert line.build["batch"] == [[1, 2, 4], [5, 6, 8]] and line.precision == {"compute": "fp16", "int8": True}
+
+
+def test_the_line_that_export_prints_reads_back_as_the_recipe() -> None:
+    text = 'name = "net"\n[reference]\nonnx = "n.onnx"\n[preprocess]\nsize = [16, 16]\n[build]\nbatch = {batch}'
+    for batch in ([1, 8, 32], [[1, 2, 4], [5, 6, 8]]):
+        line = trtexec_line(Path("typed.onnx"), Recipe.parse(text.format(batch=batch)), "image")
+        assert line.startswith("trtexec --onnx=typed.onnx --stronglyTyped") and "--saveEngine=typed.plan" in line
+        assert read_line(line).build["batch"] == batch and read_line(line).said == ()
+    assert "--minShapes=image:1x3x16x16" in trtexec_line(Path("t.onnx"), Recipe.parse(text.format(batch=[1, 8, 32])), "image")
