@@ -175,6 +175,16 @@ def test_an_engine_whose_reference_is_gone_is_looked_into_by_what_it_carries(odd
     assert all(layer.weights < 1e-6 for layer in found.layers)  # rounding weights cannot be seen
 
 
+def test_an_engine_whose_settings_were_chosen_by_measurement_finds_its_network_again(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """The build held images back to choose by, and equalised on the others: only on these does the graph come out again."""
+    folder = build(tmp_path_factory.mktemp("engines"), "chosen", "int8 = true", "packaged:fashion-resnet18")
+    found = why(folder, remedies=False)
+    assert not any("is not here" in note for note in found.notes)
+    assert max(layer.weights for layer in found.layers) > 0.1
+
+
 def test_bad_input_is_a_clear_line(odd: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(EngineError, match="is not an engine"):
         why(tmp_path)

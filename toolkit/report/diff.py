@@ -14,7 +14,7 @@ from toolkit.diff.result import Diff, LayerDiff
 from toolkit.report.frame import frame, section
 from toolkit.report.grid import grid
 from toolkit.report.markup import Child, tag
-from toolkit.report.why import decibels, shortened
+from toolkit.report.why import decibels, short, shortened
 
 SHOWN = 30  # layers in the terminal; the page and --json have them all
 COLUMNS = ("layer", "operator", "A", "B", "scale A", "scale B", "weights dB", "scaled", "result dB", "scaled")
@@ -35,7 +35,7 @@ def diff_table(found: Diff) -> RenderableType:
             table.add_column(column, justify="right", no_wrap=True)
         for layer in layers[:SHOWN]:
             name, _, a, b, scale_a, scale_b, _, weights, result, scaled = _cells(layer)
-            table.add_row(*map(Text, [name, _both(a, b), _both(scale_a, scale_b), weights, result, scaled]))
+            table.add_row(*map(Text, [short(name), _both(a, b), _both(scale_a, scale_b), weights, result, scaled]))
         if len(layers) > SHOWN:
             table.add_row(Text(f"{len(layers) - SHOWN} more layers differ"))
         parts.append(table)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from toolkit.why.result import LayerLoss, Remedy, Why
 
+LETTERS = 26  # of a layer's name
 SHOWN = 15  # layers in the terminal; the page and --json have them all
 WORTH = 0.3  # dB below which nothing counts as won
 NOTE = (
@@ -49,7 +50,7 @@ def _layers(found: Why) -> Table:
         time = "" if layer.time is None else f"{layer.time:.0%}"
         worst = "" if not layer.channels else f"{layer.channels[0].name}: {layer.channels[0].share:.0%}"
         ratios = [decibels(value) for value in (layer.born, layer.inherited, layer.snr)]
-        table.add_row(*map(Text, [layer.name, layer.precision, f"{layer.share:.1%}", *ratios, causes(layer), time, worst]))
+        table.add_row(*map(Text, [short(layer.name), layer.precision, f"{layer.share:.1%}", *ratios, causes(layer), time, worst]))
     if len(ranked) > SHOWN:
         rest = sum(layer.share for layer in ranked[SHOWN:])
         table.add_row(Text(f"{len(ranked) - SHOWN} more layers"), Text(""), Text(f"{rest:.1%}"))
@@ -83,6 +84,11 @@ def causes(layer: LayerLoss) -> str:
 def decibels(value: float | None) -> str:
     """A ratio in dB; none where nothing is lost."""
     return "-" if value is None else "not finite" if value <= -120 else f"{value:.1f}"
+
+
+def short(name: str) -> str:
+    """The end of a long name, which tells more than its beginning."""
+    return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
 
 
 def shortened(names: Sequence[str], most: int = 3) -> str:

@@ -88,15 +88,19 @@ def _why(
         remedies=tuple(remedy for remedy in found if remedy.gain >= WORTH),
         tried=tuple(remedy for remedy in found if remedy.gain < WORTH),
         proof_images=len(subject.proof),
-        notes=(*notes, *_remarks(subject, parts, how)),
+        notes=(*notes, *_remarks(subject, parts, layers, how)),
     )
 
 
-def _remarks(subject: Subject, parts: list[Block], how: str) -> list[str]:
+def _remarks(subject: Subject, parts: list[Block], layers: tuple[LayerLoss, ...], how: str) -> list[str]:
     """How the answers were come by, and what a CPU does not show."""
     remarks = [] if how == "measured" else [how]
     if subject.manifest.target in ON_CPU and any(block.precision in ("fp16", "bf16") for block in parts):
         remarks.append("ONNX Runtime's CPU computes FP16 in FP32: what layers lose is what a GPU loses, which rounds each result")
+    mixed = [layer.name for layer in layers if layer.precision != "fp32" and layer.alone is None and layer.born is not None]
+    if mixed:
+        why_not = "they hold images and something else along one axis"
+        remarks.append(f"what {len(mixed)} layers cost the logits is not told, as {why_not}: {mixed[0]} and such")
     return remarks
 
 

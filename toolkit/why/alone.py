@@ -22,8 +22,9 @@ ROWS = 16  # layers in a batch
 def alone(
     plain: ir.Model, layers: Sequence[Block], images: Sequence[Float], progress: Progress | None = None
 ) -> tuple[dict[str, Power], Power]:
-    """(layer -> the noise power in the logits [images], their signal power [images]). Layers in FP32 are left out."""
-    narrow = [block for block in layers if block.precision != "fp32"]
+    """(layer -> the noise power in the logits [images], their signal power [images]). Layers in FP32 are left out, and so are
+    those whose tensors have images and something else along one axis: there an image cannot be told from another."""
+    narrow = [block for block in layers if block.precision != "fp32" and _rows_of(block, plain) is not None]
     session = live(_woven(plain, layers, narrow))
     noise = {block.name: np.zeros(len(images)) for block in narrow}
     signal = np.zeros(len(images))
@@ -54,15 +55,34 @@ def _woven(plain: ir.Model, layers: Sequence[Block], narrow: Sequence[Block]) ->
     for block in layers:
         result = part(weaver, block, tensors)
         if block.name in column:
+            axes = _rows_of(block, plain) or {}
             for name in block.reads:
                 if name not in clean:
-                    clean[name] = weaver.op("Gather", [tensors[name], first], axis=0)
-            change = weaver.op("Sub", [part(weaver, block, clean, True), weaver.op("Gather", [result, first], axis=0)])
-            shape = block.plain[-1].outputs[0].shape
-            rank = 4 if shape is None else len(shape)
+                    clean[name] = weaver.op("Gather", [tensors[name], first], axis=axes[name][0])
+            axis, rank = axes[block.output]
+            change = weaver.op("Sub", [part(weaver, block, clean, True), weaver.op("Gather", [result, first], axis=axis)])
             which = weaver.op("Gather", [mask, weaver.constant(np.array(column[block.name], np.int64))], axis=1)
-            which = weaver.op("Reshape", [which, weaver.constant(np.array([-1] + [1] * (rank - 1), np.int64))])
+            spread = np.array([-1 if at == axis else 1 for at in range(rank)], np.int64)
+            which = weaver.op("Reshape", [which, weaver.constant(spread)])
             result = weaver.op("Add", [result, weaver.op("Mul", [which, change])])
         tensors[block.output] = result
     logits = weaver.op("Identity", [tensors[plain.graph.outputs[0].name or ""]], "logits")
     return weaver.model([entry, mask], [logits], plain.opset_imports[""])
+
+
+def _rows_of(block: Block, plain: ir.Model) -> dict[str, tuple[int, int]] | None:
+    """Of each tensor that the layer reads or makes: (the axis of images, its rank). None where one has no such axis."""
+    batch = plain.graph.inputs[0].shape
+    if batch is None:
+        return None
+    values = {v.name: v for node in block.plain for v in (*node.inputs, *node.outputs) if v is not None and v.name}
+    values[plain.graph.inputs[0].name or ""] = plain.graph.inputs[0]
+    found = {}
+    for name in (*block.reads, block.output):
+        value = values.get(name)
+        shape = value.shape if value is not None else None
+        axes = [axis for axis, size in enumerate(shape or ()) if size == batch[0]]
+        if shape is None or len(axes) != 1:
+            return None
+        found[name] = (axes[0], len(shape))
+    return found

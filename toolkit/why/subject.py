@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,7 +14,7 @@ from toolkit import pipeline
 from toolkit.engine.engine import Engine
 from toolkit.engine.layout import RANGES
 from toolkit.engine.locations import is_here
-from toolkit.errors import DataError, EngineError, ToolkitError
+from toolkit.errors import CalibrationError, DataError, EngineError, ToolkitError
 from toolkit.graph.rounding import as_rounded, holds_half
 from toolkit.images.dataset import Images, open_data
 from toolkit.manifest import Manifest
@@ -61,20 +61,38 @@ def open_subject(path: Path, data: str | None, stage: Stage) -> Subject:
 
 
 def _trip(engine: Engine, stage: Stage) -> tuple[Trip | None, tuple[str, ...]]:
-    """The recipe's trip with the engine's own ranges, which only the very same graph accepts; None, and why, without it."""
-    recipe = engine.recipe
+    """The recipe's trip with the engine's own ranges, which only the very same graph accepts; None, and why, without it.
+
+    Where the build chose settings by measurement, it held images back for that, and equalised on the others; an engine's recipe
+    holds what was chosen, and so does not tell. Both ways are tried, the one that the notes speak for first.
+    """
+    fault: ToolkitError | None = None
     with TemporaryDirectory() as scratch:
+        own = Path(scratch, RANGES)
         if RANGES in engine.contents:
-            own = Path(scratch, RANGES)
             own.write_bytes(engine.contents[RANGES])
-            calibration = msgspec.structs.replace(recipe.calibration, ranges=str(own))
-            recipe = msgspec.structs.replace(recipe, calibration=calibration)
-        try:
-            return pipeline.prepare(recipe, stage, proof=False), ()
-        except ToolkitError as error:
-            what = f"the FP32 network behind the engine is not here ({error.what})"
-            rest = "the engine's own weights stand for it, so what rounding them costs is not seen, and no remedy can be tried"
-            return None, (f"{what}: {rest}",)
+        chosen = any(note.startswith("auto:") for note in engine.manifest.notes)
+        for method in dict.fromkeys(("auto", engine.recipe.calibration.method) if chosen else (None, "auto")):
+            try:
+                return pipeline.prepare(_given(engine.recipe, method, own), stage, proof=False)._replace(recipe=engine.recipe), ()
+            except CalibrationError as error:
+                fault = fault or error
+            except ToolkitError as error:
+                fault = error
+                break
+    what = f"the FP32 network behind the engine is not here ({fault.what if fault is not None else 'no ranges'})"
+    rest = "the engine's own weights stand for it, so what rounding them costs is not seen, and no remedy can be tried"
+    return None, (f"{what}: {rest}",)
+
+
+def _given(recipe: Recipe, method: Any, ranges: Path) -> Recipe:
+    """The recipe with ranges of its own, where there are any, and another method, where one is named."""
+    calibration = recipe.calibration
+    if ranges.is_file():
+        calibration = msgspec.structs.replace(calibration, ranges=str(ranges))
+    if method is not None:
+        calibration = msgspec.structs.replace(calibration, method=method)
+    return msgspec.structs.replace(recipe, calibration=calibration)
 
 
 def _images(engine: Engine, data: str | None) -> tuple[Images, Float, tuple[str, ...]]:
