@@ -77,3 +77,16 @@ def test_the_environment_knows_this_machine() -> None:
     assert found.versions["numpy"] == __import__("numpy").__version__
     assert found.cpu_flags
     assert (found.gpus == ()) == bool(found.gpu_note)
+
+
+@pytest.mark.parametrize(
+    "card",
+    [{"classes": 3}, {"notes": {}}, {"settings": {"threads": "x"}}, {"versions": [1]}, {"hashes": 5}, {"name": None}],
+)
+def test_a_manifest_of_other_types_is_refused(results: Results, tmp_path: Path, card: dict[str, object]) -> None:
+    path = tmp_path / "results.json"
+    msgspec.structs.replace(results, manifests={"x": card}).write(path)
+    with pytest.raises(MeasurementError, match="is damaged"):
+        Results.read(path)
+    msgspec.structs.replace(results, manifests={"x": {"name": "x", "of tomorrow": 1}}).write(path)
+    Results.read(path)
