@@ -308,10 +308,12 @@ def test_an_onnx_classifier_of_another_tool_becomes_int8(tmp_path: Path) -> None
             folder = tmp_path / split / ("0", "180")[index % 2]
             folder.mkdir(parents=True, exist_ok=True)
             line.rotate(180 * (index % 2)).save(folder / f"{index:03d}.png")
+    (tmp_path / "names.txt").write_text("0\n180\n")  # names that look like labels
     text = f'''
 name = "textline"
 [reference]
 onnx = "{Path(spec.origin).parent / "models/ch_ppocr_mobile_v2.0_cls_mobile.onnx"}"
+classes = "{tmp_path / "names.txt"}"
 [preprocess]
 size = [48, 192]
 mean = [0.5, 0.5, 0.5]

@@ -153,6 +153,12 @@ def test_folders_and_columns_must_be_as_many(tmp_path: Path) -> None:
     assert trip.truth.shape == (16, 2)
 
 
+def test_a_label_that_is_no_class_is_told(tmp_path: Path) -> None:
+    path = brightness(tmp_path / "m.onnx", [], 2)
+    with pytest.raises(DataError, match=r"has the label 180, and the reference answers the classes 0 to 1.*reference\.classes"):
+        pipeline.prepare(recipe(path, pictures(tmp_path / "val", ("0", "180"))))
+
+
 def test_what_the_recipe_does_not_say_is_told(tmp_path: Path) -> None:
     path = brightness(tmp_path / "m.onnx", [], 2)
     notes = built(recipe(path, pictures(tmp_path / "val"), how="scale = 1"), tmp_path).notes

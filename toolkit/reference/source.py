@@ -148,10 +148,16 @@ def _remedy(columns: int, names: int, outputs: Outputs) -> str:
 
 
 def refuse_unfit(source: Source, images: Images, recipe: Recipe) -> None:
-    """Raises DataError where labels come from folders that are not as many as the classes, so that a label means another one."""
+    """Raises DataError where a label is no class of the reference, or where labels come from folders that are not as many as its
+    classes, so that a label means another one."""
     manifest = source.reference.manifest
     count = manifest.meaning.classes(int(manifest.outputs[0].shape[1]))
     names = images.classes
+    highest = int(images.labels.max()) if images.labels is not None and not manifest.meaning.multilabel else 0
+    if highest >= count:
+        what = f"{images.where} has the label {highest}, and the reference answers the classes 0 to {count - 1}"
+        remedy = "Folders named by whole numbers are labels; where they are names, list them in `reference.classes`, one a line"
+        raise DataError(what, remedy=remedy)
     if images.labels is None or names is None or recipe.reference.classes or manifest.meaning.multilabel or len(names) == count:
         return
     if all(name.isdigit() for name in names):  # they say their class themselves
