@@ -15,7 +15,8 @@ from toolkit.calibration import Ranges, origin_of
 from toolkit.errors import CalibrationError
 from toolkit.files import sha256_bytes
 from toolkit.graph.channels import IMAGES
-from toolkit.graph.equalize import Mode, equalize
+from toolkit.graph.equalize import Mode
+from toolkit.graph.prescale import equalized
 from toolkit.graph.qdq import Scheme
 from toolkit.graph.scheme_cpu import watched
 from toolkit.graph.select import LEAST, Settings, select
@@ -107,7 +108,7 @@ def settle(
         said = f"{plain.calibration.method}, equalize = {plain.precision.equalize}, weights = {plain.precision.weights}"
         reasons = (f"auto: too few calibration images to choose by, so the simple settings stand: {said}",)
         settings = plain
-    graph = equalize(graph, settings.precision.equalize, held.ranging.batches(8))
+    graph = equalized(graph, settings.precision.equalize, held.ranging.batches(8))
     return Settled(_with(recipe, settings), graph, calibrate(recipe, graph, held.ranging, stage), reasons)
 
 
@@ -115,16 +116,18 @@ def _given(recipe: Recipe, graph: ir.Model, held: Held) -> Settled:
     """With the ranges of the recipe's own file: where equalisation is open, it is the one that they are of."""
     assert recipe.calibration.ranges is not None
     ranges, settings = Ranges.read(recipe.calibration.ranges), Settings(recipe.precision, recipe.calibration)
-    kinds: tuple[Mode, ...] = ("streams", "pairs", "none") if "equalize" in settings.open else (recipe.precision.equalize,)
+    kinds: tuple[Mode, ...] = (recipe.precision.equalize,)
+    if "equalize" in settings.open:
+        kinds = ("streams", "pairs", "none", "activations")
     settings, fault = settings.simply(), None
     for kind in kinds:
-        equalised = equalize(graph, kind, held.ranging.batches(8))
+        candidate = equalized(graph, kind, held.ranging.batches(8))
         try:
-            ranges.check(equalised, watched(equalised))
+            ranges.check(candidate, watched(candidate))
         except CalibrationError as error:
             fault = fault or error
         else:
-            return Settled(_with(recipe, settings.having(equalize=kind)), equalised, not_blank(ranges, equalised), ())
+            return Settled(_with(recipe, settings.having(equalize=kind)), candidate, not_blank(ranges, candidate), ())
     assert fault is not None
     raise fault
 

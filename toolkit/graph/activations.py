@@ -42,11 +42,19 @@ class Unit(NamedTuple):
             values[node.outputs[0]] = np.asarray(_FUNCTIONS[node.op_type](node, operands), np.float64)
         return values[self.output]
 
+    @property
+    def by_channel(self) -> bool:
+        """Whether it multiplies by one number a channel; called, it gives x [n] -> [n, channels] then."""
+        constants = [constant(v) for node in self.nodes for v in node.inputs]
+        return any(array is not None and array.size > 1 for array in constants)
+
     def active(self, low: float, high: float) -> tuple[float, float]:
         """The part of [low, high] outside of which f moves by less than half a step, when 255 steps span all that f gives there.
 
         What lies beyond may be cut off before f: HardSwish is 0 below -3, a Sigmoid nearly so below -6.
         """
+        if self.by_channel:
+            return self._active_by_channel(low, high)
         x = np.linspace(low, high, _POINTS)
         y = self(x)
         half = float(np.ptp(y)) / 255 / 2
@@ -54,6 +62,17 @@ class Unit(NamedTuple):
             return low, high
         left, right = _flat(y, half), _flat(y[::-1], half)
         return (float(x[left]), float(x[::-1][right])) if left + right < _POINTS - 1 else (low, high)
+
+    def _active_by_channel(self, low: float, high: float) -> tuple[float, float]:
+        """The same for all channels together: no channel may be cut where it still moves."""
+        x = np.linspace(low, high, _POINTS // 8)
+        y = np.broadcast_to(self(x[:, None]), (len(x), self(x[:1, None]).size))
+        half = float(np.ptp(y)) / 255 / 2
+        if not np.isfinite(half) or low >= high:
+            return low, high
+        left = min(_flat(column, half) for column in y.T)
+        right = min(_flat(column[::-1], half) for column in y.T)
+        return (float(x[left]), float(x[::-1][right])) if left + right < len(x) - 1 else (low, high)
 
 
 def _flat(y: Real, half: float) -> int:
@@ -93,6 +112,8 @@ def units(model: ir.Model) -> dict[ir.Value, Unit]:
 def _joins(node: ir.Node, inside: dict[ir.Value, None], nodes: Sequence[ir.Node]) -> bool:
     if node in nodes or node.domain or node.op_type not in _FUNCTIONS or len(node.outputs) != 1:
         return False
+    if node.op_type == "Mul" and any(_is_by_channel(value) for value in node.inputs):
+        return all(value in inside or _is_by_channel(value) for value in node.inputs)
     return all(value is None or value in inside or _is_scalar(value) for value in node.inputs)
 
 
@@ -105,10 +126,17 @@ def _is_scalar(value: ir.Value) -> bool:
     return array is not None and array.size == 1
 
 
+def _is_by_channel(value: ir.Value | None) -> bool:
+    """Whether it is a constant [1, C, 1, 1]."""
+    array = constant(value)
+    return array is not None and array.ndim == 4 and array.size == array.shape[1] > 1
+
+
 def _scalar(value: ir.Value) -> Any:
+    """The constant; one number a channel as [C]."""
     array = constant(value)
     assert array is not None  # as `_joins` has seen
-    return float(array.ravel()[0])
+    return float(array.ravel()[0]) if array.size == 1 else array.astype(np.float64).ravel()
 
 
 def _clip(node: ir.Node, x: Sequence[Any]) -> Any:

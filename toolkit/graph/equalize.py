@@ -29,7 +29,7 @@ from toolkit.graph.edit import attribute, constant, finish, initializer, output_
 from toolkit.graph.offsets import share_offsets
 from toolkit.types import Array, Float
 
-Mode = Literal["auto", "none", "pairs", "streams"]
+Mode = Literal["auto", "none", "pairs", "streams", "activations"]
 PEAK = 16.0  # what the largest channel of an equalised tensor reaches: far from both ends of FP16
 POWERS = np.linspace(0, 1, 11)
 POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
@@ -58,8 +58,8 @@ def equalize(model: ir.Model, mode: Mode, images: Iterable[Float] | None = None)
     if mode == "none":
         return model.clone()
     few = list(islice(singly(noise(model) if images is None else images), IMAGES))
-    model = share_offsets(model, few) if mode == "streams" else model.clone()
-    sets = [s for s in channel_sets(model) if mode == "streams" or not s.stream]
+    model = share_offsets(model, few) if mode not in ("none", "pairs") else model.clone()
+    sets = [s for s in channel_sets(model) if mode not in ("none", "pairs") or not s.stream]
     if not sets:
         return model
     tensors = sorted({name for s in sets for name in _read_tensors(s)})
@@ -67,12 +67,12 @@ def equalize(model: ir.Model, mode: Mode, images: Iterable[Float] | None = None)
     rows: dict[ir.Node, Real] = {}
     columns: dict[ir.Node, Real] = {}
     for group in sets:
-        factor = _factors(group, channels)
+        factor = factors(group, channels)
         rows.update(dict.fromkeys(group.writers, factor))
         columns.update(dict.fromkeys(group.readers, factor))
     for node in list(model.graph):
         if node in rows or node in columns:
-            _scale(node, rows.get(node), columns.get(node))
+            scale_layer(node, rows.get(node), columns.get(node))
     return finish(model)
 
 
@@ -138,7 +138,7 @@ def _channel_set(members: list[ir.Value]) -> ChannelSet | None:
                 if use.idx != 0:
                     return None
                 readers.append(use.node)
-    if not readers or any(not _writes(node) for node in writers) or any(not _reads(node) for node in readers):
+    if not readers or any(not _writes(node) for node in writers) or any(not is_reader(node) for node in readers):
         return None
     counts = {_array(node).shape[output_axis(node)] for node in writers}
     channels = counts.pop()
@@ -147,7 +147,7 @@ def _channel_set(members: list[ir.Value]) -> ChannelSet | None:
     return ChannelSet(channels, tuple(value.name or "" for value in members), tuple(writers), tuple(readers), stream)
 
 
-def _reads(node: ir.Node) -> bool:
+def is_reader(node: ir.Node) -> bool:
     if node.op_type not in ("Conv", "Gemm", "MatMul") or weight_of(node) is None or attribute(node, "transA", 0):
         return False
     return node.op_type == "Conv" or _array(node).ndim == 2
@@ -155,7 +155,7 @@ def _reads(node: ir.Node) -> bool:
 
 def _writes(node: ir.Node) -> bool:
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if not _reads(node) or node.op_type == "MatMul":
+    if not is_reader(node) or node.op_type == "MatMul":
         return False
     known = constant(bias)
     return bias is None or (known is not None and known.size == _array(node).shape[output_axis(node)])
@@ -193,7 +193,7 @@ def _read_tensors(group: ChannelSet) -> list[str]:
     return found
 
 
-def _factors(group: ChannelSet, measured: dict[str, Channels]) -> Real:
+def factors(group: ChannelSet, measured: dict[str, Channels]) -> Real:
     """The scale of each channel [C]: the one of the family above with the least noise, summed over the readers."""
     names = _read_tensors(group)
     readers = [_Reader.of(node, measured[name], group.channels) for node, name in zip(group.readers, names, strict=True)]
@@ -247,7 +247,7 @@ class _Reader(NamedTuple):
         return float((total[lively] / self.signal[lively]).mean()) if lively.any() else 0.0
 
 
-def _scale(node: ir.Node, rows: Real | None, columns: Real | None) -> None:
+def scale_layer(node: ir.Node, rows: Real | None, columns: Real | None) -> None:
     """Multiply a layer's output channels by `rows`, and divide its input channels by `columns`."""
     array = _array(node)
     weight = _by_input(node)

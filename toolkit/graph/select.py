@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from toolkit.calibration import Ranges
 from toolkit.graph.bias import correct_bias
 from toolkit.graph.channels import IMAGES
-from toolkit.graph.equalize import channel_sets, equalize
+from toolkit.graph.equalize import Mode, channel_sets
+from toolkit.graph.prescale import equalized, has_functions
 from toolkit.graph.qdq import Scheme, quantize
 from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
@@ -29,6 +30,7 @@ from toolkit.types import Float
 
 Real = NDArray[np.float64]
 WORTH = 0.2  # dB
+PRICE = {"activations": 1.0}  # dB, for what costs time
 SURE = 1.64  # standard errors: one-sided 95 %
 LEAST = 4  # images without which nothing is chosen
 PARTS = 4  # of the network's tensors, in its order, that may have a method of their own
@@ -136,13 +138,14 @@ class _Selection:
     def _equalised(self) -> ir.Model:
         """The graph with the channel scales that bring most; each kind is tried with ranges from few images."""
         simple = self.now.precision.equalize
-        graphs = {simple: equalize(self.plain, simple, iter(self.few))}
+        graphs = {simple: equalized(self.plain, simple, iter(self.few))}
         if "equalize" not in self.open:
             return graphs[simple]
-        kinds = ("pairs", "none") if channel_sets(self.plain) else ()
+        kinds: tuple[Mode, ...] = ("pairs", "none") if channel_sets(self.plain) else ()
+        kinds = (*kinds, "activations") if has_functions(self.plain) else kinds
         found = {}
         for kind in (simple, *kinds):
-            graphs[kind] = graphs.get(kind) or equalize(self.plain, kind, iter(self.few))
+            graphs[kind] = graphs.get(kind) or equalized(self.plain, kind, iter(self.few))
             settings = self.now.having(equalize=kind)
             found[kind] = self._measure(kind, settings, graphs[kind], self.collect(graphs[kind], False)) if kinds else None
         if kinds:
@@ -170,7 +173,7 @@ class _Selection:
         best = candidates[0]
         for other in candidates[1:]:
             gain, error = gain_of(best.noise, other.noise)
-            best = other if gain > max(WORTH, SURE * error) else best
+            best = other if gain > max(PRICE.get(other.name, WORTH), SURE * error) else best
         seen = ", ".join(f"{one.name} {self._snr(one):.1f}" for one in candidates if one is not best)
         if key != "methods" or best is not candidates[0]:
             self.reasons.append(f"auto: {key} = {best.name}, {self._snr(best):.1f} dB ({seen})")
