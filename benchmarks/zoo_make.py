@@ -112,27 +112,30 @@ def warm(model: Any, images: Any) -> None:
 
 
 def fit(model: Any, images: Any, labels: np.ndarray) -> None:
-    """Set the last Linear by ridge regression of the labels on what reaches it; a model that does not end in one stays."""
+    """Set the last layer by ridge regression of the labels on what reaches it: a Linear, or SqueezeNet's 1x1 convolution, whose
+    results are pooled. A model that ends otherwise stays as it is."""
     import torch
     from torch import nn
 
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not linears or linears[-1].out_features != CLASSES:
+    layers = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    if len(layers[-1].weight) != CLASSES:
         return
     seen: list[Any] = []
-    hook = linears[-1].register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
+    hook = layers[-1].register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
     with torch.no_grad():
         for part in images.split(32):
             model(part)
     hook.remove()
     features = torch.cat(seen).double()
+    if features.ndim == 4:
+        features = features.mean((2, 3))
     if features.ndim != 2:
         return
     weight, bias = ridge(features.numpy(), labels)
     with torch.no_grad():
-        linears[-1].weight.copy_(torch.from_numpy(weight.T))
-        if linears[-1].bias is not None:
-            linears[-1].bias.copy_(torch.from_numpy(bias))
+        layers[-1].weight.copy_(torch.from_numpy(weight.T).reshape(layers[-1].weight.shape))
+        if layers[-1].bias is not None:
+            layers[-1].bias.copy_(torch.from_numpy(bias))
 
 
 def ridge(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
