@@ -30,6 +30,7 @@ from toolkit.graph.run import predicting_runner
 from toolkit.images.dataset import open_data
 from toolkit.onnxfile import serialise
 from toolkit.recipe import Accept, Build, Calibration, Precision, Preprocess, Recipe, Reference
+from toolkit.trip import Trip
 from toolkit.tuning.trial import snr
 from toolkit.types import Target
 
@@ -80,7 +81,7 @@ def compared(truth: Any, answers: Any) -> dict[str, Any]:
     return {"snr": snr(truth, answers), "agreement": float((truth.argmax(1) == answers.argmax(1)).mean())}
 
 
-def one_build(trip: pipeline.Trip, target: Target, folder: Path, images: Any, truth: Any) -> dict[str, Any]:
+def one_build(trip: Trip, target: Target, folder: Path, images: Any, truth: Any) -> dict[str, Any]:
     """Build, and compare what the engine answers, or on a GPU's target what its graph does."""
     if target.kind == "cpu":
         trip = trip._replace(recipe=msgspec.structs.replace(trip.recipe, build=ON_CPU))
@@ -95,7 +96,7 @@ def one_build(trip: pipeline.Trip, target: Target, folder: Path, images: Any, tr
     return found | {"status": "built"} | compared(truth, answers)
 
 
-def by_onnxruntime(trip: pipeline.Trip, folder: Path, images: Any, truth: Any) -> dict[str, Any]:
+def by_onnxruntime(trip: Trip, folder: Path, images: Any, truth: Any) -> dict[str, Any]:
     """The same FP32 graph by ONNX Runtime's own static quantisation (per channel, min-max): what the weights allow."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
@@ -143,25 +144,33 @@ def case(net: Network, path: Path, images: Path) -> dict[str, Any]:
     if net.source != "onnx" and net.name != "wheel-malvizv1":  # others' labels are not these pictures'
         assert data.labels is not None
         row["top1"] = float((truth.argmax(1) == data.labels).mean())
-    trip: pipeline.Trip | None = None
+    trips: dict[str, Trip] = {}
+
+    def prepare() -> dict[str, Any]:
+        trips["fp32"] = pipeline.prepare(recipe_of(net, path, images, PRECISIONS["fp32"][0]), proof=False)
+        return {}
+
+    def calibrate() -> dict[str, Any]:  # once for all: what FP16 or INT8 alone would find is among it
+        both = pipeline.prepare(recipe_of(net, path, images, PRECISIONS["int8+fp16"][0]), proof=False, like=trips["fp32"])
+        fp16, int8 = (recipe_of(net, path, images, PRECISIONS[key][0]) for key in ("fp16", "int8"))
+        trips["int8+fp16"] = both
+        trips["fp16"], trips["int8"] = both._replace(recipe=fp16, ranges=None), both._replace(recipe=int8, peaks={})
+        return {}
+
     with tempfile.TemporaryDirectory() as name:
-        for precision, (wanted, targets) in PRECISIONS.items():
-            kept: dict[str, Any] = {}
-
-            def prepare(wanted: Precision = wanted, kept: dict[str, Any] = kept, like: Any = trip) -> dict[str, Any]:
-                kept["trip"] = pipeline.prepare(recipe_of(net, path, images, wanted), proof=False, like=like)
-                return {}
-
-            done = attempt(prepare)
+        done = attempt(prepare)
+        for precision, (_, targets) in PRECISIONS.items():
+            if trips and precision == "fp16":
+                done = attempt(calibrate)
             for target in targets:
                 key = f"{precision} {target.partition(':')[0]}"
-                if "trip" not in kept:
+                if precision in trips:
+                    work = (one_build, trips[precision], Target.parse(target), Path(name) / key, batch, truth)
+                    row["builds"][key] = attempt(*work)
+                else:
                     row["builds"][key] = done
-                    continue
-                trip = kept["trip"]
-                row["builds"][key] = attempt(one_build, trip, Target.parse(target), Path(name) / key, batch, truth)
-        if trip is not None:
-            row["onnxruntime int8"] = attempt(by_onnxruntime, trip, Path(name) / "theirs", batch, truth)
+        if trips:
+            row["onnxruntime int8"] = attempt(by_onnxruntime, trips["fp32"], Path(name) / "theirs", batch, truth)
     return row
 
 
