@@ -152,9 +152,12 @@ def case(net: Network, path: Path, images: Path) -> dict[str, Any]:
 
     def calibrate() -> dict[str, Any]:  # once for all: what FP16 or INT8 alone would find is among it
         both = pipeline.prepare(recipe_of(net, path, images, PRECISIONS["int8+fp16"][0]), proof=False, like=trips["fp32"])
-        fp16, int8 = (recipe_of(net, path, images, PRECISIONS[key][0]) for key in ("fp16", "int8"))
+        settled = both.recipe.precision
+        fp16 = msgspec.structs.replace(both.recipe, precision=PRECISIONS["fp16"][0])
+        int8 = msgspec.structs.replace(both.recipe, precision=msgspec.structs.replace(settled, compute="fp32"))
         trips["int8+fp16"] = both
         trips["fp16"], trips["int8"] = both._replace(recipe=fp16, ranges=None), both._replace(recipe=int8, peaks={})
+        row["settled"] = {"method": both.recipe.calibration.method, **msgspec.to_builtins(settled)}
         return {}
 
     with tempfile.TemporaryDirectory() as name:

@@ -24,10 +24,10 @@ HEAD = """# The zoo
 Each network's own file, run an image at a time by plain ONNX Runtime, is the truth. Cells are signal to noise of the outputs
 in dB (120 at most) and the share of images with the same top-1, over {compare} images; {calibration} others calibrated. The
 CPU's engines were run. TensorRT-RTX's plans (for SM89) were built here and not run: their cells are a prediction from the graph
-that each was built of, with the plan's size. **Random weights prove the plumbing only**: that a file is read, and keeps its
-answers. What INT8 costs on trained weights shows in the group of those alone. Beside INT8 stands what ONNX Runtime's own static
-quantization (per channel, min-max) makes of the same graph and images. Top-1 is the file's own: which of six photographs a crop
-is from, or how a text lies.
+that each was built of, with the plan's size. What a recipe leaves open for INT8 was settled once a network, on the CPU's graph.
+**Random weights prove the plumbing only**: that a file is read, and keeps its answers. What INT8 costs on trained weights shows
+in the group of those alone. Beside INT8 stands what ONNX Runtime's own static quantization (per channel, min-max) makes of the
+same graph and images. Top-1 is the file's own: which of six photographs a crop is from, or how a text lies.
 """
 
 
