@@ -61,7 +61,10 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
     tried = [row for row in rows if "builds" in row]
     commits = Counter(row.get("commit") or "no commit" for row in rows)
     when = ", ".join(f"{name} ({count})" for name, count in commits.most_common())
-    lines = [f"{len(rows)} networks were tried; {len(rows) - len(tried)} could not be made or measured. Commits: {when}.", ""]
+    methods = Counter(row["settled"]["method"] if "settled" in row else "entropy, the default then" for row in tried)
+    how = ", ".join(f"{name} ({count})" for name, count in methods.most_common())
+    lines = [f"{len(rows)} networks were tried; {len(rows) - len(tried)} could not be made or measured. Commits: {when}."]
+    lines += [f"Method of the INT8 ranges: {how}.", ""]
     lines += ["| | built | refused | a fault | least dB | median dB | all top-1 equal |", "|---|---:|---:|---:|---:|---:|---:|"]
     for key, name in {**BUILDS, THEIRS: "ONNX Runtime INT8"}.items():
         found = [build for row in tried if (build := of(row, key)) is not None]
