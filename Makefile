@@ -38,7 +38,7 @@ demo: $(STAMP)
 	$(BIN)/toolkit report results.json -o report.html
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz.nightly

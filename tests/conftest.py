@@ -11,6 +11,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
+
+# The time that one example takes decides nothing: workers share cores, and coverage slows Python down.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 # Two workers on two cores: one thread each, and none that spins. It must stand before torch is first imported.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -375,6 +375,6 @@ def test_one_calibration_image_is_enough_to_build_and_the_notes_say_what_stands(
 
 def test_an_export_says_how_far_its_graph_is_from_the_reference(trip: Trip, tmp_path: Path) -> None:
     accept = msgspec.structs.replace(trip.recipe.accept, images=200)
-    _, _, verdict = pipeline.export(msgspec.structs.replace(trip.recipe, accept=accept), tmp_path / "model.onnx")
+    _, _, verdict, _ = pipeline.export(msgspec.structs.replace(trip.recipe, accept=accept), tmp_path / "model.onnx")
     assert verdict is not None
     assert re.fullmatch(r"agreement [0-9.]+%, SNR [0-9.]+ dB on 200 images", verdict.distance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
+import tomllib
 from typing import Any
 
 SIZE = 1 << 20  # characters
@@ -15,10 +15,6 @@ _BETWEEN_KEYS = re.compile(r"[^\w\-. \t]+")
 
 def read_toml(text: str) -> dict[str, Any]:
     """TOML text -> plain values. Raises ValueError: no TOML, or larger or deeper than anything of ours."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     if len(text) > SIZE:
         raise ValueError(f"it is longer than {SIZE} characters")
     bare = _QUOTED.sub("x", text)

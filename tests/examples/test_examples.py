@@ -51,7 +51,7 @@ def engine(tmp_path_factory):
 
 def run(name, *arguments):
     command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_classify(engine, tmp_path):
@@ -74,6 +74,14 @@ def test_torch_tensors(engine):
     pytest.importorskip("torch")
     done = run("torch_tensors.py", engine)
     assert "cpu tensor -> logits [5, 3]" in done.stdout, done.stderr
+
+
+def test_notebook(tmp_path):
+    """The page of Python, as it stands."""
+    pytest.importorskip("torch")
+    done = run("notebook.py", tmp_path)
+    assert "tiny-int8: accepted" in done.stdout, done.stderr
+    assert done.stdout.endswith("logits [2, 10]\n")
 
 
 def test_pycuda(engine):
