@@ -53,6 +53,11 @@ class Settings(NamedTuple):
         method = {"method": changes.pop("method")} if "method" in changes else {}
         return Settings(msgspec.structs.replace(self.precision, **changes), msgspec.structs.replace(self.calibration, **method))
 
+    def value(self, key: str) -> str:
+        """What stands under a key, for a reader."""
+        found = self.calibration.method if key == "method" else getattr(self.precision, key)
+        return "one for all" if key == "methods" and not found else str(found)
+
     @property
     def open(self) -> tuple[str, ...]:
         """The keys that are left to measurement."""
@@ -166,7 +171,7 @@ class _Selection:
         self, key: str, best: _Candidate, others: dict[str, Settings], graph: ir.Model, ranges: Ranges
     ) -> _Candidate:
         tried = [self._measure(name, settings, graph, ranges) for name, settings in others.items()]
-        return self._better(key, [best, *tried])
+        return self._better(key, [best._replace(name=best.settings.value(key)), *tried])
 
     def _better(self, key: str, candidates: Sequence[_Candidate]) -> _Candidate:
         """The first, unless another is surely nearer; the reason is kept where there is something to say."""
