@@ -186,12 +186,12 @@ class Worker:
 def export_model(folder: Path) -> Path:
     """ResNet-50 with seeded weights, as the toolkit exports it."""
     from toolkit.graph.export import export
-    from toolkit.onnxfile import serialise
+    from toolkit.onnxfile import serialize
     from toolkit.recipe import Preprocess, Reference
     from toolkit.reference.weights import load_reference
 
     path = folder / "resnet50.onnx"
-    path.write_bytes(serialise(export(load_reference(Reference(arch="resnet50", weights="random:0")), Preprocess())))
+    path.write_bytes(serialize(export(load_reference(Reference(arch="resnet50", weights="random:0")), Preprocess())))
     return path
 
 

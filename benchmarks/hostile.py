@@ -35,7 +35,7 @@ from toolkit.harness.accuracy import accuracy, compare_accuracy
 from toolkit.harness.environment import read_environment
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import PACKAGED, open_data
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.pipeline import prepare, typed
 from toolkit.recipe import Preprocess, Recipe, Reference
 from toolkit.reference.weights import read_weights
@@ -59,7 +59,7 @@ def onnxruntime_int8(recipe: Recipe, graph: Any, folder: Path) -> Classifier:
             batch = next(self.batches, None)
             return None if batch is None else {graph.graph.inputs[0].name: batch}
 
-    (folder / "fp32.onnx").write_bytes(serialise(graph))
+    (folder / "fp32.onnx").write_bytes(serialize(graph))
     types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
     quantize_static(folder / "fp32.onnx", folder / "int8.onnx", Reader(), per_channel=True, **types)
     live = onnxruntime.session(str(folder / "int8.onnx"), Target("cpu"), {"threads": cpu.cores()})

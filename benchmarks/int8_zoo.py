@@ -30,7 +30,7 @@ from toolkit.files import cache_folder, write_atomically
 from toolkit.graph.run import graph_runner
 from toolkit.harness.environment import read_environment
 from toolkit.images.dataset import open_data
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.pipeline import calibration_images, prepare, typed
 from toolkit.recipe import Precision
 from toolkit.types import Target
@@ -46,12 +46,12 @@ def case(net: Network, model: Path, images: Path, peers: tuple[str, ...]) -> dic
     trip = prepare(recipe, proof=False)
     pictures = np.concatenate(list(open_data(str(images / net.images / "compare"), recipe.preprocess, COMPARE).batches(16)))
     plain = trip.source.graph.clone()
-    truth = answers(serialise(plain), pictures)
+    truth = answers(serialize(plain), pictures)
     found: dict[str, Any] = {TOOLKIT: compared(truth, graph_runner(typed(trip, Target("cpu")), 1)(pictures))}
     plain.graph.inputs[0].name = "input"  # as the workers of the other tools call it
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "fp32.onnx").write_bytes(serialise(plain))
+        (folder / "fp32.onnx").write_bytes(serialize(plain))
         np.save(folder / "images.npy", np.concatenate(list(calibration_images(recipe).batches(16))))
         for tool in peers:
             made = by_peer(tool, folder / "fp32.onnx", folder / "images.npy", folder)

@@ -38,7 +38,7 @@ from toolkit.harness.environment import read_environment
 from toolkit.harness.lane import Entry
 from toolkit.harness.latency import Plan, measure_latency
 from toolkit.images.dataset import PACKAGED, open_data
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.pipeline import Trip, prepare
 from toolkit.recipe import Build, Recipe
 from toolkit.reference.weights import read_weights
@@ -161,7 +161,7 @@ def case(model: str, weights: str, arguments: argparse.Namespace, folder: Path) 
     recipe = msgspec.structs.replace(recipe, calibration=calibration)
     files, trip = by_toolkit(recipe, folder)
     plain, images = folder / "fp32.onnx", folder / "images.npy"
-    plain.write_bytes(serialise(trip.source.graph))
+    plain.write_bytes(serialize(trip.source.graph))
     data = open_data(recipe.calibration.data, recipe.preprocess, arguments.calibration)
     np.save(images, next(data.batches(arguments.calibration)))
     files += [by_peer(tool, plain, images, folder) for tool in ("onnxruntime", "modelopt", "nncf")]

@@ -65,8 +65,8 @@ def graphs(folder: Path, quick: bool) -> dict[str, Path]:
         plain = export(ResNet(arch), Preprocess())
         images = [torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0)).numpy()]
         ranges = calibration.collect(plain, images, watched(plain))
-        quantised = quantize(plain, ranges, Precision(int8=True), Calibration(method="minmax"), scheme="tensorrt")
-        for precision, graph in (("fp32", plain), ("fp16", to_fp16(plain)), ("int8+fp16", to_fp16(quantised))):
+        quantized = quantize(plain, ranges, Precision(int8=True), Calibration(method="minmax"), scheme="tensorrt")
+        for precision, graph in (("fp32", plain), ("fp16", to_fp16(plain)), ("int8+fp16", to_fp16(quantized))):
             path = folder / f"{arch}-{precision}.onnx"
             onnx_ir.save(graph, path)
             found[f"{arch} {precision}"] = path

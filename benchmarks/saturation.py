@@ -42,7 +42,7 @@ def graphs(name: str, folder: Path, count: int) -> tuple[Path, dict[str, Path]]:
     """Write the images and the model in FP32 and in INT8 with each kind of weights."""
     from toolkit.graph.qdq import quantize
     from toolkit.images.dataset import open_data
-    from toolkit.onnxfile import serialise
+    from toolkit.onnxfile import serialize
     from toolkit.pipeline import prepare
     from toolkit.recipe import Recipe
 
@@ -51,10 +51,10 @@ def graphs(name: str, folder: Path, count: int) -> tuple[Path, dict[str, Path]]:
     assert trip.ranges is not None
     assert recipe.accept.data is not None
     files = {"fp32": folder / f"{name}-fp32.onnx"}
-    files["fp32"].write_bytes(serialise(trip.source.graph))
+    files["fp32"].write_bytes(serialize(trip.source.graph))
     for room in ROOMS:
         files[room] = folder / f"{name}-{room}.onnx"
-        files[room].write_bytes(serialise(quantize(trip.graph, trip.ranges, recipe.precision, recipe.calibration, room=room)))
+        files[room].write_bytes(serialize(quantize(trip.graph, trip.ranges, recipe.precision, recipe.calibration, room=room)))
     images = folder / f"{name}.npy"
     np.save(images, np.concatenate(list(open_data(recipe.accept.data, recipe.preprocess, count).batches(count))))
     return images, files

@@ -28,7 +28,7 @@ from toolkit.engine.engine import Engine
 from toolkit.errors import ToolkitError
 from toolkit.graph.run import predicting_runner
 from toolkit.images.dataset import open_data
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.recipe import Accept, Build, Calibration, Precision, Preprocess, Recipe, Reference
 from toolkit.trip import Trip
 from toolkit.tuning.trial import snr
@@ -113,7 +113,7 @@ def by_onnxruntime(trip: Trip, folder: Path, images: Any, truth: Any) -> dict[st
 
     folder.mkdir()
     source, made = folder / "fp32.onnx", folder / "int8.onnx"
-    source.write_bytes(serialise(trip.source.graph))
+    source.write_bytes(serialize(trip.source.graph))
     logging.getLogger().setLevel(logging.ERROR)  # it asks for a pre-processing that is done
     quantize_static(source, made, Reader(), per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
     return {"status": "built"} | compared(truth, original(made, images).astype(np.float32))

@@ -83,7 +83,7 @@ def as_stored(model: nn.Module) -> dict[str, Tensor]:
     return {k: (v.half() if v.ndim > 1 else v).contiguous() for k, v in model.state_dict().items()}
 
 
-def optimiser_of(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.Optimizer:
+def optimizer_of(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum; weight decay on matrices and kernels only."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -95,9 +95,9 @@ def optimiser_of(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.Optimi
 def fit(model: nn.Module, recipe: TrainingRecipe, images: Tensor, labels: Tensor) -> Iterator[float]:
     """Train, and give the mean loss of each epoch as it ends."""
     random = torch.Generator().manual_seed(recipe.seed)
-    optimiser = optimiser_of(model, recipe)
+    optimizer = optimizer_of(model, recipe)
     steps = len(images) // recipe.batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=steps * recipe.epochs)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps * recipe.epochs)
     lossfn = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     with Progress() as progress:
         bar = progress.add_task(recipe.name, total=steps * recipe.epochs)
@@ -107,9 +107,9 @@ def fit(model: nn.Module, recipe: TrainingRecipe, images: Tensor, labels: Tensor
             for index in torch.split(torch.randperm(len(images), generator=random), recipe.batch)[:steps]:
                 x = augment(images[index], recipe.shift, random).contiguous(memory_format=torch.channels_last)
                 loss = lossfn(model(x), labels[index])
-                optimiser.zero_grad(set_to_none=True)
+                optimizer.zero_grad(set_to_none=True)
                 loss.backward()
-                optimiser.step()
+                optimizer.step()
                 schedule.step()
                 total += loss.item()
                 progress.advance(bar)

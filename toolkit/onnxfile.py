@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 
-def serialise(model: ir.Model) -> bytes:
+def serialize(model: ir.Model) -> bytes:
     """The same graph always gives the same bytes."""
     import onnx_ir as ir
 

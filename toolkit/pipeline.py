@@ -29,7 +29,7 @@ from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import Images, class_names, open_data
 from toolkit.images.synthetic import synthetic
 from toolkit.manifest import Manifest
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.recipe import Recipe
 from toolkit.reference.baseline import baseline_of
 from toolkit.reference.check import BATCHES, Agreement, check
@@ -61,7 +61,7 @@ def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> Exported:
     trip = prepare(recipe, stage)
     target = Target.parse_many(recipe.build.target)[0]
     graph = typed(trip, target)
-    write_atomically(path, serialise(graph))
+    write_atomically(path, serialize(graph))
     found, notes = f"{precision_of(recipe)}, {len(graph.graph)} nodes", (*recipe.notes, *unforeseen(trip))
     return Exported(found, trip.agreement, compare(trip, graph, target, stage), notes)
 

@@ -16,7 +16,7 @@ from toolkit.graph.edit import require_matches
 from toolkit.graph.fp8 import first_layers
 from toolkit.graph.fp16 import to_bf16, to_fp16, unsafe_on_cpu
 from toolkit.graph.overflow import fp16_overflow
-from toolkit.graph.qdq import needs_vnni, quantised_layers, quantize, scheme_of
+from toolkit.graph.qdq import needs_vnni, quantize, quantized_layers, scheme_of
 from toolkit.graph.variance import Island, vanishing, variances
 from toolkit.graph.weights import Room
 from toolkit.images.dataset import Images, open_data
@@ -59,7 +59,7 @@ def typed(trip: Trip, target: Target) -> ir.Model:
         if recipe.precision.bias_correction:
             graph = correct_bias(trip.graph, graph, calibration_images(recipe).batches(8))
         if scheme == "cpu":
-            keep = (*keep, *quantised_layers(graph))  # in INT8 they hold no FP16; Casts between would break the fusion
+            keep = (*keep, *quantized_layers(graph))  # in INT8 they hold no FP16; Casts between would break the fusion
     if target.kind == "cpu":
         keep = (*keep, *unsafe_on_cpu(graph))
     if recipe.precision.compute == "bf16":
@@ -85,7 +85,7 @@ def room_of(recipe: Recipe, target: Target) -> Room:
 
 def for_cpus(compiled: Compiled, graph: ir.Model, target: Target) -> Compiled:
     """The same, with the CPUs that an INT8 engine is right on; and a note where this one is not among them."""
-    if target.kind not in ON_CPU or not quantised_layers(graph):
+    if target.kind not in ON_CPU or not quantized_layers(graph):
         return compiled
     cpus, notes = "vnni" if needs_vnni(graph) else "any", compiled.notes
     if cpus == "vnni" and not has_vnni():

@@ -45,13 +45,13 @@ def test_percentile_is_numpys_within_a_bin(sample: Float, percent: float) -> Non
     assert found <= exact * (1 + 1 / PER_OCTAVE)
 
 
-def quantised(x: Float, threshold: float, levels: int) -> Float:
+def quantized(x: Float, threshold: float, levels: int) -> Float:
     step = threshold / levels
     return np.sign(x) * np.minimum(np.rint(np.abs(x) / step), levels) * step
 
 
 def error(x: Float, threshold: float, levels: int) -> float:
-    return float(np.mean((x.astype(np.float64) - quantised(x.astype(np.float64), threshold, levels)) ** 2))
+    return float(np.mean((x.astype(np.float64) - quantized(x.astype(np.float64), threshold, levels)) ** 2))
 
 
 @pytest.mark.parametrize("levels", [127, 255])

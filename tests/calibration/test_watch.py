@@ -9,7 +9,7 @@ import pytest
 
 from tests.calibration.network import TENSORS, network
 from toolkit.calibration.watch import Watch
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.types import Float
 
 
@@ -18,7 +18,7 @@ def test_every_value_is_there_once(images: Float, channels: int) -> None:
     graph, outputs = network(channels=channels), [name for name in TENSORS if name != "input"]
     plain = graph.clone()
     plain.graph.outputs[:] = [value for node in plain.graph for value in node.outputs if value.name in outputs]
-    session = onnxruntime.InferenceSession(serialise(plain), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(serialize(plain), providers=["CPUExecutionProvider"])
     expected = dict(zip(outputs, session.run(outputs, {"input": images[:1]}), strict=True))
     lane = Watch(graph, TENSORS, 1).lane()
     for _ in range(2):  # the first image finds memory, the others write it again

@@ -82,7 +82,7 @@ def test_what_one_keeps_is_found(engines: dict[str, Path]) -> None:
     assert any("layers by precision" in line for line in facts(found))
 
 
-def test_what_equalisation_changes_is_no_loss(tmp_path: Path) -> None:
+def test_what_equalization_changes_is_no_loss(tmp_path: Path) -> None:
     """Two graphs of one function: their tensors differ by a factor a channel, and by nothing else."""
     graph = fashion_graph("resnet18")
     found = diff(saved(graph, tmp_path / "a.onnx"), saved(equalize(graph, "pairs"), tmp_path / "b.onnx"), seconds=0)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from toolkit.calibration import Ranges, collect
 from toolkit.finetune.fakequant import FakeQuant
-from toolkit.finetune.qat import fake_quantised, fine_tune, finetune, state_dict
+from toolkit.finetune.qat import fake_quantized, fine_tune, finetune, state_dict
 from toolkit.graph.export import export
 from toolkit.graph.qdq import quantize
 from toolkit.graph.run import graph_runner
@@ -70,15 +70,15 @@ def noise(exact: Float, other: Float) -> float:
 
 
 @pytest.mark.parametrize(("target", "scheme"), [("cpu", "cpu"), ("rtx:sm89", "tensorrt")])
-def test_its_points_are_the_quantisers(
+def test_its_points_are_the_quantizers(
     recipe: Recipe, graph: ir.Model, ranges: Ranges, unseen: Float, target: str, scheme: str
 ) -> None:
     """ONNX Runtime runs the real Q/DQ graph; the module must err as that does. Sums in another order flip a rounding here and
     there; errors that had nothing to do with each other would differ by twice the noise."""
     recipe = msgspec.structs.replace(recipe, build=msgspec.structs.replace(recipe.build, target=target))
-    quantised = quantize(graph, ranges, recipe.precision, recipe.calibration, scheme=scheme)  # type: ignore[arg-type]
-    theirs, exact = graph_runner(quantised)(unseen), graph_runner(graph)(unseen)
-    model = fake_quantised(graph, ranges, recipe)
+    quantized = quantize(graph, ranges, recipe.precision, recipe.calibration, scheme=scheme)  # type: ignore[arg-type]
+    theirs, exact = graph_runner(quantized)(unseen), graph_runner(graph)(unseen)
+    model = fake_quantized(graph, ranges, recipe)
     ours = answers(model, unseen)
     assert noise(theirs, ours) < 0.5 * noise(exact, theirs)
     model.active = False
@@ -86,7 +86,7 @@ def test_its_points_are_the_quantisers(
 
 
 def test_weights_lie_on_their_grid(recipe: Recipe, graph: ir.Model, ranges: Ranges) -> None:
-    model = fake_quantised(graph, ranges, recipe, weight_bits=3)
+    model = fake_quantized(graph, ranges, recipe, weight_bits=3)
     weight, bias = model.layers()["layer1.0.conv1"]
     assert bias is not None
     for channel in weight:
@@ -95,7 +95,7 @@ def test_weights_lie_on_their_grid(recipe: Recipe, graph: ir.Model, ranges: Rang
 
 
 def test_gradients_reach_every_weight_and_range(recipe: Recipe, graph: ir.Model, ranges: Ranges, unseen: Float) -> None:
-    model = fake_quantised(graph, ranges, recipe)
+    model = fake_quantized(graph, ranges, recipe)
     model(torch.from_numpy(unseen[:16])).square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -104,7 +104,7 @@ def test_gradients_reach_every_weight_and_range(recipe: Recipe, graph: ir.Model,
 
 def test_a_few_steps_halve_the_divergence_of_three_bits(recipe: Recipe, graph: ir.Model, ranges: Ranges, unseen: Float) -> None:
     """On images that training never saw; the full proof, in points of accuracy, is benchmarks/qat.py."""
-    model = fake_quantised(graph, ranges, recipe, weight_bits=3)
+    model = fake_quantized(graph, ranges, recipe, weight_bits=3)
     truth = functional.log_softmax(torch.from_numpy(graph_runner(graph)(unseen)), 1)
 
     def divergence() -> float:
@@ -125,15 +125,15 @@ def test_the_trip_goes_on_unchanged(recipe: Recipe, unseen: Float, tmp_path: Pat
     again = Recipe.load(tmp_path / f"{tuned.name}.toml")
     trip = prepare(again, proof=False)
     assert trip.ranges == Ranges.read(tmp_path / f"{tuned.name}.ranges.json")
-    model = fake_quantised(trip.graph, trip.ranges, again)
-    quantised = quantize(trip.graph, trip.ranges, again.precision, again.calibration)
-    ours, theirs = answers(model, unseen), graph_runner(quantised)(unseen)
+    model = fake_quantized(trip.graph, trip.ranges, again)
+    quantized = quantize(trip.graph, trip.ranges, again.precision, again.calibration)
+    ours, theirs = answers(model, unseen), graph_runner(quantized)(unseen)
     assert noise(theirs, ours) < 0.5 * noise(graph_runner(trip.graph)(unseen), theirs)
 
 
 def test_untrained_weights_are_the_references(recipe: Recipe, graph: ir.Model, ranges: Ranges, unseen: Float) -> None:
     """With nothing rounded, the state dict that is written computes what the reference computes."""
-    model = fake_quantised(graph, ranges, recipe)
+    model = fake_quantized(graph, ranges, recipe)
     model._rounded = set()
     reference = load_reference(recipe.reference, channels=1)
     expected = graph_runner(graph)(unseen)

@@ -12,7 +12,7 @@ from research.hostile import ruin
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.graph.export import export
 from toolkit.images.dataset import PACKAGED, open_data
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.recipe import Preprocess
 from toolkit.reference.resnet import ResNet
 from toolkit.reference.weights import read_weights
@@ -45,6 +45,6 @@ def pictures(count: int, split: str = "test") -> Float:
 
 
 def run(graph: ir.Model, batch: Float) -> Float:
-    live = onnxruntime.session(serialise(graph), Target("cpu"), {"threads": 1})
+    live = onnxruntime.session(serialize(graph), Target("cpu"), {"threads": 1})
     name = live.get_inputs()[0].name
     return np.concatenate([live.run(None, {name: batch[i : i + 250]})[0] for i in range(0, len(batch), 250)])

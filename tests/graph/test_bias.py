@@ -10,7 +10,7 @@ from toolkit.graph.bias import correct_bias
 from toolkit.graph.edit import constant
 from toolkit.graph.qdq import quantize
 from toolkit.graph.scheme_cpu import watched
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.recipe import Calibration, Precision
 
 
@@ -30,8 +30,8 @@ def test_the_shift_is_what_torch_measures() -> None:
     graph = graph_of(model)
     rounded = int8(graph, batch)
     node = next(n for n in rounded.graph if n.name == "1")
-    step, quantised = constant(node.inputs[1].producer().inputs[1]), constant(node.inputs[1].producer().inputs[0])
-    error = torch.from_numpy(quantised * step[:, None, None, None]).double() - conv.weight.detach().double()
+    step, quantized = constant(node.inputs[1].producer().inputs[1]), constant(node.inputs[1].producer().inputs[0])
+    error = torch.from_numpy(quantized * step[:, None, None, None]).double() - conv.weight.detach().double()
     with torch.inference_mode():
         seen = model[0](torch.from_numpy(batch)).double()
         shift = nn.functional.conv2d(seen, error, None, 2, (2, 1), (1, 2), 2).mean((0, 2, 3))
@@ -42,9 +42,9 @@ def test_the_shift_is_what_torch_measures() -> None:
 def test_it_brings_the_logits_closer() -> None:
     graph, images, batch = fashion_graph("resnet50"), pictures(64, "train"), pictures(1000)
     rounded = int8(graph, images)
-    before = serialise(rounded)
+    before = serialize(rounded)
     corrected = correct_bias(graph, rounded, [images])
-    assert serialise(rounded) == before
+    assert serialize(rounded) == before
     truth = run(graph, batch)
     errors = [((run(g, batch) - truth) ** 2).mean() for g in (rounded, corrected)]
     assert errors[1] < errors[0]

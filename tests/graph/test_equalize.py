@@ -12,7 +12,7 @@ from toolkit.graph.edit import constant
 from toolkit.graph.equalize import channel_sets, equalize
 from toolkit.graph.qdq import quantize
 from toolkit.graph.scheme_cpu import watched
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.recipe import Calibration, Precision
 from toolkit.types import Float
 
@@ -73,10 +73,10 @@ def test_the_function_stays_on_any_topology() -> None:
 @pytest.mark.parametrize("mode", ["pairs", "streams"])
 def test_the_function_of_a_resnet_stays(mode: str, recipe: str | None) -> None:
     graph, batch = fashion_graph("resnet50", recipe), pictures(16)
-    bytes_before = serialise(graph)
+    bytes_before = serialize(graph)
     before, after = run(graph, batch), run(equalize(graph, mode, [pictures(16, "train")]), batch)  # type: ignore[arg-type]
     assert np.abs(after - before).max() <= 1e-5 * np.abs(before).max()
-    assert serialise(graph) == bytes_before
+    assert serialize(graph) == bytes_before
 
 
 def test_the_scales_that_channels_came_with_do_not_show() -> None:
@@ -93,13 +93,13 @@ def test_batches_do_not_show() -> None:
     graph, images = fashion_graph("resnet18"), pictures(12, "train")
     one = equalize(graph, "streams", [images])
     other = equalize(graph, "streams", [images[:5], images[5:]])
-    assert serialise(one) == serialise(other)
+    assert serialize(one) == serialize(other)
 
 
 @pytest.mark.parametrize(
     ("arch", "recipe"), [*(("resnet18", r) for r in ("pairs", "streams", "outliers", "dead", "constant")), ("resnet50", "all")]
 )
-def test_naive_int8_falls_and_equalised_int8_does_not(arch: str, recipe: str) -> None:
+def test_naive_int8_falls_and_equalized_int8_does_not(arch: str, recipe: str) -> None:
     graph = fashion_graph(arch, recipe)
     images, batch = pictures(64, "train"), pictures(1000)
     truth = run(graph, batch).argmax(1)

@@ -13,7 +13,7 @@ from toolkit.graph.edit import initializer
 from toolkit.graph.export import export
 from toolkit.graph.run import graph_runner
 from toolkit.images.dataset import open_data
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.recipe import Preprocess, Recipe
 from toolkit.reference.check import BATCHES, agreement, check, first_departure
 from toolkit.reference.source import Source
@@ -46,8 +46,8 @@ def test_the_same_model_gives_the_same_bytes_without_paths(source: Source, recip
 
     module = torch_module(source)
     assert module is not None
-    data = serialise(export(module, recipe.preprocess))
-    assert data == serialise(graph)
+    data = serialize(export(module, recipe.preprocess))
+    assert data == serialize(graph)
     assert b"resnet.py" not in data
 
 

@@ -10,7 +10,7 @@ from toolkit.errors import GraphError
 from toolkit.graph.edit import finish, initializer
 from toolkit.graph.fp16 import to_fp16, unsafe_on_cpu
 from toolkit.graph.run import graph_runner
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.reference.check import agreement
 from toolkit.types import Array
 
@@ -30,7 +30,7 @@ def test_only_the_ends_are_fp32(graph: ir.Model) -> None:
     for node in half.graph:
         if node.op_type != "Cast":
             assert node.outputs[0].dtype == ir.DataType.FLOAT16, node.name
-    assert len(serialise(half)) < 0.55 * len(serialise(graph))
+    assert len(serialize(half)) < 0.55 * len(serialize(graph))
 
 
 def test_an_island_stays_fp32_between_casts(graph: ir.Model, batch: Array) -> None:
@@ -52,9 +52,9 @@ def test_a_constant_beyond_fp16_is_named(graph: ir.Model) -> None:
 
 
 def test_the_input_graph_is_left_alone(graph: ir.Model) -> None:
-    before = serialise(graph)
+    before = serialize(graph)
     to_fp16(graph)
-    assert serialise(graph) == before
+    assert serialize(graph) == before
 
 
 def test_a_dimension_that_becomes_a_factor_meets_fp16() -> None:

@@ -18,7 +18,7 @@ from toolkit.graph.fp16 import to_bf16, to_fp16
 from toolkit.graph.lint import lint
 from toolkit.graph.qdq import quantize
 from toolkit.graph.run import graph_runner, predicting_runner
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.recipe import Calibration, Precision, Recipe
 from toolkit.trip import refuse_precision
 from toolkit.types import Array, Target
@@ -71,7 +71,7 @@ def test_onnx_runtime_alone_drops_a_relu_before_float8() -> None:
     """Why `BREAKS_FP8` is there. When this fails, the optimizer has been mended and the exception may go."""
     graph = quantize(dense(), Wide(), EIGHT, Calibration(), scheme="tensorrt")
     x = np.random.default_rng(1).integers(-2, 3, (64, 16)).astype(np.float32)
-    session = onnxruntime.InferenceSession(serialise(graph), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(serialize(graph), providers=["CPUExecutionProvider"])
     careless = session.run(None, {"x": x})[0]
     assert not np.array_equal(careless, evaluate(graph, x)) and BREAKS_FP8 == ("ReluQuantRewrite",)
 
@@ -80,13 +80,13 @@ def test_weights_are_rounded_to_the_nearest_of_e4m3_with_one_scale() -> None:
     values = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64)
     finite = np.sort(values[np.isfinite(values)])
     array = (np.random.default_rng(2).normal(size=(64, 32)) * 3).astype(np.float32)
-    quantised, step = fp8_weight(array)
-    assert step.shape == () and float(step) == np.float32(np.abs(array).max() / 448) and quantised.dtype == FP8
+    quantized, step = fp8_weight(array)
+    assert step.shape == () and float(step) == np.float32(np.abs(array).max() / 448) and quantized.dtype == FP8
     nearest = np.abs(finite[None] - (array / step).reshape(-1, 1)).min(axis=1)
-    ours = np.abs(quantised.astype(np.float64).reshape(-1) - (array / step).reshape(-1))
+    ours = np.abs(quantized.astype(np.float64).reshape(-1) - (array / step).reshape(-1))
     np.testing.assert_allclose(ours, nearest, atol=1e-12)
     assert fp8_weight(np.zeros((2, 2), np.float32))[1] == 1 and fp8_scale(0.0, 0.0) == 1
-    assert np.isfinite(quantised.astype(np.float32)).all()
+    assert np.isfinite(quantized.astype(np.float32)).all()
 
 
 def test_what_reads_the_image_stays_out_and_the_rest_is_clean(graph: ir.Model, observed: object) -> None:

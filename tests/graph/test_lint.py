@@ -19,7 +19,7 @@ class Guess:
         return -4.0, 4.0
 
 
-def quantised(name="resnet18", scheme="tensorrt", keep=()):
+def quantized(name="resnet18", scheme="tensorrt", keep=()):
     return quantize(fashion_graph(name), Guess(), Precision(int8=True, keep=keep), Calibration(), scheme=scheme)
 
 
@@ -48,7 +48,7 @@ def pair_behind(graph, value, readers, zero=0):
 @pytest.mark.parametrize("scheme", ["cpu", "tensorrt"])
 @pytest.mark.parametrize("keep", [(), ("fc",), ("layer2",)])
 def test_our_own_graphs_are_clean(name, scheme, keep):
-    graph = quantised(name, scheme, keep)
+    graph = quantized(name, scheme, keep)
     assert lint(graph, scheme, keep) == ()
     if scheme == "tensorrt":
         assert lint(to_fp16(graph), scheme, keep) == ()
@@ -59,7 +59,7 @@ def test_a_graph_without_pairs_has_no_findings():
 
 
 def test_pairs_on_both_operands_of_a_sum_split_its_fusion():
-    graph = quantised()
+    graph = quantized()
     conv = node(graph, "layer1.0.conv2")
     pair_behind(graph, conv.outputs[0], [node(graph, "layer1.0.add")])
     assert rules(graph) == {("split-fusion", "layer1.0.add")}
@@ -68,7 +68,7 @@ def test_pairs_on_both_operands_of_a_sum_split_its_fusion():
 
 
 def test_a_shortcut_without_a_pair_leaves_the_sum_in_floating_point():
-    graph = quantised()
+    graph = quantized()
     add = node(graph, "layer1.0.add")
     index = next(i for i, value in enumerate(add.inputs) if value.producer().op_type == "DequantizeLinear")
     add.replace_input_with(index, add.inputs[index].producer().inputs[0].producer().inputs[0])
@@ -77,26 +77,26 @@ def test_a_shortcut_without_a_pair_leaves_the_sum_in_floating_point():
 
 
 def test_a_pair_before_the_relu_splits_the_fusion():
-    graph = quantised()
+    graph = quantized()
     conv = node(graph, "layer1.0.conv1")
     pair_behind(graph, conv.outputs[0], [node(graph, "layer1.0.relu")])
     assert ("split-fusion", f"{conv.outputs[0].name}.q") in rules(graph)
 
 
-def test_a_quantised_bias_is_found():
-    graph = quantised()
+def test_a_quantized_bias_is_found():
+    graph = quantized()
     conv = node(graph, "layer1.0.conv1")
     scale = initializer(graph.graph, "b.s", np.float32(0.01))
     bias = initializer(graph.graph, "b.q", np.zeros(constant(conv.inputs[2]).shape, np.int32))
-    dequantise = make("DequantizeLinear", [bias, scale, initializer(graph.graph, "b.z", np.int32(0))], "b.dequantize")
-    graph.graph.insert_before(conv, dequantise)
-    conv.replace_input_with(2, dequantise.outputs[0])
+    dequantize = make("DequantizeLinear", [bias, scale, initializer(graph.graph, "b.z", np.int32(0))], "b.dequantize")
+    graph.graph.insert_before(conv, dequantize)
+    conv.replace_input_with(2, dequantize.outputs[0])
     assert rules(graph) == {("quantised-bias", "layer1.0.conv1")}
     assert "quantised-bias" not in {rule for rule, _ in rules(graph, "cpu")}  # ONNX Runtime takes it
 
 
 def test_one_scale_for_a_whole_weight_is_found():
-    graph = quantised()
+    graph = quantized()
     weight = node(graph, "layer1.0.conv1").inputs[1].producer()
     weight.replace_input_with(1, initializer(graph.graph, "one.s", np.float32(0.01)))
     weight.replace_input_with(2, initializer(graph.graph, "one.z", np.int8(0)))
@@ -104,14 +104,14 @@ def test_one_scale_for_a_whole_weight_is_found():
 
 
 def test_scales_along_another_axis_are_found():
-    graph = quantised()
+    graph = quantized()
     weight = node(graph, "layer1.0.conv1").inputs[1].producer()
     weight.attributes["axis"] = ir.AttrInt64("axis", 1)
     assert rules(graph) == {("weight-axis", "layer1.0.conv1")}
 
 
 def test_a_zero_point_is_found():
-    graph = quantised()
+    graph = quantized()
     pair = node(graph, "layer1.0.relu.quantize")
     zero = initializer(graph.graph, "odd.z", np.int8(-128))
     pair.replace_input_with(2, zero)
@@ -120,21 +120,21 @@ def test_a_zero_point_is_found():
 
 
 def test_a_float16_scale_is_found():
-    graph = quantised()
+    graph = quantized()
     pair = node(graph, "layer1.0.relu.quantize")
     pair.replace_input_with(1, initializer(graph.graph, "half.s", np.float16(0.1)))
     assert rules(graph) == {("half-scale", "layer1.0.relu.quantize")}
 
 
-def test_quantising_twice_is_found():
-    graph = quantised()
+def test_quantizing_twice_is_found():
+    graph = quantized()
     first = node(graph, "layer1.0.relu.dequantize")
     pair_behind(graph, first.outputs[0], [node(graph, "layer1.0.conv2")])
     assert rules(graph) == {("double-quantise", f"{first.outputs[0].name}.q")}
 
 
 def test_two_pairs_on_one_tensor_are_found():
-    graph = quantised()
+    graph = quantized()
     shared = node(graph, "layer1.0.relu_2.quantize").inputs[0]
     readers = [use.node for use in node(graph, "layer1.0.relu_2.dequantize").outputs[0].uses()]
     reader = next(reader for reader in readers if reader.op_type == "Conv")
@@ -144,11 +144,11 @@ def test_two_pairs_on_one_tensor_are_found():
 
 
 def test_a_weight_without_its_input_and_the_other_way_round_are_found():
-    graph = quantised()
+    graph = quantized()
     conv = node(graph, "layer1.0.conv2")
     conv.replace_input_with(0, conv.inputs[0].producer().inputs[0].producer().inputs[0])
     assert ("half-quantised", "layer1.0.conv2") in rules(graph)
-    graph = quantised()
+    graph = quantized()
     conv = node(graph, "layer1.0.conv2")
     plain = constant(fashion_graph("resnet18").graph.initializers["layer1.0.conv2.weight"])
     conv.replace_input_with(1, initializer(graph.graph, "plain", plain))
@@ -156,5 +156,5 @@ def test_a_weight_without_its_input_and_the_other_way_round_are_found():
 
 
 def test_the_other_schemes_placement_is_not_this_schemes():
-    assert {rule for rule, _ in rules(quantised(scheme="tensorrt"), "cpu")} == {"float-result", "float-add"}
-    assert {rule for rule, _ in rules(quantised(scheme="cpu"), "tensorrt")} == {"asymmetric", "split-fusion"}
+    assert {rule for rule, _ in rules(quantized(scheme="tensorrt"), "cpu")} == {"float-result", "float-add"}
+    assert {rule for rule, _ in rules(quantized(scheme="cpu"), "tensorrt")} == {"asymmetric", "split-fusion"}

@@ -6,7 +6,7 @@ from tests.graph.networks import fashion, fashion_graph, graph_of, pictures, run
 from toolkit.graph.channels import measure
 from toolkit.graph.edit import constant
 from toolkit.graph.offsets import share_offsets
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 
 
 def test_opposite_offsets_go_and_the_function_stays() -> None:
@@ -14,9 +14,9 @@ def test_opposite_offsets_go_and_the_function_stays() -> None:
     model.layer2[0].bn2.bias.data += 50
     model.layer2[0].downsample[1].bias.data -= 50
     graph, images, batch = graph_of(model), [pictures(8, "train")], pictures(16)
-    before = serialise(graph)
+    before = serialize(graph)
     shared = share_offsets(graph, images)
-    assert serialise(graph) == before
+    assert serialize(graph) == before
     truth = run(graph, batch)
     assert np.abs(run(shared, batch) - truth).max() <= 1e-4 * np.abs(truth).max()  # 50 taken off an activation of 1, in float32
     branches = ["layer2.0.conv2", "layer2.0.downsample.0"]

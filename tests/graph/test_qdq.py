@@ -13,10 +13,10 @@ import pytest
 
 from toolkit.errors import CalibrationError, GraphError
 from toolkit.graph.edit import constant
-from toolkit.graph.qdq import activation_scale, quantised_layers, quantize
+from toolkit.graph.qdq import activation_scale, quantize, quantized_layers
 from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.recipe import Calibration, Precision
 from toolkit.reference.check import agreement
 from toolkit.types import Array
@@ -24,22 +24,22 @@ from toolkit.types import Array
 INT8 = Precision(int8=True)
 
 
-def optimised(graph: ir.Model, folder: Path) -> Counter[str]:
+def optimized(graph: ir.Model, folder: Path) -> Counter[str]:
     """The operators that ONNX Runtime makes of a graph."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(folder / "optimised.onnx")
     options.log_severity_level = 3
-    onnxruntime.InferenceSession(serialise(graph), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(serialize(graph), options, providers=["CPUExecutionProvider"])
     return Counter(node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node)
 
 
 @pytest.fixture(scope="module")
-def quantised(graph: ir.Model, observed: object) -> ir.Model:
+def quantized(graph: ir.Model, observed: object) -> ir.Model:
     return quantize(graph, observed, INT8, Calibration())  # type: ignore[arg-type]
 
 
-def test_onnx_runtime_fuses_every_layer(quantised: ir.Model, tmp_path: Path) -> None:
-    found = optimised(quantised, tmp_path)
+def test_onnx_runtime_fuses_every_layer(quantized: ir.Model, tmp_path: Path) -> None:
+    found = optimized(quantized, tmp_path)
     assert found["QLinearConv"] == 20
     assert found["QLinearAdd"] == 8
     assert found["QLinearGlobalAveragePool"] == 1
@@ -49,8 +49,8 @@ def test_onnx_runtime_fuses_every_layer(quantised: ir.Model, tmp_path: Path) -> 
     assert found["Add"] == 1  # the classifier's bias
 
 
-def test_it_answers_nearly_as_fp32_does(graph: ir.Model, quantised: ir.Model, batch: Array) -> None:
-    found = agreement(graph_runner(graph)(batch), graph_runner(quantised)(batch))
+def test_it_answers_nearly_as_fp32_does(graph: ir.Model, quantized: ir.Model, batch: Array) -> None:
+    found = agreement(graph_runner(graph)(batch), graph_runner(quantized)(batch))
     assert found.cosine > 0.99
     assert found.top1 >= 0.95
 
@@ -60,7 +60,7 @@ def test_what_is_kept_stays_in_floating_point(graph: ir.Model, observed: object)
     weights = {node.name: node.inputs[1].producer() for node in kept.graph if node.op_type in ("Conv", "Gemm")}  # type: ignore[union-attr]
     left = {name for name, producer in weights.items() if producer is None}
     assert left == {"fc", *(f"layer1.{block}.conv{n}" for block in (0, 1) for n in (1, 2))}
-    assert {"layer2.0.conv1", "layer4.1.add"} <= set(quantised_layers(kept))
+    assert {"layer2.0.conv1", "layer4.1.add"} <= set(quantized_layers(kept))
 
 
 def test_a_layer_that_is_not_there_cannot_be_kept(graph: ir.Model, observed: object) -> None:
@@ -68,20 +68,20 @@ def test_a_layer_that_is_not_there_cannot_be_kept(graph: ir.Model, observed: obj
         quantize(graph, observed, Precision(int8=True, keep=("layer9",)), Calibration())  # type: ignore[arg-type]
 
 
-def test_to_keep_everything_is_no_quantisation(graph: ir.Model, observed: object) -> None:
+def test_to_keep_everything_is_no_quantization(graph: ir.Model, observed: object) -> None:
     with pytest.raises(CalibrationError, match="nothing is left to quantise"):
         quantize(graph, observed, Precision(int8=True, keep=("*",)), Calibration())  # type: ignore[arg-type]
 
 
-def test_calibration_watches_no_more_than_is_quantised(graph: ir.Model, quantised: ir.Model) -> None:
-    pairs = [node for node in quantised.graph if node.op_type == "QuantizeLinear"]
+def test_calibration_watches_no_more_than_is_quantized(graph: ir.Model, quantized: ir.Model) -> None:
+    pairs = [node for node in quantized.graph if node.op_type == "QuantizeLinear"]
     sources = {node.inputs[0].name for node in pairs if node.inputs[0] is not None}
     assert set(watched(graph)) <= sources
     assert sources - set(watched(graph)) <= {"reshape", "flatten"}  # it moves values only, and shares their scale
 
 
-def test_weights_are_symmetric_a_scale_a_channel(graph: ir.Model, quantised: ir.Model) -> None:
-    for node in quantised.graph:
+def test_weights_are_symmetric_a_scale_a_channel(graph: ir.Model, quantized: ir.Model) -> None:
+    for node in quantized.graph:
         if node.op_type != "DequantizeLinear" or node.inputs[0].producer() is not None:  # type: ignore[union-attr]
             continue
         values, scale, zero = (constant(value) for value in node.inputs)
@@ -111,6 +111,6 @@ def test_scales_hold_the_range_and_zero(low: float, high: float) -> None:
 
 
 def test_the_input_graph_is_left_alone(graph: ir.Model, observed: object) -> None:
-    before = serialise(graph)
+    before = serialize(graph)
     quantize(graph, observed, INT8, Calibration())  # type: ignore[arg-type]
-    assert serialise(graph) == before
+    assert serialize(graph) == before

@@ -18,7 +18,7 @@ from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.rounding import UNROUNDING, as_rounded, holds_half
 from toolkit.graph.run import graph_runner, predicting_runner
 from toolkit.graph.variance import vanishing, variances
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.types import Array, Float, Target
 
 GPU, CPU = Target("rtx", 89), Target("cpu")
@@ -139,13 +139,13 @@ def test_a_network_answers_as_the_evaluator_does(graph: ir.Model, batch: Array) 
     assert snr(exact, ours) < snr(exact, graph_runner(half)(batch[:2])) - 3  # not what the CPU makes of it
 
 
-def test_the_optimiser_leaves_every_rounding_in(graph: ir.Model, tmp_path) -> None:
+def test_the_optimizer_leaves_every_rounding_in(graph: ir.Model, tmp_path) -> None:
     for model in (graph, graph_from(NORM)):
         rounded = as_rounded(to_fp16(model))
         options = onnxruntime.SessionOptions()
         options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
         options.log_severity_level = 3
-        onnxruntime.InferenceSession(serialise(rounded), options, ["CPUExecutionProvider"], disabled_optimizers=[*UNROUNDING])
+        onnxruntime.InferenceSession(serialize(rounded), options, ["CPUExecutionProvider"], disabled_optimizers=[*UNROUNDING])
         kinds = [[n.attribute[0].i for n in m.graph.node if n.op_type == "Cast"] for m in (
             ir.to_proto(rounded), onnx.load(tmp_path / "optimised.onnx"))]  # fmt: skip
         half = int(ir.DataType.FLOAT16)
@@ -154,9 +154,9 @@ def test_the_optimiser_leaves_every_rounding_in(graph: ir.Model, tmp_path) -> No
 
 def test_the_graph_given_is_left_alone() -> None:
     half = to_fp16(graph_from(NORM))
-    before = serialise(half)
+    before = serialize(half)
     as_rounded(half)
-    assert serialise(half) == before
+    assert serialize(half) == before
 
 
 def test_the_cpu_is_predicted_as_it_computes(graph: ir.Model, batch: Array) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from tests.graph.conftest import Observed
 from tests.graph.networks import graph_of, run
-from tests.graph.test_qdq import optimised
+from tests.graph.test_qdq import optimized
 from toolkit.graph.edges import origin
 from toolkit.graph.edit import constant
 from toolkit.graph.export import export
@@ -25,7 +25,7 @@ from toolkit.recipe import Calibration, Precision, Preprocess
 IMAGES = np.random.default_rng(0).normal(size=(16, 1, 28, 28)).astype(np.float32)
 
 
-def quantised(graph: ir.Model) -> ir.Model:
+def quantized(graph: ir.Model) -> ir.Model:
     ranges = Observed(graph, IMAGES)
     return quantize(graph, ranges, Precision(int8=True), Calibration(method="minmax"))  # type: ignore[arg-type]
 
@@ -44,7 +44,7 @@ def network(*layers: nn.Module) -> ir.Model:
 def test_relu6_has_one_pair_behind_it_and_is_fused_away(tmp_path: Path) -> None:
     graph = network(nn.Conv2d(1, 8, 3), nn.ReLU6(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU6(), nn.Conv2d(8, 8, 1))
     assert pairs(graph) == ["input", "Clip", "Clip", "Conv", "GlobalAveragePool", "Flatten"]
-    found = optimised(quantised(graph), tmp_path)
+    found = optimized(quantized(graph), tmp_path)
     assert found["QLinearConv"] == 3
     assert not {"Clip", "Conv"} & set(found)
 
@@ -55,7 +55,7 @@ def test_other_functions_stand_between_two_pairs_and_have_none_inside(function: 
     assert len(pairs(graph)) == 8
     assert pairs(graph).count("Conv") == 3
     assert "Sigmoid" not in pairs(graph)
-    assert optimised(quantised(graph), tmp_path)["QLinearConv"] == 3
+    assert optimized(quantized(graph), tmp_path)["QLinearConv"] == 3
 
 
 def scales(graph: ir.Model) -> dict[str, float]:
@@ -70,7 +70,7 @@ def test_the_pair_before_hardswish_spans_what_it_lets_through() -> None:
     assert bias is not None
     bias.const_value = ir.tensor(np.linspace(-40, 2, 8).astype(np.float32), name=bias.name)
     most = Observed(graph, IMAGES).values["0"].max()
-    assert scales(quantised(graph))["0"] == pytest.approx((3 + most) / 255, rel=0.02)  # (42 + most) / 255 for all of it
+    assert scales(quantized(graph))["0"] == pytest.approx((3 + most) / 255, rel=0.02)  # (42 + most) / 255 for all of it
 
 
 class Gate(nn.Module):
@@ -85,7 +85,7 @@ class Gate(nn.Module):
 
 
 def test_a_squeeze_excite_product_is_fused(tmp_path: Path) -> None:
-    found = optimised(quantised(network(Gate())), tmp_path)
+    found = optimized(quantized(network(Gate())), tmp_path)
     assert found["QLinearMul"] == 1
     assert found["QLinearConv"] == 3
 
@@ -96,7 +96,7 @@ def test_a_pool_that_onnx_runtime_averages_wrongly_stays_in_floating_point(count
     pool = next(node for node in graph.graph if node.op_type == "AveragePool")
     pool.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 1)  # torch's exporter cannot say both
     pool.attributes["count_include_pad"] = ir.AttrInt64("count_include_pad", counted)
-    found = optimised(quantised(graph), tmp_path)
+    found = optimized(quantized(graph), tmp_path)
     assert found["QLinearAveragePool"] == 1 - counted
     assert found["AveragePool"] == counted
     assert found["QLinearConv"] == 2
@@ -112,7 +112,7 @@ def test_a_split_keeps_the_scale_of_what_it_parts() -> None:
             left, right = torch.relu(self.conv(x)).chunk(2, dim=1)
             return torch.cat([left, self.right(right)], dim=1)
 
-    found = scales(quantised(network(Shuffle(), nn.Conv2d(8, 8, 1))))
+    found = scales(quantized(network(Shuffle(), nn.Conv2d(8, 8, 1))))
     assert found["split"] == found["split.1"] == found["0.relu"]
 
 
@@ -124,7 +124,7 @@ def test_a_transformer_keeps_its_residual_stream_in_floating_point(torchvision: 
     graph = export(model.eval(), Preprocess(size=(28, 28), mean=(0.0,), std=(1.0,), color="L"))
     read = {reader.op_type for edge in cpu_edges(graph, ()) for reader in edge.value.consumers()}
     assert not {"Add", "Mul", "Softmax", "LayerNormalization"} & read
-    ends = run(quantised(graph), IMAGES), run(graph, IMAGES)
+    ends = run(quantized(graph), IMAGES), run(graph, IMAGES)
     assert 10 * np.log10((ends[1] ** 2).sum() / ((ends[0] - ends[1]) ** 2).sum()) > 25  # 12 with pairs at its sums
 
 

@@ -47,8 +47,8 @@ def test_each_sum_has_one_pair_on_its_shortcut_and_a_bare_convolution(graphs):
 
 def test_one_pair_serves_the_next_convolution_and_the_shortcut(graphs):
     _, graph = graphs
-    quantisers = [node for node in graph.graph if node.op_type == "QuantizeLinear"]
-    assert len({node.inputs[0] for node in quantisers}) == len(quantisers)
+    quantizers = [node for node in graph.graph if node.op_type == "QuantizeLinear"]
+    assert len({node.inputs[0] for node in quantizers}) == len(quantizers)
     relu = next(node for node in graph.graph if node.name == "layer1.1.add").inputs
     shortcut = next(value for value in relu if producer(value) == "DequantizeLinear")
     assert {use.node.op_type for use in shortcut.uses()} == {"Conv", "Add"}

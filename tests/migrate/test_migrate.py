@@ -88,8 +88,8 @@ def test_the_same_scales_stand_in_the_new_graph(network: tuple[Path, ir.Model], 
     from toolkit.calibration import Ranges
 
     assert recipe.calibration.ranges is not None and recipe.precision.int8 and recipe.precision.equalize == "none"
-    quantised = quantize(graph, Ranges.read(recipe.calibration.ranges), recipe.precision, recipe.calibration, scheme="tensorrt")
-    steps = {n.inputs[0].name: constant(n.inputs[1]) for n in quantised.graph if n.op_type == "QuantizeLinear" and n.inputs[0]}
+    quantized = quantize(graph, Ranges.read(recipe.calibration.ranges), recipe.precision, recipe.calibration, scheme="tensorrt")
+    steps = {n.inputs[0].name: constant(n.inputs[1]) for n in quantized.graph if n.op_type == "QuantizeLinear" and n.inputs[0]}
     for name, scale in scales.items():
         np.testing.assert_allclose(steps[name], scale, rtol=1e-6)
     assert any("somewhere_else" in text for text in found.said) and any("3 scales" in text for text in found.said)

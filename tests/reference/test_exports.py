@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from toolkit.files import cache_folder
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.recipe import Preprocess
 from toolkit.reference import exports
 
@@ -21,11 +21,11 @@ def network(stride: int) -> nn.Module:
 
 
 def test_the_second_export_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = serialise(exports.exported(network(1), HOW))
+    first = serialize(exports.exported(network(1), HOW))
     (kept,) = (path for path in (cache_folder() / "exports").iterdir() if first in path.read_bytes())
     with monkeypatch.context() as patch:
         patch.setattr(exports, "export", None)  # not called again
-        assert serialise(exports.exported(network(1), HOW)) == first
-    assert serialise(exports.exported(network(2), HOW)) != first
+        assert serialize(exports.exported(network(1), HOW)) == first
+    assert serialize(exports.exported(network(2), HOW)) != first
     kept.write_bytes(kept.read_bytes()[:-1] + b"?")
-    assert serialise(exports.exported(network(1), HOW)) == first
+    assert serialize(exports.exported(network(1), HOW)) == first

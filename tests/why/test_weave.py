@@ -10,7 +10,7 @@ import pytest
 from tests.graph.networks import fashion_graph, pictures, run
 from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.rounding import as_rounded
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.why.blocks import blocks
 from toolkit.why.strip import stripped
 from toolkit.why.weave import Rounding, Weaver
@@ -44,10 +44,10 @@ def test_pairs_round_clip_or_do_nothing(rounding: Rounding, want: list[float]) -
     x = weaver.input("x", [3])
     parameters = [weaver.constant(np.array(1, np.float32)), weaver.constant(np.array(0, np.uint8))]
     source = ir.Value(name="s", type=ir.TensorType(ir.DataType.FLOAT))
-    quantise = ir.node("QuantizeLinear", [source, *parameters], name="q")
-    dequantise = ir.node("DequantizeLinear", [quantise.outputs[0], *parameters], name="d")
+    quantize = ir.node("QuantizeLinear", [source, *parameters], name="q")
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *parameters], name="d")
     values = {source: x, **{value: value for value in parameters}}
-    weaver.copy([quantise, dequantise], values, rounding)
-    end = weaver.op("Identity", [values[dequantise.outputs[0]]])
-    live = onnxruntime.InferenceSession(serialise(weaver.model([x], [end], 18)), providers=["CPUExecutionProvider"])
+    weaver.copy([quantize, dequantize], values, rounding)
+    end = weaver.op("Identity", [values[dequantize.outputs[0]]])
+    live = onnxruntime.InferenceSession(serialize(weaver.model([x], [end], 18)), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(live.run(None, {"x": np.array([-1.0, 1.2, 300.0], np.float32)})[0], want)

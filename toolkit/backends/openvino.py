@@ -18,7 +18,7 @@ from toolkit.cpu import cores
 from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
 from toolkit.files import sha256_bytes, write_atomically
 from toolkit.manifest import Manifest
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.recipe import Build
 from toolkit.runtime.foreign import warn_of_cpu
 from toolkit.types import Array, Compiled, Contents, Float, Target
@@ -42,7 +42,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     """Write the graph into `folder` and compile it once, so that a graph which cannot run is refused now. Raises BackendError."""
     check(build, target)
     library = _library()
-    data = serialise(graph)
+    data = serialize(graph)
     settings: dict[str, Any] = {"threads": build.threads or cores()}
     live = _compiled(data, settings)
     write_atomically(folder / FILE, data)

@@ -133,10 +133,10 @@ def _open(graph: ir.Model, tensors: Sequence[str], threads: int) -> tuple[list[_
         return [], {}
     settings, cpu = {"threads": threads, "spin": False}, Target("cpu")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps a file that is mapped
-        path, optimised = Path(folder, "watched.onnx"), Path(folder, "optimised.onnx")
+        path, optimized = Path(folder, "watched.onnx"), Path(folder, "optimised.onnx")
         write_watched(graph, path, tensors)
-        onnxruntime.session(str(path), cpu, settings, lean=True, optimized=optimised)
-        pieces, constants = in_pieces(optimised)
+        onnxruntime.session(str(path), cpu, settings, lean=True, optimized=optimized)
+        pieces, constants = in_pieces(optimized)
         live = [onnxruntime.session(str(piece.path), cpu, settings, lean=True, as_is=True) for piece in pieces]
         return list(zip(live, pieces, strict=True)), constants
 

@@ -47,7 +47,7 @@ def precision(node: ir.Node) -> str:
     if kind is None or node.op_type in NOTHING:
         return ""
     operands = node.inputs[:2] if node.op_type in LAYERS else node.inputs
-    fed = [_dequantise(value) is not None for value in operands if value is not None]
+    fed = [_dequantize(value) is not None for value in operands if value is not None]
     return "int8" if fed and all(fed) else kind
 
 
@@ -69,7 +69,7 @@ def _layer(a: ir.Node, b: ir.Node, found: Mapping[str, Ratios]) -> LayerDiff:
     )
 
 
-def _dequantise(value: ir.Value | None) -> ir.Node | None:
+def _dequantize(value: ir.Value | None) -> ir.Node | None:
     source = through_casts(value)
     producer = source.producer() if source is not None else None
     return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
@@ -77,7 +77,7 @@ def _dequantise(value: ir.Value | None) -> ir.Node | None:
 
 def _scale(node: ir.Node) -> float | None:
     """The scale of what the layer reads first; None where that has no pair, or one a channel."""
-    pair = _dequantise(node.inputs[0]) if node.inputs else None
+    pair = _dequantize(node.inputs[0]) if node.inputs else None
     scale = constant(pair.inputs[1]) if pair is not None else None
     return float(scale.ravel()[0]) if scale is not None and scale.size == 1 else None
 
@@ -86,7 +86,7 @@ def _weight(node: ir.Node) -> Array | None:
     """The weight that a layer multiplies with, in float: of an INT8 layer, dequantised."""
     if node.op_type not in LAYERS or len(node.inputs) < 2:
         return None
-    pair = _dequantise(node.inputs[1])
+    pair = _dequantize(node.inputs[1])
     if pair is None:
         array = constant(through_casts(node.inputs[1]))
         return None if array is None else array.astype(np.float32)

@@ -17,14 +17,14 @@ from toolkit.files import write_atomically
 from toolkit.graph.lint import Finding
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import Images
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.types import ON_CPU, Float, Target
 
 
 def explain(draft: Path, file: str, graph: ir.Model, ranges: Ranges | None, findings: Sequence[Finding]) -> None:
     """The typed graph where `file` is not that, the ranges, the operators and what lint found."""
     if not file.endswith(".onnx"):
-        write_atomically(draft / layout.GRAPH, serialise(graph))
+        write_atomically(draft / layout.GRAPH, serialize(graph))
     if ranges is not None:
         ranges.write(draft / layout.RANGES)
     path = draft / layout.LAYERS

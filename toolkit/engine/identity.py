@@ -12,7 +12,7 @@ from toolkit.engine.locations import portable
 from toolkit.files import sha256_bytes
 from toolkit.harness.verdict import Verdict
 from toolkit.manifest import Manifest, Profile
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.recipe import Recipe
 from toolkit.types import Compiled, Target, TensorSpec
 
@@ -30,7 +30,7 @@ def identity(
 
     `graph` is the typed one, `reference` the manifest of what it agrees with, `ranges` those that INT8 was scaled by.
     """
-    hashes = {"weights": reference.hashes["weights"], "onnx": sha256_bytes(serialise(graph))}
+    hashes = {"weights": reference.hashes["weights"], "onnx": sha256_bytes(serialize(graph))}
     if ranges is not None:
         hashes |= {"calibration": ranges.origin.images, "ranges": sha256_bytes(ranges.encode())}
     return Manifest(

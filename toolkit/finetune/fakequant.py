@@ -38,14 +38,14 @@ class FakeQuant(nn.Module):
         graph: Any,
         points: Sequence[Point],
         ranges: dict[str, tuple[float, float]],
-        quantised: Iterable[str],
+        quantized: Iterable[str],
         *,
         symmetric: bool,
         weight_bits: int = 8,
     ) -> None:
         super().__init__()
         self.active, self._symmetric, self._limit = True, symmetric, 2 ** (weight_bits - 1) - 1
-        self._nodes, self._rounded = list(graph.graph), set(quantised)
+        self._nodes, self._rounded = list(graph.graph), set(quantized)
         self._input, self._output = graph.graph.inputs[0].name, graph.graph.outputs[0].name
         self._points = {point.tensor: point for point in points}
         self._names = {name: f"p{index}" for index, name in enumerate(graph.graph.initializers)}
@@ -63,25 +63,25 @@ class FakeQuant(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         values = {self._input: x}
-        dequantised: dict[str, Tensor] = {}
+        dequantized: dict[str, Tensor] = {}
         for node in self._nodes:
-            inputs = [self._read(value.name, node.name, values, dequantised) for value in node.inputs if value is not None]
+            inputs = [self._read(value.name, node.name, values, dequantized) for value in node.inputs if value is not None]
             if self.active and node.name in self._rounded:
                 inputs[1] = self.round_weight(inputs[1])
             values[node.outputs[0].name] = _OPERATORS[node.op_type](inputs, {k: a.value for k, a in node.attributes.items()})
         logits: Tensor = values[self._output]
         return logits
 
-    def _read(self, name: str, reader: str, values: dict[str, Tensor], dequantised: dict[str, Tensor]) -> Tensor:
+    def _read(self, name: str, reader: str, values: dict[str, Tensor], dequantized: dict[str, Tensor]) -> Tensor:
         if name in self._names:
             weight: Tensor = self.weights[self._names[name]]
             return weight
         point = self._points.get(name) if self.active else None
         if point is None or (point.readers is not None and reader not in point.readers):
             return values[name]
-        if name not in dequantised:
-            dequantised[name] = self._round(values[name], point.source)
-        return dequantised[name]
+        if name not in dequantized:
+            dequantized[name] = self._round(values[name], point.source)
+        return dequantized[name]
 
     def range(self, source: str) -> tuple[Tensor, Tensor]:
         """(lo, hi) as it stands: the given range, stretched by exp of what was learned."""

@@ -46,7 +46,7 @@ TEMPERATURE = 3.0
 METHODS = ("minmax", "entropy", "mse", "percentile-99.9", "percentile-99.99", "percentile-99.999")
 
 
-def fake_quantised(graph: ir.Model, ranges: Ranges, recipe: Recipe, weight_bits: int = 8) -> FakeQuant:
+def fake_quantized(graph: ir.Model, ranges: Ranges, recipe: Recipe, weight_bits: int = 8) -> FakeQuant:
     """The module whose points are those that `quantize` would give `graph` for the recipe's target."""
     keep, calibration = recipe.precision.keep, recipe.calibration
     symmetric = scheme_of(Target.parse_many(recipe.build.target)[0]) == "tensorrt"
@@ -86,8 +86,8 @@ def fine_tune(
     with torch.no_grad():
         teacher = torch.cat([functional.log_softmax(model(part) / TEMPERATURE, 1) for part in torch.split(data, BATCH)])
     model.active = True
-    optimiser = torch.optim.Adam(_groups(model, rate))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
+    optimizer = torch.optim.Adam(_groups(model, rate))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     losses: list[float] = []
     order: list[Tensor] = []
     for step in range(steps):
@@ -95,9 +95,9 @@ def fine_tune(
         index = order.pop()
         answer = functional.log_softmax(model(data[index]) / TEMPERATURE, 1)
         loss = functional.kl_div(answer, teacher[index], reduction="batchmean", log_target=True) * TEMPERATURE**2
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         losses.append(loss.item())
         if progress is not None:
@@ -168,7 +168,7 @@ def finetune(
     trip = prepare(recipe, stage, proof=False)
     recipe = trip.recipe  # with the settings that it left open
     assert trip.ranges is not None
-    model = fake_quantised(trip.graph, trip.ranges, recipe, weight_bits)
+    model = fake_quantized(trip.graph, trip.ranges, recipe, weight_bits)
     pictures = np.concatenate(list(calibration_images(recipe, images).batches(BATCH)))
     fine_tune(model, pictures, steps=steps, seed=seed, progress=stage(f"fine-tune for {steps} steps"))
     out.mkdir(parents=True, exist_ok=True)

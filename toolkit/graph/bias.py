@@ -18,23 +18,23 @@ from toolkit.graph.edit import attribute, constant, finish, initializer, output_
 from toolkit.types import Array, Float
 
 
-def correct_bias(reference: ir.Model, quantised: ir.Model, images: Iterable[Float] | None = None) -> ir.Model:
+def correct_bias(reference: ir.Model, quantized: ir.Model, images: Iterable[Float] | None = None) -> ir.Model:
     """A copy of `quantised` whose biases make up for the rounding of its weights; `reference` is the graph before `quantize`.
 
     `images`: float32 batches from the calibration set, of which the first 64 images count; without them, unit noise.
     Convolutions without padding of their own kind (auto_pad), and layers without a bias, stay as they are.
     """
-    quantised = quantised.clone()
+    quantized = quantized.clone()
     layers = {node.name: node for node in reference.graph if _is_corrected(node)}
-    pairs = [(node, layers[node.name]) for node in quantised.graph if node.name in layers and _is_rounded(node)]
+    pairs = [(node, layers[node.name]) for node in quantized.graph if node.name in layers and _is_rounded(node)]
     if not pairs:
-        return quantised
+        return quantized
     inputs = {old.name: _input(old) for _, old in pairs}
     seen = measure(reference, noise(reference) if images is None else images, sorted(set(inputs.values())))
     for new, old in pairs:
-        error = _dequantised(new) - _weight(old)
+        error = _dequantized(new) - _weight(old)
         _shift_bias(new, -_mean_output(old, error, seen[inputs[old.name]].mean))
-    return finish(quantised)
+    return finish(quantized)
 
 
 def _is_corrected(node: ir.Node) -> bool:
@@ -63,15 +63,15 @@ def _weight(node: ir.Node) -> Array:
     return array
 
 
-def _dequantised(node: ir.Node) -> Array:
+def _dequantized(node: ir.Node) -> Array:
     weight = node.inputs[1]
-    dequantise = weight.producer() if weight is not None else None
-    assert dequantise is not None
-    quantised, step = constant(dequantise.inputs[0]), constant(dequantise.inputs[1])
-    assert quantised is not None and step is not None
-    shape = [1] * quantised.ndim
+    dequantize = weight.producer() if weight is not None else None
+    assert dequantize is not None
+    quantized, step = constant(dequantize.inputs[0]), constant(dequantize.inputs[1])
+    assert quantized is not None and step is not None
+    shape = [1] * quantized.ndim
     shape[output_axis(node)] = -1
-    return np.asarray(quantised * step.astype(np.float64).reshape(shape))
+    return np.asarray(quantized * step.astype(np.float64).reshape(shape))
 
 
 def _mean_output(layer: ir.Node, weight: Array, mean: Real) -> Real:

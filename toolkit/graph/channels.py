@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import CalibrationError, GraphError
 from toolkit.graph.edit import initializer, make
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.types import Float, Target
 
 Real = NDArray[np.float64]
@@ -34,7 +34,7 @@ def measure(model: ir.Model, images: Iterable[Float], tensors: Sequence[str]) ->
 
     Raises GraphError for a tensor that the graph lacks, CalibrationError for no images, and for NaN or Inf (it names the tensor).
     """
-    live = onnxruntime.session(serialise(_with_sums(model, tensors)), Target("cpu"), SETTINGS)
+    live = onnxruntime.session(serialize(_with_sums(model, tensors)), Target("cpu"), SETTINGS)
     name = live.get_inputs()[0].name
     outputs = [f"{tensor}.{kind}" for tensor in tensors for kind in Channels._fields]
     totals: list[Channels | None] = [None] * len(tensors)

@@ -61,7 +61,7 @@ def through_casts(value: ir.Value | None) -> ir.Value | None:
     return value
 
 
-def _dequantise(value: ir.Value | None) -> ir.Node | None:
+def _dequantize(value: ir.Value | None) -> ir.Node | None:
     """The DequantizeLinear that `value` comes from."""
     source = through_casts(value)
     producer = source.producer() if source is not None else None
@@ -77,9 +77,9 @@ def _readers(value: ir.Value) -> Iterator[ir.Node]:
             yield node
 
 
-def _quantiser(dequantise: ir.Node) -> ir.Node | None:
+def _quantizer(dequantize: ir.Node) -> ir.Node | None:
     """The QuantizeLinear of the pair; None where the DequantizeLinear reads a constant."""
-    value = dequantise.inputs[0]
+    value = dequantize.inputs[0]
     return value.producer() if value is not None else None
 
 
@@ -92,7 +92,7 @@ def _pair(node: ir.Node, scheme: Scheme) -> Iterator[Finding]:
         yield from _parameters(node)
     if node.op_type == "DequantizeLinear":
         return
-    if _dequantise(node.inputs[0]) is not None:
+    if _dequantize(node.inputs[0]) is not None:
         yield _finding("double-quantise", node, "it quantises what was dequantised just before", "Let both share one pair")
     source = through_casts(node.inputs[0])
     if source is None:
@@ -103,8 +103,8 @@ def _pair(node: ir.Node, scheme: Scheme) -> Iterator[Finding]:
         what = f"'{source.name}' is quantised {len(others)} times ({names})"
         yield _finding("double-quantise", node, what, "Let all readers share one pair")
     producer = source.producer()
-    dequantisers = [reader for reader in _readers(node.outputs[0]) if reader.op_type == "DequantizeLinear"]
-    behind = [reader.op_type for pair in dequantisers for reader in _readers(pair.outputs[0])]
+    dequantizers = [reader for reader in _readers(node.outputs[0]) if reader.op_type == "DequantizeLinear"]
+    behind = [reader.op_type for pair in dequantizers for reader in _readers(pair.outputs[0])]
     if producer is not None and producer.op_type in (*LAYERS, "Add") and "Relu" in behind:
         yield _finding("split-fusion", node, f"the pair parts '{producer.name}' from its Relu", "Move the pair behind the Relu")
 
@@ -123,21 +123,21 @@ def _parameters(node: ir.Node) -> Iterator[Finding]:
 
 
 def _layer(node: ir.Node, scheme: Scheme) -> Iterator[Finding]:
-    data, weight = _dequantise(node.inputs[0]), _dequantise(node.inputs[1])
+    data, weight = _dequantize(node.inputs[0]), _dequantize(node.inputs[1])
     plain_weight = constant(through_casts(node.inputs[1])) is not None
-    int8_weight = weight is not None and _quantiser(weight) is None
+    int8_weight = weight is not None and _quantizer(weight) is None
     if (data is not None and plain_weight) or (data is None and int8_weight):
         missing = "weight" if data is not None else "input"
         what = f"its {missing} is not quantised, so it computes in floating point"
         yield _finding("half-quantised", node, what, f"Give its {missing} a pair")
     if weight is not None:
         yield from _weight_scales(node, weight)
-    bias = _dequantise(node.inputs[2]) if len(node.inputs) > 2 else None
+    bias = _dequantize(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is not None and scheme == "tensorrt":
         what = f"'{bias.name}' dequantises its bias, which TensorRT refuses"
         yield _finding("quantised-bias", node, what, "Leave the bias in floating point")
     in_int8 = node.op_type == "Conv" and data is not None and weight is not None
-    if scheme == "cpu" and in_int8 and not _ends_quantised(node.outputs[0]):
+    if scheme == "cpu" and in_int8 and not _ends_quantized(node.outputs[0]):
         fix = "Put a pair behind it, or behind its Relu"
         yield _finding("float-result", node, "its result has no pair, so it stays unfused", fix)
 
@@ -156,20 +156,20 @@ def _weight_scales(node: ir.Node, weight: ir.Node) -> Iterator[Finding]:
         yield _finding("weight-axis", node, what, f"Quantise along axis {axis}")
 
 
-def _ends_quantised(value: ir.Value) -> bool:
+def _ends_quantized(value: ir.Value) -> bool:
     """Whether the value, or its Relu's result, is read by a QuantizeLinear and nothing else."""
     if value.is_graph_output():
         return True  # logits are never quantised
     readers = list(_readers(value))
     if len(readers) == 1 and readers[0].op_type in ("Relu", "Clip"):
-        return _ends_quantised(readers[0].outputs[0])
+        return _ends_quantized(readers[0].outputs[0])
     return bool(readers) and all(reader.op_type == "QuantizeLinear" for reader in readers)
 
 
 def _sum(node: ir.Node, scheme: Scheme) -> Iterator[Finding]:
     if any(constant(value) is not None for value in node.inputs):
         return
-    pairs = [_dequantise(value) for value in node.inputs]
+    pairs = [_dequantize(value) for value in node.inputs]
     convolutions = [producer for value in node.inputs if (producer := _int8_convolution(value)) is not None]
     if scheme == "cpu":
         if None in pairs and (convolutions or any(pairs)):
@@ -187,10 +187,10 @@ def _sum(node: ir.Node, scheme: Scheme) -> Iterator[Finding]:
 
 def _int8_convolution(value: ir.Value | None) -> ir.Node | None:
     """The INT8 convolution whose result `value` is and whose only reader is this way, through a pair or bare."""
-    pair = _dequantise(value)
-    quantiser = _quantiser(pair) if pair is not None else None
-    source = through_casts(quantiser.inputs[0] if quantiser is not None else value)
+    pair = _dequantize(value)
+    quantizer = _quantizer(pair) if pair is not None else None
+    source = through_casts(quantizer.inputs[0] if quantizer is not None else value)
     producer = source.producer() if source is not None else None
     if source is None or producer is None or producer.op_type != "Conv" or sole_consumer(source) is None:
         return None
-    return producer if _dequantise(producer.inputs[0]) is not None and _dequantise(producer.inputs[1]) is not None else None
+    return producer if _dequantize(producer.inputs[0]) is not None and _dequantize(producer.inputs[1]) is not None else None

@@ -30,7 +30,7 @@ from toolkit.graph.edit import (
 from toolkit.graph.fp8 import FP8, admit_fp8, first_layers, fp8_scale, fp8_weight
 from toolkit.graph.scheme_cpu import cpu_edges, miscounts
 from toolkit.graph.scheme_tensorrt import tensorrt_edges
-from toolkit.graph.weights import Room, Scale, fits_16_bits, quantise_weight
+from toolkit.graph.weights import Room, Scale, fits_16_bits, quantize_weight
 from toolkit.recipe import Calibration, Method, Precision
 from toolkit.types import Array, Target
 
@@ -76,8 +76,8 @@ def quantize(
             low, high = max(low, least), min(high, most)
         _insert_pair(model.graph, edge, *activation_scale(low, high, symmetric))
     for node in list(model.graph):
-        if weight_of(node) is not None and _reads_quantised(node) and not matches(node.name, precision.keep):
-            _quantise_weight(node, precision.weights, room)
+        if weight_of(node) is not None and _reads_quantized(node) and not matches(node.name, precision.keep):
+            _quantize_weight(node, precision.weights, room)
             if scheme == "cpu" and node.op_type == "Gemm":
                 _split_bias(node)
     return finish(model)
@@ -94,7 +94,7 @@ def _quantize_fp8(model: ir.Model, ranges: HasRanges, precision: Precision) -> i
     for edge, name in zip(edges, names, strict=True):
         _insert_pair(model.graph, edge, fp8_scale(*ranges.range(name, "minmax")), np.array(0, FP8))
     for node in list(model.graph):
-        if weight_of(node) is not None and _reads_quantised(node) and not matches(node.name, keep):
+        if weight_of(node) is not None and _reads_quantized(node) and not matches(node.name, keep):
             array = constant(node.inputs[1])
             assert array is not None  # as `weight_of` has seen
             _replace_weight(node, *fp8_weight(array), np.array(0, FP8))
@@ -137,19 +137,19 @@ def _insert_pair(graph: ir.Graph, edge: Edge, scale: float, zero: Array) -> None
     readers = [use for use in value.uses() if edge.readers is None or use.node in edge.readers]
     step = initializer(graph, f"{name}.scale", np.array(scale, np.float32))
     parameters = [step, initializer(graph, f"{name}.zero_point", zero)]
-    quantise = make("QuantizeLinear", [value, *parameters], f"{name}.quantize", output=f"{name}.quantized")
-    dequantise = make("DequantizeLinear", [quantise.outputs[0], *parameters], f"{name}.dequantize", output=f"{name}.dequantized")
+    quantize = make("QuantizeLinear", [value, *parameters], f"{name}.quantize", output=f"{name}.quantized")
+    dequantize = make("DequantizeLinear", [quantize.outputs[0], *parameters], f"{name}.dequantize", output=f"{name}.dequantized")
     producer = value.producer()
     if producer is None:
         first = graph[0]
-        graph.insert_before(first, [quantise, dequantise])
+        graph.insert_before(first, [quantize, dequantize])
     else:
-        graph.insert_after(producer, [quantise, dequantise])
+        graph.insert_after(producer, [quantize, dequantize])
     for node, index in readers:
-        node.replace_input_with(index, dequantise.outputs[0])
+        node.replace_input_with(index, dequantize.outputs[0])
 
 
-def _reads_quantised(node: ir.Node) -> bool:
+def _reads_quantized(node: ir.Node) -> bool:
     producer = node.inputs[0].producer() if node.inputs[0] is not None else None
     return producer is not None and producer.op_type == "DequantizeLinear"
 
@@ -177,37 +177,37 @@ def _split_bias(gemm: ir.Node) -> None:
             outputs[index] = total.outputs[0]
 
 
-def _quantise_weight(node: ir.Node, scale: Scale, room: Room) -> None:
+def _quantize_weight(node: ir.Node, scale: Scale, room: Room) -> None:
     array = constant(node.inputs[1])
     assert array is not None  # as `weight_of` has seen
     axis = output_axis(node) % array.ndim
-    quantised, step = quantise_weight(array, axis, scale, room, least=_least_step(node))
-    _replace_weight(node, quantised, step, np.zeros(step.shape, np.int8), axis=axis)
+    quantized, step = quantize_weight(array, axis, scale, room, least=_least_step(node))
+    _replace_weight(node, quantized, step, np.zeros(step.shape, np.int8), axis=axis)
 
 
-def _replace_weight(node: ir.Node, quantised: Array, step: Array, zero: Array, **axis: int) -> None:
+def _replace_weight(node: ir.Node, quantized: Array, step: Array, zero: Array, **axis: int) -> None:
     weight, graph = node.inputs[1], node.graph
     assert weight is not None and graph is not None
     name = weight.name or node.name or ""
     inputs = [
-        initializer(graph, f"{name}.quantized", quantised),
+        initializer(graph, f"{name}.quantized", quantized),
         initializer(graph, f"{name}.scale", step),
         initializer(graph, f"{name}.zero_point", zero),
     ]
-    dequantise = make("DequantizeLinear", inputs, f"{name}.dequantize", output=f"{name}.dequantized", **axis)
-    graph.insert_before(node, dequantise)
-    node.replace_input_with(1, dequantise.outputs[0])
+    dequantize = make("DequantizeLinear", inputs, f"{name}.dequantize", output=f"{name}.dequantized", **axis)
+    graph.insert_before(node, dequantize)
+    node.replace_input_with(1, dequantize.outputs[0])
 
 
 def _least_step(node: ir.Node) -> Array | float:
     """The weight scale below which ONNX Runtime's int32 bias, in steps of input scale times weight scale, would overflow."""
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    dequantise = node.inputs[0].producer() if node.inputs[0] is not None else None
-    step = constant(dequantise.inputs[1]) if dequantise is not None else None
+    dequantize = node.inputs[0].producer() if node.inputs[0] is not None else None
+    step = constant(dequantize.inputs[1]) if dequantize is not None else None
     return 0.0 if bias is None or step is None else np.abs(bias.astype(np.float64)).ravel() / (step * 2.0**30)
 
 
-def quantised_layers(model: ir.Model) -> tuple[str, ...]:
+def quantized_layers(model: ir.Model) -> tuple[str, ...]:
     """The names of the nodes that stand between a DequantizeLinear and the next QuantizeLinear: what a backend runs in INT8."""
     readers = [use.node for node in model.graph if node.op_type == "DequantizeLinear" for use in node.outputs[0].uses()]
     written = [

@@ -13,7 +13,7 @@ from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import GraphError
 from toolkit.graph.fp8 import BREAKS_FP8, holds_fp8
 from toolkit.graph.rounding import UNROUNDING, as_rounded, holds_half
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.types import ON_CPU, Classifier, Target
 
 
@@ -40,5 +40,5 @@ def graph_runner(graph: ir.Model, threads: int | None = None, *, without: Sequen
     """
     breaking = BREAKS_FP8 if holds_fp8(graph) else ()
     settings = {"threads": threads or cpu.cores()}
-    live = onnxruntime.session(serialise(graph), Target("cpu"), settings, without=[*without, *breaking])
+    live = onnxruntime.session(serialize(graph), Target("cpu"), settings, without=[*without, *breaking])
     return onnxruntime.SessionExecutor(live, graph.graph.inputs[0].name or "", graph.graph.outputs[0].name or "").run

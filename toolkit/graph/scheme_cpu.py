@@ -43,7 +43,7 @@ def cpu_edges(model: ir.Model, keep: Collection[str]) -> list[Edge]:
     plan = _Plan(model, keep)
     values = [value for value in model.graph.inputs if value.dtype == ir.DataType.FLOAT]
     values += [output for node in model.graph for output in node.outputs]
-    return [Edge(value, None, plan.units.get(value)) for value in values if plan.is_quantised(value)]
+    return [Edge(value, None, plan.units.get(value)) for value in values if plan.is_quantized(value)]
 
 
 def computes(node: ir.Node, keep: Collection[str]) -> bool:
@@ -71,13 +71,13 @@ class _Plan:
         able = {node for node in model.graph if computes(node, keep) and node not in inner}
         self.int8 = {node for node in able if node.op_type in WEIGHTED}
         for node in model.graph:
-            if node in able and all(value is None or self._comes_quantised(value) for value in node.inputs):
+            if node in able and all(value is None or self._comes_quantized(value) for value in node.inputs):
                 self.int8.add(node)
         for node in reversed(list(model.graph)):
             if node in self.int8 and node.op_type in JOINS and not self._is_wanted(self._end(node.outputs[0])):
                 self.int8.discard(node)
 
-    def is_quantised(self, value: ir.Value) -> bool:
+    def is_quantized(self, value: ir.Value) -> bool:
         """Whether `value` has a pair."""
         unit = self.units.get(value)
         if value.is_graph_output() or value.dtype not in (ir.DataType.FLOAT, None) or (unit is not None and self._fuses(unit)):
@@ -100,12 +100,12 @@ class _Plan:
         producer = (unit.source if unit is not None and self._fuses(unit) else value).producer()
         return producer is not None and producer in self.int8 and producer.op_type in kinds
 
-    def _comes_quantised(self, value: ir.Value) -> bool:
+    def _comes_quantized(self, value: ir.Value) -> bool:
         """Whether `value` is what an INT8 operator gives, at once or through moves and activation functions, or an input."""
         value = origin(value)
         unit = self._behind.get(value)
         if unit is not None:
-            return self._comes_quantised(unit.source)
+            return self._comes_quantized(unit.source)
         return value.producer() is None or self._made_by(value, COMPUTES)
 
     def _is_wanted(self, value: ir.Value) -> bool:

@@ -128,7 +128,7 @@ class _Selection:
         self.reasons: list[str] = []
 
     def run(self) -> Selected:
-        graph = self._equalised()
+        graph = self._equalized()
         ranges = self.collect(graph, True)
         best = self._measure(str(self.now.calibration.method), self.now, graph, ranges)
         for key, values in OTHERS.items():
@@ -140,7 +140,7 @@ class _Selection:
         last = f"auto: logits to noise {self._snr(best):.1f} dB on {len(self.held)} calibration images held back for the choice"
         return Selected(best.settings, graph, ranges, (*self.reasons, last))
 
-    def _equalised(self) -> ir.Model:
+    def _equalized(self) -> ir.Model:
         """The graph with the channel scales that bring most; each kind is tried with ranges from few images."""
         simple = self.now.precision.equalize
         graphs = {simple: equalized(self.plain, simple, iter(self.few))}
@@ -185,10 +185,10 @@ class _Selection:
         return best
 
     def _measure(self, name: str, settings: Settings, graph: ir.Model, ranges: Ranges) -> _Candidate:
-        quantised = quantize(graph, ranges, settings.precision, settings.calibration, scheme=self.scheme, room=self.room)
+        quantized = quantize(graph, ranges, settings.precision, settings.calibration, scheme=self.scheme, room=self.room)
         if settings.precision.bias_correction:
-            quantised = correct_bias(graph, quantised, iter(self.few))
-        answers = graph_runner(quantised)(self.held).astype(np.float64)
+            quantized = correct_bias(graph, quantized, iter(self.few))
+        answers = graph_runner(quantized)(self.held).astype(np.float64)
         noise = ((answers - self.truth) ** 2).sum(axis=1)
         return _Candidate(name, settings, np.where(np.isfinite(noise), noise, np.inf))
 

@@ -20,7 +20,7 @@ PAIR = 128  # the largest |q0 + q1| whose product with 255 fits 16 bits
 SHRINKS = np.linspace(1.0, 0.4, 31)
 
 
-def quantise_weight(
+def quantize_weight(
     array: Array, axis: int, scale: Scale = "absmax", room: Room = "full", *, least: Array | float = 0.0
 ) -> tuple[NDArray[np.int8], Float]:
     """A float weight -> int8 of the same shape and float32 scales [channels along `axis`]: weight ~ q * scale.
@@ -41,9 +41,9 @@ def quantise_weight(
     return _unrows(_round(rows, step, limit, room == "pairs"), array, axis), step
 
 
-def fits_16_bits(quantised: Array, axis: int) -> bool:
+def fits_16_bits(quantized: Array, axis: int) -> bool:
     """Whether no two of these int8 weights that a kernel adds in 16 bits can overflow there: what `pairs` sees to."""
-    rows = _rows(quantised, axis)
+    rows = _rows(quantized, axis)
     return bool((np.abs(rows[:, 0::2] + rows[:, 1::2]) <= PAIR).all())
 
 
@@ -57,15 +57,15 @@ def _least_error(rows: Array, widest: Float, limit: int, pairs: bool) -> Float:
 
 
 def _round(rows: Array, step: Float, limit: int, pairs: bool) -> NDArray[np.int8]:
-    quantised = np.clip(np.rint(rows / step[:, None]), -limit, limit).astype(np.int16)
+    quantized = np.clip(np.rint(rows / step[:, None]), -limit, limit).astype(np.int16)
     if pairs:  # both give way by as much: the nearest pair that has room
-        first, second = quantised[:, 0::2], quantised[:, 1::2]
+        first, second = quantized[:, 0::2], quantized[:, 1::2]
         excess = np.abs(first + second) - PAIR
         sign = np.sign(first + second)
         over = excess > 0
         first -= np.where(over, sign * (excess // 2), 0).astype(np.int16)
         second -= np.where(over, sign * (excess - excess // 2), 0).astype(np.int16)
-    return quantised.astype(np.int8)
+    return quantized.astype(np.int8)
 
 
 def _rows(array: Array, axis: int) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from toolkit.files import sha256_bytes
 from toolkit.graph.export import export
 from toolkit.graph.run import parse_graph
 from toolkit.modules import digest
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.recipe import Preprocess
 
 _PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript")
@@ -37,7 +37,7 @@ def exported(model: nn.Module, preprocess: Preprocess) -> ir.Model:
         except GraphError:
             pass  # of another onnx-ir's making, though of the same version: it is made again
     graph = export(model, preprocess)
-    cache.keep("exports", key, serialise(graph))
+    cache.keep("exports", key, serialize(graph))
     return graph
 
 

@@ -16,7 +16,7 @@ from toolkit.errors import DataError, GraphError
 from toolkit.images.dataset import Images, class_names
 from toolkit.manifest import Manifest
 from toolkit.modules import held
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.outputs import Outputs
 from toolkit.recipe import Recipe
 from toolkit.reference.fit import FirstNorm
@@ -92,7 +92,7 @@ def _open_onnx(recipe: Recipe, path: Path, threads: int | None = None) -> Source
         what = f"{path} is quantized already, and the recipe asks for INT8: it would be quantized twice"
         raise GraphError(what, remedy="Leave `int8` and `fp8` away to build it as it is, or give the floating-point file")
     settings = {"threads": threads or cpu.cores()}
-    live = onnxruntime.session(str(path) if original is None else serialise(original), Target("cpu"), settings)
+    live = onnxruntime.session(str(path) if original is None else serialize(original), Target("cpu"), settings)
     spec = TensorSpec(name=facts.input, dtype="float32", shape=("N", *recipe.preprocess.input_shape))
     columns = TensorSpec(name=facts.output, dtype="float32", shape=("N", facts.columns))
     manifest = Manifest(

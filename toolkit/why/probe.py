@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import CalibrationError
 from toolkit.graph.rounding import UNROUNDING
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.types import Float, Progress, Target
 from toolkit.why.blocks import Block
 from toolkit.why.weave import Rounding, Weaver
@@ -34,7 +34,7 @@ MEASURES = ("signal", "noise", "born", "inherited", "weights", "clipping", "roun
 
 def live(model: ir.Model) -> Any:
     """A session of a woven graph: every pair and every rounding stays, in floating point, on all cores."""
-    return onnxruntime.session(serialise(model), Target("cpu"), {}, unfused=True, without=UNROUNDING)
+    return onnxruntime.session(serialize(model), Target("cpu"), {}, unfused=True, without=UNROUNDING)
 
 
 class Powers:

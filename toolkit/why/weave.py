@@ -97,10 +97,10 @@ class Weaver:
             self._constants[id(value)] = self.constant(array, value.name or "constant")
         return self._constants[id(value)]
 
-    def _clip(self, quantise: ir.Node, value: ir.Value) -> ir.Value:
+    def _clip(self, quantize: ir.Node, value: ir.Value) -> ir.Value:
         """What the type of a QuantizeLinear can hold, without its steps."""
-        scale = constant(quantise.inputs[1])
-        zero = constant(quantise.inputs[2]) if len(quantise.inputs) > 2 else np.array(0, np.uint8)
+        scale = constant(quantize.inputs[1])
+        zero = constant(quantize.inputs[2]) if len(quantize.inputs) > 2 else np.array(0, np.uint8)
         if scale is None or zero is None or scale.size != 1 or zero.dtype.kind not in "iu":
             return value
         info = np.iinfo(zero.dtype)

@@ -112,15 +112,15 @@ def test_packaged_models_build_at_every_precision(name, sm, tmp_path):
 
 
 def test_full_resnet50_builds_and_shrinks(tmp_path):
-    quantised = to_fp16(int8(resnet50()))
-    graphs = {"fp32": resnet50(), "fp16": to_fp16(resnet50()), "int8": quantised}
+    quantized = to_fp16(int8(resnet50()))
+    graphs = {"fp32": resnet50(), "fp16": to_fp16(resnet50()), "int8": quantized}
     sizes = {}
     for (precision, graph), sm in zip(graphs.items(), SMS, strict=True):
         found, plan, layers = compiled(graph, tmp_path / precision, sm)
         sizes[precision] = len(plan)
         assert layers and (precision == "int8" or found.notes == ())
     assert sizes["int8"] < sizes["fp16"] < sizes["fp32"]
-    weights = weight_bytes(quantised)
+    weights = weight_bytes(quantized)
     assert len(weights) == 52  # every convolution but the first
     assert all(data in plan for data in weights.values())
 
@@ -201,7 +201,7 @@ def test_models_that_are_not_ours_build_to_int8(name, tmp_path):
     assert found.notes[0].startswith(f"{count} of {count} INT8 layers")
 
 
-def test_what_another_tool_quantised_wrongly_is_refused_by_name(tmp_path):
+def test_what_another_tool_quantized_wrongly_is_refused_by_name(tmp_path):
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
     class Reader(CalibrationDataReader):
@@ -235,7 +235,7 @@ def test_an_unknown_operator_is_named_with_its_node(op, domain, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_quantiser_with_a_zero_point_is_refused_by_name(tmp_path):
+def test_a_quantizer_with_a_zero_point_is_refused_by_name(tmp_path):
     graph = int8(trip("fashion-resnet18").graph)
     pair = next(node for node in graph.graph if node.name == "relu.quantize")
     pair.inputs[2].const_value = ir.tensor(np.array(3, np.int8), name=pair.inputs[2].name)

@@ -40,11 +40,11 @@ def check(build: Build, target: Target) -> None:
 
 def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Compiled:
     """Write the graph into `folder` and load it once, so that a graph which cannot run is refused now. Raises BackendError."""
-    from toolkit.onnxfile import serialise
+    from toolkit.onnxfile import serialize
 
     refuse_foreign_options(build, target)
     library = _library()
-    data = serialise(graph)
+    data = serialize(graph)
     digest = sha256_bytes(data)
     settings: dict[str, Any] = {"threads": build.threads or cores(), "spin": bool(build.spin)}
     notes: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ from toolkit.backends.tensorrt.library import Library
 from toolkit.backends.tensorrt.options import refuse_options, refuse_types, settings_of
 from toolkit.files import sha256, sha256_bytes, write_atomically
 from toolkit.manifest import Manifest
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.recipe import Build
 from toolkit.runtime.device import Device, best, current
 from toolkit.runtime.foreign import refuse_foreign
@@ -57,7 +57,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     """
     library = libraries.load(target.kind)
     refuse_options(library, build)
-    data = serialise(graph)
+    data = serialize(graph)
     with _gpu(library) as device:
         sms = [device.sm] if device else list(libraries.require_architectures(library, target))
         refuse_types(library, graph, sms)

@@ -77,11 +77,11 @@ def is_fp8(graph: ir.Model) -> bool:
 def int8_layers(graph: ir.Model) -> tuple[str, ...]:
     """The nodes whose weight comes from a DequantizeLinear, be it through a Cast."""
     layers = (node for node in graph.graph if node.op_type in ("Conv", "Gemm", "MatMul"))
-    return tuple(node.name or "" for node in layers if _is_dequantised(node.inputs[1]))
+    return tuple(node.name or "" for node in layers if _is_dequantized(node.inputs[1]))
 
 
-def _is_dequantised(value: ir.Value | None) -> bool:
+def _is_dequantized(value: ir.Value | None) -> bool:
     producer = value.producer() if value is not None else None
     if producer is not None and producer.op_type == "Cast":
-        return _is_dequantised(producer.inputs[0])
+        return _is_dequantized(producer.inputs[0])
     return producer is not None and producer.op_type == "DequantizeLinear"

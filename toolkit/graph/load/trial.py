@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import GraphError
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.types import Target
 
 
@@ -22,7 +22,7 @@ def trial(model: ir.Model, original: ir.Model | Path, name: str, kind: str, batc
     output = model.graph.outputs[0]
     columns = output.shape[1] if output.shape is not None and len(output.shape) == 2 else None
     if not isinstance(columns, int):
-        answer = run(serialise(model), {image.name or "": np.zeros(shape, np.float32)}, output.name or "", path)
+        answer = run(serialize(model), {image.name or "": np.zeros(shape, np.float32)}, output.name or "", path)
         if answer.ndim != 2:
             remedy = "Name the tensor [N, classes] in `reference.output`"
             raise GraphError(f"output '{output.name}' of {path} has shape {list(answer.shape)}, not [N, classes]", remedy=remedy)
@@ -31,7 +31,7 @@ def trial(model: ir.Model, original: ir.Model | Path, name: str, kind: str, batc
     if batch is not None:
         _same_alone(model, shape, path, batch)
     if not known:
-        data = str(original) if isinstance(original, Path) else serialise(original)
+        data = str(original) if isinstance(original, Path) else serialize(original)
         run(data, {name: np.zeros([batch or 1, *shape[1:]], kind)}, None, path)
     return columns
 
@@ -40,7 +40,7 @@ def _same_alone(model: ir.Model, shape: list[int], path: Path, batch: int) -> No
     """Images together must answer as each does alone: the batch was written into the file, and was taken out of it."""
     image, output = model.graph.inputs[0], model.graph.outputs[0]
     three = np.random.default_rng(0).normal(size=[3, *shape[1:]]).astype(np.float32)
-    data = serialise(model)
+    data = serialize(model)
     try:
         alone = [run(data, {image.name or "": three[i : i + 1]}, output.name, path) for i in range(3)]
         together = run(data, {image.name or "": three}, output.name, path)
