@@ -258,12 +258,13 @@ def finish(run: Run, title: str, batches: Sequence[int], out: Path, stem: str) -
     run.console.print(f"written: {out / stem}.json and .md", markup=False)
 
 
-def rehearse(run: Run, out: Path) -> None:
+def rehearse(run: Run, out: Path, torch_too: bool = True) -> None:
     """The same stages on the CPU, small and played: it proves the way, not the numbers."""
     batches = (1, 8)
     run.subjects += [played("played-tensorrt", "tensorrt-11.4.json", "tensorrt")]
     run.subjects += [played("played-rtx", "tensorrt-rtx-1.7.json", "tensorrt_rtx")]
-    add_torch(run, "cpu", compile_too=False)
+    if torch_too:
+        add_torch(run, "cpu", compile_too=False)
     with run.stage("latency") as go:
         if go:
             latency(run, batches, seconds=2.0)
@@ -296,12 +297,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=7.5, help="stages that would end later are left out")
     parser.add_argument("--rehearse", action="store_true", help="walk the same way on a CPU with played engines")
+    parser.add_argument("--played-only", action="store_true", help="rehearse without PyTorch: seconds")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder")
     options = parser.parse_args()
     console = Console(width=120)
     run = Run(options.minutes, console)
     if options.rehearse:
-        rehearse(run, options.output)
+        rehearse(run, options.output, torch_too=not options.played_only)
         return
     device, why = find_device()
     if device is None:
