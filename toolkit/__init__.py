@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from toolkit.recipe import Recipe
     from toolkit.runtime.runner import Prediction, Runner
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Engine", "Manifest", "Prediction", "Recipe", "Runner", "ToolkitError", "bench", "build", "export", "judge", "load", "table",
     "tune",
