@@ -93,9 +93,9 @@ def by_toolkit(recipe: Recipe, folder: Path) -> tuple[list[File], Trip]:
     """A file for each target, in processes of their own so that their memory is told apart from this one's."""
     code = (
         "import sys, time, json, msgspec; from pathlib import Path; from toolkit.recipe import Recipe;"
-        "from toolkit.types import Target; from toolkit.pipeline import prepare, typed; from toolkit.onnxfile import serialise;"
+        "from toolkit.types import Target; from toolkit.pipeline import prepare, typed; from toolkit.onnxfile import serialize;"
         "r = msgspec.json.decode(sys.argv[1], type=Recipe); start = time.perf_counter(); t = prepare(r, proof=False);"
-        "Path(sys.argv[3]).write_bytes(serialise(typed(t, Target.parse(sys.argv[2]))));"
+        "Path(sys.argv[3]).write_bytes(serialize(typed(t, Target.parse(sys.argv[2]))));"
         "status = Path('/proc/self/status').read_text().splitlines();"
         "peak = next(int(line.split()[1]) for line in status if line.startswith('VmHWM'));"
         "print(json.dumps([time.perf_counter() - start, peak / 1024]))"

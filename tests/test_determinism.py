@@ -15,7 +15,7 @@ import json, sys
 import numpy as np
 from toolkit.files import sha256_bytes
 from toolkit.graph.run import graph_runner
-from toolkit.onnxfile import serialise
+from toolkit.onnxfile import serialize
 from toolkit.pipeline import prepare, typed
 from toolkit.recipe import Recipe
 from toolkit.types import Target
@@ -24,7 +24,7 @@ trip = prepare(Recipe.load("mine.toml"), proof=False)
 graph = typed(trip, Target.parse("cpu"))
 batch = np.random.default_rng(0).standard_normal((4, *trip.recipe.preprocess.input_shape), dtype=np.float32)
 answers = graph_runner(graph, 1)(batch)
-print(json.dumps([sha256_bytes(part) for part in (serialise(graph), trip.ranges.encode(), answers.tobytes())]))
+print(json.dumps([sha256_bytes(part) for part in (serialize(graph), trip.ranges.encode(), answers.tobytes())]))
 """
 
 
