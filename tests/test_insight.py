@@ -13,7 +13,7 @@ from toolkit.graph.work import work
 from toolkit.harness.environment import read_environment
 from toolkit.harness.results import Results
 from toolkit.insight import explain
-from toolkit.manifest import Manifest
+from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Build, Preprocess
 from toolkit.reference.resnet import ResNet
 from toolkit.types import Target, TensorSpec
@@ -36,7 +36,7 @@ def engine(graph, tmp_path):
         precision="fp32",
         inputs=(TensorSpec(name="input", dtype="float32", shape=("N", *HOW.input_shape)),),
         outputs=(TensorSpec(name="logits", dtype="float32", shape=("N", 10)),),
-        profiles=(),
+        profiles=(Profile(min=1, opt=1, max=8),),
         preprocess=HOW,
         hashes={"file": sha256(tmp_path / compiled.file), "weights": "w"},
         settings=compiled.settings,

@@ -350,7 +350,8 @@ def test_a_build_without_labels_is_judged_on_images_held_back(trip: Trip, tmp_pa
     other = pipeline.prepare(unlabelled(trip))
     assert other.judged is not None
     manifest = pipeline.build(other, CPU, tmp_path / "engine")
-    assert re.fullmatch(r"unlabelled: agreement [0-9.]+%, SNR [0-9.]+ dB on 96 calibration images held back", manifest.notes[-1])
+    assert re.fullmatch(r"unlabelled: agreement [0-9.]+%, SNR [0-9.]+ dB on 96 calibration images held back", manifest.notes[-2])
+    assert manifest.notes[-1].startswith("reference top-1 unknown")
 
 
 def test_a_build_without_labels_is_refused_below_the_agreement(trip: Trip) -> None:

@@ -17,7 +17,7 @@ from toolkit.files import sha256
 from toolkit.harness.latency import Plan
 from toolkit.harness.results import Results
 from toolkit.harness.run import run_bench
-from toolkit.images.dataset import dataset as images
+from toolkit.images import dataset as images
 from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Build, Preprocess
 from toolkit.runtime.runner import Runner

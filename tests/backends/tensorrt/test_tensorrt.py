@@ -175,7 +175,7 @@ def test_another_process_builds_the_same_bytes(tmp_path):
     """The whole trip from the recipe, under another hash seed."""
     script = (
         "import sys, pathlib, msgspec\n"
-        "from toolkit import pipeline; from toolkit.backends import tensorrt\n"
+        "from toolkit import pipeline; from toolkit.backends.tensorrt import backend as tensorrt\n"
         "from toolkit.recipe import Recipe; from toolkit.types import Target\n"
         "recipe = Recipe.load(sys.argv[1])\n"
         "recipe = msgspec.structs.replace(recipe, calibration=msgspec.structs.replace(recipe.calibration, images=16))\n"
