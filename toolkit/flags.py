@@ -69,7 +69,8 @@ def _table(name: str, value: Any, kind: type[msgspec.Struct]) -> dict[str, Any]:
 def _unknown(name: str, homes: Mapping[str, str]) -> RecipeError:
     known = sorted({*homes, *DATA, "name", "notes"} - set(HIDDEN))
     near = difflib.get_close_matches(name, known, 1)
-    remedy = f"{f'Did you mean {near[0]}? ' if near else ''}There are {', '.join(known)}"
+    hint = f"Did you mean {near[0]}? " if near else ""
+    remedy = f"{hint}There are {', '.join(known)}; and keys of tables, such as accept.min_agreement"
     return RecipeError(f"there is no option '{name}'", remedy=remedy)
 
 

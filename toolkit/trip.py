@@ -108,6 +108,18 @@ def foreseen(trip: Trip) -> tuple[Island, ...]:
     return (*branches, *(found for found in others if not kept.issuperset(found.nodes)))
 
 
+def unproven(trip: Trip) -> tuple[str, ...]:
+    """Warnings where a quantized engine is held to nothing, or to the very images that it was scaled by."""
+    recipe = trip.recipe
+    if not recipe.precision.quantized:
+        return ()
+    if recipe.accept.data is not None and recipe.accept.data == recipe.calibration_data:
+        return ("WARNING: `accept.data` and `calibration.data` are the same images: the verdict is too kind",)
+    if trip.judged is None:
+        return ("WARNING: held to nothing: too few calibration images to hold some back. Name more, or set `accept.data`",)
+    return ()
+
+
 def unforeseen(trip: Trip) -> tuple[str, ...]:
     """Notes: what was left undone for want of images, and what FP8 leaves out by itself."""
     notes, recipe = [], trip.recipe
@@ -118,7 +130,7 @@ def unforeseen(trip: Trip) -> tuple[str, ...]:
         notes += [f"FP8 leaves out {layers}, which read the image"] if layers else []
     elif recipe.precision.compute == "fp16" and not trip.peaks:
         notes.append("FP16 without calibration images: which tensors overflow was not looked at. Set `calibration.data`")
-    return tuple(notes)
+    return (*notes, *unproven(trip))
 
 
 def calibration_images(recipe: Recipe, limit: int | None = None) -> Images:

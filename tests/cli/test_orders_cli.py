@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import toolkit
 from toolkit.cli.app import app
-from toolkit.cli.orders import pairs
+from toolkit.cli.orders import merged, pairs
 from toolkit.draft import draft
 from toolkit.errors import RecipeError, ToolkitError
 from toolkit.recipe import Recipe, Reference
@@ -117,3 +117,24 @@ def test_keys_are_toml_or_text() -> None:
 
 def test_the_version() -> None:
     assert run("--version") == f"resnet-deploy {toolkit.__version__}\n"
+
+
+def test_keys_of_tables_stand_beside_flags() -> None:
+    given = pairs(["accept.min_agreement=0.99", "accept={max_top1_drop=1.0}", "reference.output=40", "input=7"])
+    assert given == {
+        "accept": {"min_agreement": 0.99, "max_top1_drop": 1.0},
+        "reference": {"output": "40"},
+        "input": "7",  # tensors of torch's are called by numbers
+    }
+    both = merged({"accept": "val", "arch": None}, given)
+    assert both["accept"] == {"data": "val", "min_agreement": 0.99, "max_top1_drop": 1.0}
+
+
+def test_a_build_that_fails_leaves_the_recipe_of_a_good_engine(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert CliRunner().invoke(app, ["build", str(model), "--precision", "fp32", "-o", str(out)]).exit_code == 0
+    recipe = next(out.glob("*.toml"))
+    before = recipe.read_text()
+    failed = CliRunner().invoke(app, ["build", str(model), "--precision", "fp32", "-o", str(out), "--set", "size=[7, 9]"])
+    assert failed.exception is not None
+    assert recipe.read_text() == before

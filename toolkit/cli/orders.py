@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 Arch = Annotated[str | None, typer.Option(help="of a file of weights: resnet18 to resnet152; absent: read off the file")]
 ImagesOption = Annotated[str | None, typer.Option(help="a folder of images to calibrate on; for INT8")]
 Val = Annotated[str | None, typer.Option(help="labelled images that engines are held to, a folder a class")]
-Set = Annotated[list[str] | None, typer.Option("--set", help='any key of a recipe, such as --set "size=[32, 32]" --set color=L')]
+NAMES = ("input", "output", "name")  # of tensors and engines: text, though it may look like a number
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help='any key of a recipe, such as --set "size=[32, 32]" --set accept.min_agreement=0.99'),
+]
 
 
 @app.command()
@@ -42,8 +46,9 @@ def build(
     from toolkit.cli.progress import stages
     from toolkit.orders import failure, fill, is_missing, orders_of
 
-    flags = {"precision": precision, "arch": arch, "calibration": images, "accept": val, **pairs(keys or [])}
-    orders = orders_of(_recipes(wanted, flags, output), target, output)
+    flags = merged({"precision": precision, "arch": arch, "calibration": images, "accept": val}, pairs(keys or []))
+    recipes = _recipes(wanted, flags, output)
+    orders = orders_of([recipe for recipe, _ in recipes], target, output)
     outcomes: list[Outcome] = []
     with stages() as stage:
         for outcome in fill(orders, stage, proof=proof, sign_key=sign_key):
@@ -55,6 +60,7 @@ def build(
         out.print(Text(f"left out: {outcome.error}"), soft_wrap=True)
     kept = [outcome for outcome in outcomes if outcome not in left_out]
     _tell(kept, orders)
+    _write(recipes, {outcome.order.recipe.name for outcome in outcomes if outcome.error is None}, output)
     if (error := failure(kept)) is not None:
         raise error
 
@@ -76,11 +82,12 @@ def init(
     from toolkit.errors import RecipeError
     from toolkit.files import write_atomically
 
-    flags = {"arch": arch, "calibration": images, "accept": val, "target": target, **pairs(keys or [])}
+    flags = merged({"arch": arch, "calibration": images, "accept": val, "target": target}, pairs(keys or []))
     found = draft(model, precision, **flags)
     path = output or Path(f"{found.recipe.name}.toml")
     if path.exists() and not force:
         raise RecipeError(f"{path} is there already", remedy="Choose another with -o, or replace it with --force")
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, commented(found, path.absolute().parent).encode())
     for line in found.told:
         out.print(Text(f"  {line}"))
@@ -88,7 +95,7 @@ def init(
 
 
 def pairs(given: Sequence[str]) -> dict[str, Any]:
-    """`KEY=VALUE` -> values: as TOML writes them, or else as text. Raises RecipeError."""
+    """`KEY=VALUE`, or `TABLE.KEY=VALUE`, -> values: as TOML writes them, or else as text. Raises RecipeError."""
     from toolkit.errors import RecipeError
     from toolkit.toml import read_toml
 
@@ -98,17 +105,30 @@ def pairs(given: Sequence[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise RecipeError(f"--set '{pair}' is no KEY=VALUE", remedy='Write it such as --set "size=[32, 32]"')
         try:
-            found[key.strip()] = read_toml(f"value = {text}")["value"]
+            value = read_toml(f"value = {text}")["value"]
         except ValueError:
-            found[key.strip()] = text.strip()
+            value = text.strip()
+        table, _, leaf = key.strip().rpartition(".")
+        value = text.strip().strip("\"'") if leaf in NAMES else value
+        found = merged(found, {table: {leaf: value}} if table else {leaf: value})
     return found
 
 
-def _recipes(wanted: Sequence[str], flags: dict[str, Any], output: Path) -> list[Recipe]:
-    """Every recipe, read or drafted; the drafted ones are written beside the engines to be. Raises RecipeError."""
+def merged(flags: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Both: a table's keys go beside the path of its images that a flag named, and beside keys named one by one."""
+    both = dict(flags)
+    for key, value in given.items():
+        before = both.get(key)
+        if isinstance(value, dict) and before is not None:
+            both[key] = {**(before if isinstance(before, dict) else {"data": before}), **value}
+        else:
+            both[key] = value
+    return both
+
+
+def _recipes(wanted: Sequence[str], flags: dict[str, Any], output: Path) -> list[tuple[Recipe, bool]]:
+    """Every recipe, and whether it was drafted for a model. Raises RecipeError."""
     from toolkit.api import recipes_of
-    from toolkit.files import write_atomically
-    from toolkit.tuning.result import recipe_toml
 
     given = {key: value for key, value in flags.items() if value is not None}
     found = []
@@ -117,13 +137,20 @@ def _recipes(wanted: Sequence[str], flags: dict[str, Any], output: Path) -> list
         recipes = recipes_of(one, given)
         if is_model:
             output.mkdir(parents=True, exist_ok=True)
-        for recipe in recipes:
-            if is_model:
-                path = output / f"{recipe.name}.toml"
-                write_atomically(path, recipe_toml(recipe, output.absolute()).encode())
-                out.print(Text(f"the recipe that is used: {path}"), soft_wrap=True)
-            found.append(recipe)
+        found += [(recipe, is_model) for recipe in recipes]
     return found
+
+
+def _write(recipes: Sequence[tuple[Recipe, bool]], built: set[str], output: Path) -> None:
+    """Lay each drafted recipe beside its engines; where none was built, only if that replaces no other."""
+    from toolkit.files import write_atomically
+    from toolkit.tuning.result import recipe_toml
+
+    for recipe, drafted in recipes:
+        path = output / f"{recipe.name}.toml"
+        if drafted and (recipe.name in built or not path.exists()):
+            write_atomically(path, recipe_toml(recipe, output.absolute()).encode())
+            out.print(Text(f"the recipe that was used: {path}"), soft_wrap=True)
 
 
 def _tell(outcomes: Sequence[Outcome], orders: Sequence[Order]) -> None:

@@ -23,11 +23,12 @@ def baseline_of(reference: Runner, recipe: Recipe, images: Images | None = None,
     """`truth` are the reference's logits float32 [n, classes] on `images`, where the engine will carry them."""
     meaning = reference.manifest.meaning
     labels = images.labels if images is not None and truth is not None and not meaning.multilabel else None
+    libraries = ", ".join(f"{name} {version}" for name, version in reference.manifest.versions.items())
     threads = int(reference.manifest.settings.get("threads", cpu.cores()))
     return Baseline(
         name=recipe.reference.arch or "an ONNX file",
         device=cpu.name(),
-        library=", ".join(f"{name} {version}" for name, version in reference.manifest.versions.items()),
+        library=libraries or reference.manifest.device,
         latency=_latency(reference, threads),
         threads=threads,
         images=0 if truth is None else len(truth),

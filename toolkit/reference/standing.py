@@ -59,7 +59,7 @@ def standing(
 ) -> Standing:
     """From the reference's answers [n, columns] and the labels [n]. `usual`: the published top-1 in percent."""
     if truth is None:
-        return Standing(images=0, doubt="no images of `[accept]` were answered")
+        return Standing(images=0, doubt="the recipe has no images in `[accept]`")
     if meaning.multilabel:
         return Standing(images=len(truth), doubt="each image may have several labels")
     if labels is None:

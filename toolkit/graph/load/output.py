@@ -63,6 +63,8 @@ def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[st
         notes.append(f"the output is '{chosen.name}', the scores that {picked.op_type} at the file's end picks from")
     elif chosen not in before:
         notes.append(f"the output is '{chosen.name}', a tensor inside the file, as the recipe says")
+    elif len(before) > 1 and reference.output is None:
+        notes.append(f"of the {len(before)} outputs ({listed}) '{chosen.name}' is taken; `reference.output` names another")
     return tuple(notes)
 
 
