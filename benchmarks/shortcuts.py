@@ -1,4 +1,4 @@
-"""Measures what shortcuts do for the gradient, and draws the figures of docs/resnet.md.
+"""Measures what shortcuts do for the gradient, and draws the figures of docs/explanation/resnet.md.
 
     python benchmarks/shortcuts.py            measure (half a minute on one core), write the JSON, draw
     python benchmarks/shortcuts.py --draw     draw again from benchmarks/results/shortcuts.json

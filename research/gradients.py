@@ -1,4 +1,4 @@
-"""How strongly the loss pulls at each layer of a fresh network: the measurement behind docs/resnet.md's case for shortcuts."""
+"""How strongly the loss pulls at each layer of a fresh network: measured for docs/explanation/resnet.md."""
 
 from __future__ import annotations
 

@@ -93,8 +93,8 @@ def test_what_is_written_is_read_again() -> None:
 
 
 def test_the_page_on_recipes_names_every_key_and_its_default() -> None:
-    """docs/recipe.md, table by table: the same keys as the structs, and their plain defaults as TOML writes them."""
-    page = (Path(__file__).parent.parent / "docs" / "recipe.md").read_text()
+    """docs/reference/recipe.md, table by table: the same keys as the structs, and their plain defaults as TOML writes them."""
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "recipe.md").read_text()
     for field in msgspec.structs.fields(Recipe):
         if not (isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)):
             assert f"{field.name} = " in page

@@ -143,7 +143,7 @@ def commented(found: Draft, folder: Path) -> str:
     recipe, reference = found.recipe, found.recipe.reference
     lines = [f"# A first recipe for {Path(reference.onnx or reference.weights or recipe.name).name}. The file tells:"]
     lines += [f"#   {line}" for line in found.told]
-    lines += ["# Every key: docs/recipe.md. Build it: toolkit build THIS_FILE", ""]
+    lines += ["# Every key: docs/reference/recipe.md. Build it: toolkit build THIS_FILE", ""]
     head, *tables = recipe_toml(recipe, folder).rstrip().split("\n\n[")
     lines += head.splitlines()
     written = dict(table.split("]\n", 1) for table in tables)

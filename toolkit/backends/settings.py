@@ -82,4 +82,4 @@ def checked(values: Mapping[str, Any], kind: type[_S], whose: str) -> _S:
         allowed = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
         about = f"`{key}` = {values.get(key)!r:.80}: " if key in values else ""
         what = f"{whose}: {about}{said[0].lower()}{said[1:]}"
-        raise EngineError(what, remedy=f"Allowed are {allowed}, as docs/embedding.md tells them") from error
+        raise EngineError(what, remedy=f"Allowed are {allowed}, as docs/how-to/embedding.md tells them") from error

@@ -75,7 +75,7 @@ def read_line(text: str) -> Line:
         elif name in GONE:
             said.append(f"--{name}: {GONE[name]}")
         elif name not in (*SHAPES, "onnx", "calib", "fp16", "bf16", "int8", "fp8", "best", *SILENT):
-            said.append(f"--{name}: not taken over; look for it in docs/recipe.md")
+            said.append(f"--{name}: not taken over; look for it in docs/reference/recipe.md")
     if profiles := _profiles(flags):
         build["batch"] = profiles[0] if len(profiles) == 1 else profiles
     return Line(onnx=given.get("onnx"), cache=given.get("calib"), precision=precision, build=build, said=tuple(said))
