@@ -23,12 +23,12 @@ import msgspec
 import numpy as np
 from needed import need
 
+from toolkit.disk.files import write_atomically
 from toolkit.engine import engine
-from toolkit.files import write_atomically
 from toolkit.harness.compare import LEVEL, TOLERANCE, Comparison, compare
-from toolkit.harness.conditions import Watch
+from toolkit.harness.conditions import Monitor
 from toolkit.harness.environment import read_environment
-from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.latency import Sampling, measure_latency
 from toolkit.harness.results import Results
 from toolkit.harness.run import entries_of
 from toolkit.harness.yardstick import Yardstick
@@ -60,10 +60,10 @@ def one_run(built: Path, out: Path, seconds: float, threads: int, slow: float, s
     entries = entries_of(runners, (1,))
     if slow:
         entries[0] = entries[0]._replace(call=slowed(entries[0].call, slow))
-    plan = Plan(seconds=seconds, warmup=1, precision=ANY, turn=0.01, least_blocks=BLOCKS, seed=seed)
-    watch = Watch()
+    plan = Sampling(seconds=seconds, warmup=1, precision=ANY, turn=0.01, least_blocks=BLOCKS, seed=seed)
+    watch = Monitor()
     yardstick = Yardstick(handoff(list(manifests.values())))
-    measured = tuple(measure_latency(entries, plan, watch=watch, yardstick=yardstick))
+    measured = tuple(measure_latency(entries, plan, monitor=watch, yardstick=yardstick))
     moments = tuple(watch.moments)
     results = Results(
         environment=read_environment(),

@@ -288,7 +288,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
     import msgspec
     from rich.console import Console
 
-    from toolkit.files import write_atomically
+    from toolkit.disk.files import write_atomically
     from toolkit.harness.environment import read_environment
 
     console = Console()

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit import cpu
-from toolkit.files import write_atomically
+from toolkit.disk.files import write_atomically
 from toolkit.harness.environment import read_environment
 
 MODEL = SCRATCH / "resnet50-int8" / "model.onnx"

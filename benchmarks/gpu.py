@@ -28,13 +28,13 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from toolkit import pipeline
+from toolkit.disk.files import write_atomically
 from toolkit.errors import DeviceError, MissingExtra, ToolkitError
-from toolkit.files import write_atomically
 from toolkit.harness.accuracy import accuracy, compare_accuracy
-from toolkit.harness.conditions import Watch
+from toolkit.harness.conditions import Monitor
 from toolkit.harness.environment import now, read_environment
-from toolkit.harness.lane import Entry
-from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.lane import Contender
+from toolkit.harness.latency import Sampling, measure_latency
 from toolkit.harness.measurement import Block, Measurement
 from toolkit.harness.results import Results
 from toolkit.recipe import Recipe
@@ -149,19 +149,19 @@ def add_torch(run: Run, device: str, compile_too: bool = True) -> None:
     run.subjects += torch_subjects(model, device, compile_too)
 
 
-def entries_of(subject: Subject, batches: Sequence[int], images: np.ndarray) -> list[Entry]:
+def entries_of(subject: Subject, batches: Sequence[int], images: np.ndarray) -> list[Contender]:
     about = {"precision": subject.precision, "target": subject.target}
     found = []
     for count in subject.batches_of(batches):
         batch = images[:count]
-        found.append(Entry(subject.name, count, lambda b=batch: subject.run(b), **about))
+        found.append(Contender(subject.name, count, lambda b=batch: subject.run(b), **about))
         if subject.device_ns is not None:
             clock = subject.device_ns(count)
-            found.append(Entry(subject.name, count, lambda: None, clock="device", device_ns=clock, logits=False, **about))
+            found.append(Contender(subject.name, count, lambda: None, clock="device", device_ns=clock, logits=False, **about))
         if subject.runner is not None and count <= 8:
             pictures = [np.full((256, 256, 3), i, np.uint8) for i in range(count)]
             call = lambda p=pictures: subject.runner.classify(p)  # noqa: E731
-            found.append(Entry(subject.name, count, call, clock="end-to-end", logits=False, **about))
+            found.append(Contender(subject.name, count, call, clock="end-to-end", logits=False, **about))
     return found
 
 
@@ -175,7 +175,8 @@ def latency(run: Run, batches: Sequence[int], seconds: float) -> None:
             run.skip(subject.name, f"{type(error).__name__}: {error}")
             run.subjects.remove(subject)
     entries = [entry for subject in run.subjects for entry in entries_of(subject, batches, images)]
-    run.measurements += measure_latency(entries, Plan(seconds=seconds, warmup=1.0, yardstick=False), watch=Watch(gpu=True))
+    plan = Sampling(seconds=seconds, warmup=1.0, yardstick=False)
+    run.measurements += measure_latency(entries, plan, monitor=Monitor(gpu=True))
 
 
 def throughput(run: Run, batches: Sequence[int], seconds: float) -> None:

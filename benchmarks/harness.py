@@ -26,11 +26,11 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.cpu import cores
+from toolkit.disk.files import write_atomically
 from toolkit.engine import engine
-from toolkit.files import write_atomically
 from toolkit.harness.environment import read_environment
-from toolkit.harness.lane import Entry
-from toolkit.harness.latency import Plan, cost_of_timing, measure_latency
+from toolkit.harness.lane import Contender
+from toolkit.harness.latency import Sampling, cost_of_timing, measure_latency
 from toolkit.harness.measurement import Measurement
 from toolkit.harness.run import entries_of
 from toolkit.harness.server import arrivals, open_loop
@@ -63,8 +63,8 @@ def closed(seconds: float) -> list[tuple[str, float, float]]:
     def call() -> Any:
         used.append(wait(float(times[len(used)])))
 
-    plan = Plan(seconds=seconds, precision=NEVER, warmup=1, turn=0.1, yardstick=False, most_blocks=10_000)
-    [found] = measure_latency([Entry("known", 1, call, logits=False)], plan)
+    plan = Sampling(seconds=seconds, precision=NEVER, warmup=1, turn=0.1, yardstick=False, most_blocks=10_000)
+    [found] = measure_latency([Contender("known", 1, call, logits=False)], plan)
     # what was measured is all but the warm-up and the first call of each turn; the distribution is the same
     return [(f"p{100 * q:g}", float(np.quantile(used, q)), float(np.quantile(found.seconds, q))) for q in (0.5, 0.99)]
 
@@ -90,7 +90,7 @@ def opened(seconds: float, load: float, scale: float, truth: str) -> list[tuple[
         return reads[-1]
 
     with Batcher(run, max_batch=1, max_wait=0.0) as batcher:
-        image, entry = np.zeros(1, np.float32), Entry("known", 1, lambda: None)
+        image, entry = np.zeros(1, np.float32), Contender("known", 1, lambda: None)
         found = open_loop(lambda index: batcher.submit(image), entry, rate, seconds, bound=10.0, ticks=ticks)
     expected, free = [], 0.0
     for arrival, service, end in zip(schedule, used, ends, strict=True):
@@ -107,7 +107,7 @@ def rounds(built: Path, seconds: float, repeats: int) -> dict[str, dict[str, lis
     runners["PyTorch"] = open_reference(recipe, cores())  # a neighbour with threads of its own
     entries = [entry._replace(reopen=None) for entry in entries_of(runners, (1,))]
     raw: dict[str, dict[str, list[float]]] = {name: {"alone": [], "in rounds": []} for name in runners}
-    plan = Plan(seconds=seconds, precision=NEVER, warmup=1, most_blocks=10_000)
+    plan = Sampling(seconds=seconds, precision=NEVER, warmup=1, most_blocks=10_000)
     for repeat in range(repeats):
         seeded = msgspec.structs.replace(plan, seed=repeat)
         for entry in entries:

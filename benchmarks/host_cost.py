@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.backends.onnxruntime import backend as backend
-from toolkit.files import write_atomically
+from toolkit.disk.files import write_atomically
 from toolkit.harness.environment import read_environment
 from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Preprocess

@@ -29,7 +29,7 @@ from research.hostile import RECIPES, ruin
 from toolkit import cpu
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.cli.progress import stages
-from toolkit.files import write_atomically
+from toolkit.disk.files import write_atomically
 from toolkit.graph.run import graph_runner
 from toolkit.harness.accuracy import accuracy, compare_accuracy
 from toolkit.harness.environment import read_environment

@@ -25,8 +25,8 @@ from zoo_case import compared, recipe_of
 from zoo_images import COMPARE
 from zoo_networks import Network, networks
 
+from toolkit.disk.files import cache_folder, write_atomically
 from toolkit.errors import ToolkitError
-from toolkit.files import cache_folder, write_atomically
 from toolkit.graph.run import graph_runner
 from toolkit.harness.environment import read_environment
 from toolkit.images.dataset import open_data

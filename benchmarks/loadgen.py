@@ -21,11 +21,11 @@ from needed import need
 from rich.console import Console
 from rich.table import Table
 
+from toolkit.disk.files import write_atomically
 from toolkit.engine import engine
-from toolkit.files import write_atomically
 from toolkit.harness.environment import read_environment
-from toolkit.harness.lane import Entry
-from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.lane import Contender
+from toolkit.harness.latency import Sampling, measure_latency
 from toolkit.harness.loadgen import run_loadgen
 from toolkit.harness.run import entries_of
 
@@ -33,7 +33,7 @@ ENGINES = ("fashion-resnet18-fp32", "fashion-resnet50-fp32")
 BATCHES = (8, 32)  # images a query: LoadGen's own 9 us a query must be small against the engine's time
 
 
-def answer(entry: Entry) -> Any:
+def answer(entry: Contender) -> Any:
     """LoadGen's query, answered on the spot."""
 
     def submit(_: int) -> Future[Any]:
@@ -44,10 +44,10 @@ def answer(entry: Entry) -> Any:
     return submit
 
 
-def both(entry: Entry, seconds: float, turns: int) -> dict[str, list[float]]:
+def both(entry: Contender, seconds: float, turns: int) -> dict[str, list[float]]:
     """Median seconds of each turn, ours and LoadGen's, one after the other."""
     found: dict[str, list[float]] = {"ours": [], "loadgen": []}
-    plan = Plan(seconds=seconds, precision=-1.0, warmup=1, yardstick=False, most_blocks=10_000)
+    plan = Sampling(seconds=seconds, precision=-1.0, warmup=1, yardstick=False, most_blocks=10_000)
     for turn in range(turns):
         seeded = msgspec.structs.replace(plan, seed=turn)
         [ours] = measure_latency([entry._replace(reopen=None)], seeded)

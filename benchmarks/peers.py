@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from toolkit.files import write_atomically
+from toolkit.disk.files import write_atomically
 from toolkit.harness.accuracy import compare_accuracy
 from toolkit.harness.environment import read_environment
 from toolkit.pipeline import build_all

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toolkit.cli.progress import stages
-from toolkit.files import write_atomically
+from toolkit.disk.files import write_atomically
 from toolkit.graph.run import graph_runner
 from toolkit.harness.environment import read_environment
 from toolkit.images.dataset import open_data

@@ -31,12 +31,12 @@ from research.hostile import ruin
 from toolkit import cpu
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.backends.tensorrt import backend as tensorrt
+from toolkit.disk.files import write_atomically
 from toolkit.errors import ToolkitError
-from toolkit.files import write_atomically
 from toolkit.harness.accuracy import compare_accuracy
 from toolkit.harness.environment import read_environment
-from toolkit.harness.lane import Entry
-from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.lane import Contender
+from toolkit.harness.latency import Sampling, measure_latency
 from toolkit.images.dataset import PACKAGED, open_data
 from toolkit.onnxfile import serialize
 from toolkit.pipeline import Trip, prepare
@@ -170,8 +170,8 @@ def case(model: str, weights: str, arguments: argparse.Namespace, folder: Path) 
     files.insert(0, File("FP32", plain))
     made = {file.tool: live(file.path) for file in files if file.path is not None}
     one = pictures[:1]
-    entries = [Entry(tool, 1, lambda run=run: run(one), "", "cpu") for tool, run in made.items()]  # type: ignore[misc]
-    timed = {m.engine: m for m in measure_latency(entries, Plan(seconds=arguments.seconds, warmup=2, least_blocks=8))}
+    entries = [Contender(tool, 1, lambda run=run: run(one), "", "cpu") for tool, run in made.items()]  # type: ignore[misc]
+    timed = {m.engine: m for m in measure_latency(entries, Sampling(seconds=arguments.seconds, warmup=2, least_blocks=8))}
     p50 = {tool: float(np.median(m.seconds)) for tool, m in timed.items()}
     truth = np.concatenate([made["FP32"](pictures[i : i + 32]) for i in range(0, len(pictures), 32)])
     assert test.labels is not None

@@ -95,7 +95,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    from toolkit.files import write_atomically
+    from toolkit.disk.files import write_atomically
     from toolkit.harness.environment import read_environment
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -17,7 +17,7 @@ from xml.etree.ElementTree import tostring
 import numpy as np
 from rich.progress import track
 
-from toolkit.files import write_atomically
+from toolkit.disk.files import write_atomically
 from toolkit.report.chart import HEIGHT, WIDTH, Series, chart
 from toolkit.report.markup import tag
 from toolkit.report.scale import Axis

@@ -25,10 +25,10 @@ from rich.markdown import Markdown
 
 from toolkit import pipeline
 from toolkit.cli.progress import stages
+from toolkit.disk.files import write_atomically
 from toolkit.engine import engine
-from toolkit.files import write_atomically
 from toolkit.harness.environment import read_environment
-from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.latency import Sampling, measure_latency
 from toolkit.harness.run import entries_of
 from toolkit.manifest import Manifest
 from toolkit.recipe import Accept, Build, Calibration, Precision, Recipe, Reference
@@ -99,7 +99,7 @@ def precision(manifest: Manifest) -> str:
 def timed(folders: dict[str, Path], batch: int, stage: pipeline.Stage, seconds: float) -> dict[str, list[list[int]]]:
     """engine -> nanoseconds of every call, a list a round."""
     runners = {name: engine.load(folder) for name, folder in folders.items()}
-    plan = Plan(seconds=seconds * len(runners), precision=NEVER, warmup=3.0, most_blocks=10_000)
+    plan = Sampling(seconds=seconds * len(runners), precision=NEVER, warmup=3.0, most_blocks=10_000)
     found = measure_latency(entries_of(runners, (batch,)), plan, progress=stage(f"winner and rivals at batch {batch}"))
     whole = min(len(measured.blocks) for measured in found)
     for runner in runners.values():

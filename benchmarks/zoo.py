@@ -27,7 +27,7 @@ import zoo_images
 from zoo_networks import WHEELS, Network, networks
 from zoo_table import markdown
 
-from toolkit.files import cache_folder, write_atomically
+from toolkit.disk.files import cache_folder, write_atomically
 from toolkit.harness.environment import read_environment
 
 HERE = Path(__file__).resolve().parent

@@ -26,8 +26,8 @@ from rich.progress import Progress
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from toolkit.disk.files import write_atomically
 from toolkit.errors import ToolkitError
-from toolkit.files import write_atomically
 from toolkit.images.dataset import read_idx
 from toolkit.reference.resnet import ResNet, Stem
 

@@ -19,8 +19,8 @@ CALLS = ("mkdir", "write", "fsync", "chmod", "rename", "renameat2", "unlinkat", 
 BUILD = """
 import os, sys
 from pathlib import Path
-from toolkit.folders import new_folder
-from toolkit.files import write_atomically
+from toolkit.disk.folders import new_folder
+from toolkit.disk.files import write_atomically
 try:
     with new_folder(Path(sys.argv[1], "engine")) as draft:
         for name in ("manifest.json", "model.onnx", "ranges.json"):

@@ -13,7 +13,7 @@ RECIPE = (ROOT / "engines" / "fashion-resnet18-int8.toml").read_text()
 WORK = """
 import json, sys
 import numpy as np
-from toolkit.files import sha256_bytes
+from toolkit.disk.files import sha256_bytes
 from toolkit.graph.run import graph_runner
 from toolkit.onnxfile import serialize
 from toolkit.pipeline import prepare, typed

@@ -11,7 +11,7 @@ import pytest
 
 from toolkit import doctor
 from toolkit.backends.tensorrt import library as tensorrt_library
-from toolkit.doctor import Here, Row, examine, libraries, targets
+from toolkit.doctor import Capability, Here, examine, libraries, targets
 from toolkit.errors import DeviceError, MissingExtra
 
 
@@ -20,7 +20,7 @@ def rows():
     return examine()
 
 
-def find(rows, topic, name) -> Row:
+def find(rows, topic, name) -> Capability:
     return next(row for row in rows if row.topic == topic and row.name == name)
 
 

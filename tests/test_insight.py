@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from toolkit.backends.onnxruntime import backend as onnxruntime
+from toolkit.disk.files import sha256
 from toolkit.engine.engine import Engine
-from toolkit.files import sha256
 from toolkit.graph.export import export
 from toolkit.graph.work import work
 from toolkit.harness.environment import read_environment

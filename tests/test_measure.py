@@ -9,7 +9,7 @@ import pytest
 from toolkit import pipeline
 from toolkit.engine.engine import Engine
 from toolkit.errors import MeasurementError
-from toolkit.harness.latency import Plan
+from toolkit.harness.latency import Sampling
 from toolkit.harness.results import Results
 from toolkit.measure import REFERENCE, bench
 from toolkit.recipe import Recipe
@@ -25,7 +25,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_defaults_time_every_engine_beside_its_reference(engines: list[Path], tmp_path: Path) -> None:
-    short = Plan(seconds=2, warmup=0.5, least_blocks=3)
+    short = Sampling(seconds=2, warmup=0.5, least_blocks=3)
     found = bench(engines, plan=short, save=lambda results: results.write(tmp_path / "r.json"))
     names = {REFERENCE, "fashion-resnet18-fp32", "fashion-resnet18-int8"}
     assert set(found.engines) == names
@@ -40,7 +40,7 @@ def test_defaults_time_every_engine_beside_its_reference(engines: list[Path], tm
 
 
 def test_threads_overrule_what_the_engines_were_built_with(engines: list[Path]) -> None:
-    short = Plan(seconds=1, warmup=0.2, least_blocks=3)
+    short = Sampling(seconds=1, warmup=0.2, least_blocks=3)
     alone = bench(engines, plan=short, threads=1)
     assert {m["settings"]["threads"] for m in alone.manifests.values()} == {1}
     assert not any(block.handoff for m in alone.measurements for block in m.blocks)

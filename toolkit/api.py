@@ -12,8 +12,8 @@ from toolkit.errors import MeasurementError, RecipeError
 from toolkit.harness.measurement import Scenario
 from toolkit.harness.results import Results
 from toolkit.harness.run import plan_of
-from toolkit.modules import is_module
 from toolkit.recipe import Recipe
+from toolkit.recipe.modules import is_module
 from toolkit.tuning.result import TuneResult
 from toolkit.types import Stage, quiet
 

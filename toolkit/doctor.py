@@ -38,7 +38,7 @@ BUILDERS = ("torch", "onnx", "onnx-ir", "onnxscript", "safetensors", "numba", "o
 ELSEWHERE = "Run it on a machine with a GPU of one of these"
 
 
-class Row(Frozen, frozen=True):
+class Capability(Frozen, frozen=True):
     """One thing looked at. `build` and `run` are answered for targets only; `next` is empty where nothing is missing."""
 
     topic: Literal["machine", "library", "gpu", "target"]
@@ -59,14 +59,14 @@ class Here(NamedTuple):
     no_gpu: ToolkitError | None
 
 
-def examine() -> tuple[Row, ...]:
+def examine() -> tuple[Capability, ...]:
     """Look at Python, the libraries, the GPUs and then at every target. Nothing is built, and no engine is loaded."""
     here = look()
     system = f"{platform.system()} {platform.machine()}, Python {sys.version.split()[0]}, {cpu.cores()} cores"
     vnni = "VNNI: INT8 sums in 32 bits" if cpu.has_vnni() else "no VNNI: INT8 weights spare 16-bit sums"
     machine = [
-        Row(topic="machine", name="toolkit", found=f"{toolkit.__version__} on {system}"),
-        Row(topic="machine", name="CPU", found=f"{cpu.name()}; {vnni}"),
+        Capability(topic="machine", name="toolkit", found=f"{toolkit.__version__} on {system}"),
+        Capability(topic="machine", name="CPU", found=f"{cpu.name()}; {vnni}"),
     ]
     return (*machine, *libraries(here), *gpus(here), *targets(here))
 
@@ -94,7 +94,7 @@ def look() -> Here:
         device.close()
 
 
-def libraries(here: Here) -> list[Row]:
+def libraries(here: Here) -> list[Capability]:
     """A row a package."""
     rows = []
     for name, (extra, purpose) in PACKAGES.items():
@@ -105,20 +105,20 @@ def libraries(here: Here) -> list[Row]:
         text = f"{found}" if found else f"not installed; it is for {purpose}"
         if name.startswith("onnxruntime") and found:
             text += f" ({', '.join(provider.removesuffix('ExecutionProvider') for provider in here.providers)})"
-        rows.append(Row(topic="library", name=name, found=text, next=command))
+        rows.append(Capability(topic="library", name=name, found=text, next=command))
     return rows
 
 
-def gpus(here: Here) -> list[Row]:
+def gpus(here: Here) -> list[Capability]:
     """A row a GPU, or one that says why there is none."""
     listed, _ = read_gpus()
-    rows = [Row(topic="gpu", name=gpu.name, found=f"driver {gpu.driver}, {gpu.memory_mib} MiB") for gpu in listed]
+    rows = [Capability(topic="gpu", name=gpu.name, found=f"driver {gpu.driver}, {gpu.memory_mib} MiB") for gpu in listed]
     if here.no_gpu is None:
-        return [*rows, Row(topic="gpu", name=here.gpu, found=f"sm{here.sm}; engines run on this one")]
-    return [*rows, Row(topic="gpu", name="none to run on", found=here.no_gpu.what, next=_next(here.no_gpu))]
+        return [*rows, Capability(topic="gpu", name=here.gpu, found=f"sm{here.sm}; engines run on this one")]
+    return [*rows, Capability(topic="gpu", name="none to run on", found=here.no_gpu.what, next=_next(here.no_gpu))]
 
 
-def targets(here: Here) -> list[Row]:
+def targets(here: Here) -> list[Capability]:
     """A row a target: can it be built here, can it run here, and what is next where not."""
     missing = [name for name in BUILDERS if name not in here.packages and not (name == "onnxruntime" and here.providers)]
     tools = f"pip install 'resnet-deploy[{PACKAGES[missing[0]][0]}]'" if missing else ""
@@ -126,47 +126,48 @@ def targets(here: Here) -> list[Row]:
     return rows + _rtx(here, tools)
 
 
-def _cpu(here: Here, tools: str) -> Row:
+def _cpu(here: Here, tools: str) -> Capability:
     runs = "CPUExecutionProvider" in here.providers
     command = tools or ("" if runs else "pip install 'resnet-deploy[cpu]'")
-    return Row(topic="target", name="cpu", found="ONNX Runtime", build=runs and not tools, run=runs, next=command)
+    return Capability(topic="target", name="cpu", found="ONNX Runtime", build=runs and not tools, run=runs, next=command)
 
 
-def _cuda(here: Here, tools: str) -> Row:
+def _cuda(here: Here, tools: str) -> Capability:
     provider = "CUDAExecutionProvider" in here.providers
     runs = provider and bool(here.gpu)
     why = "" if provider else "pip install 'resnet-deploy[gpu]'"
     command = tools or why or ("" if here.gpu else _next(here.no_gpu))
     found = "ONNX Runtime's CUDA provider"
-    return Row(topic="target", name="cuda", found=found, build=runs and not tools, run=runs, next=command)
+    return Capability(topic="target", name="cuda", found=found, build=runs and not tools, run=runs, next=command)
 
 
-def _tensorrt(here: Here, tools: str) -> Row:
+def _tensorrt(here: Here, tools: str) -> Capability:
     try:
         found = f"TensorRT {tensorrt_library.load('tensorrt').version}"
     except BackendError as error:
-        return Row(topic="target", name="tensorrt", found=error.what, build=False, run=False, next=_next(error))
+        return Capability(topic="target", name="tensorrt", found=error.what, build=False, run=False, next=_next(error))
     works = bool(here.gpu)
     command = tools or _next(here.no_gpu)
-    return Row(topic="target", name="tensorrt", found=found, build=works and not tools, run=works, next=command)
+    return Capability(topic="target", name="tensorrt", found=found, build=works and not tools, run=works, next=command)
 
 
-def _rtx(here: Here, tools: str) -> list[Row]:
+def _rtx(here: Here, tools: str) -> list[Capability]:
     try:
         library = tensorrt_library.load("rtx")
     except BackendError as error:
-        return [Row(topic="target", name="rtx", found=error.what, build=False, run=False, next=_next(error))]
+        return [Capability(topic="target", name="rtx", found=error.what, build=False, run=False, next=_next(error))]
     sms = sorted(library.architectures)
     portable = [sm for sm in sms if sm >= PORTABLE_FROM]
     runs = here.sm in portable
     found = f"TensorRT-RTX {library.version}, one engine for {', '.join(f'sm{sm}' for sm in portable)}"
-    rows = [Row(topic="target", name="rtx", found=found, build=not tools, run=runs, next=tools or ("" if runs else ELSEWHERE))]
+    command = tools or ("" if runs else ELSEWHERE)
+    rows = [Capability(topic="target", name="rtx", found=found, build=not tools, run=runs, next=command)]
     for sm in sms:
         runs = here.sm == sm
         elsewhere = f"Run it on a GPU of sm{sm}" if here.gpu else f"Run it on a machine with a GPU of sm{sm}"
         command = tools or ("" if runs else elsewhere)
         found = f"TensorRT-RTX {library.version}"
-        rows.append(Row(topic="target", name=f"rtx:sm{sm}", found=found, build=not tools, run=runs, next=command))
+        rows.append(Capability(topic="target", name=f"rtx:sm{sm}", found=found, build=not tools, run=runs, next=command))
     return rows
 
 

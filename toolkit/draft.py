@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from toolkit.errors import RecipeError, WeightsError
-from toolkit.modules import is_module
 from toolkit.recipe import ARCHITECTURES, Recipe, Reference
+from toolkit.recipe.modules import is_module
 from toolkit.types import Target
 
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -9,7 +9,7 @@ import msgspec
 from toolkit.backends.onnxruntime.profile import gemms, profile
 from toolkit.cpu import cores
 from toolkit.engine.engine import Engine
-from toolkit.harness.layers import Layers
+from toolkit.harness.layers import LayerTimes
 from toolkit.harness.results import Results
 from toolkit.harness.roofline import Peaks, Work, measure_peaks
 from toolkit.manifest import Manifest
@@ -30,7 +30,7 @@ def explain(results: Results, engines: Mapping[str, Engine], *, progress: Progre
 
     peaks = _peaks(local)
     tasks: dict[str, Work] = dict(results.work)
-    layers: list[Layers] = list(results.layers)
+    layers: list[LayerTimes] = list(results.layers)
     for done, (name, manifest) in enumerate(local.items()):
         tasks[name] = work_of(engines[name].graph)
         layers.append(msgspec.structs.replace(profile(engines[name].contents, manifest), engine=name))

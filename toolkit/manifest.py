@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from toolkit.disk.files import decode_json, sha256, sha256_bytes, write_atomically
 from toolkit.errors import EngineError
-from toolkit.files import decode_json, sha256, sha256_bytes, write_atomically
 from toolkit.outputs import Outputs
 from toolkit.recipe import Preprocess
 from toolkit.types import Frozen, Meaning, Target, TensorSpec

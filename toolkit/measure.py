@@ -16,7 +16,7 @@ from toolkit.engine.engine import Engine
 from toolkit.engine.judge import images_of
 from toolkit.engine.locations import is_here
 from toolkit.errors import DataError, MeasurementError, ToolkitError
-from toolkit.harness.latency import Plan
+from toolkit.harness.latency import Sampling
 from toolkit.harness.measurement import Scenario
 from toolkit.harness.results import Results
 from toolkit.harness.run import run_bench
@@ -36,7 +36,7 @@ def bench(
     *,
     data: str | None = None,
     batches: Sequence[int] = (),
-    plan: Plan = Plan(),  # noqa: B008  frozen
+    plan: Sampling = Sampling(),  # noqa: B008  frozen
     bound: float | None = None,
     loadgen: bool = True,
     threads: int | None = None,

@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 from toolkit import pipeline
 from toolkit.backends import backend
+from toolkit.disk.folders import settled
 from toolkit.engine.place import refuse_other
 from toolkit.errors import BudgetError, DataError, MissingExtra, RecipeError, ToolkitError, UndecidedError, WeightsError
-from toolkit.folders import settled
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import class_names
 from toolkit.manifest import Manifest
-from toolkit.modules import held
 from toolkit.pipeline import Numerics, Trip, calibration_images
 from toolkit.recipe import Recipe
+from toolkit.recipe.modules import held
 from toolkit.types import Stage, Target, quiet
 
 

@@ -12,13 +12,13 @@ import onnx_ir as ir
 
 from toolkit.backends import backend
 from toolkit.calibration import Ranges
+from toolkit.disk.files import sha256, write_atomically
+from toolkit.disk.folders import new_folder, settled
 from toolkit.engine import locations
 from toolkit.engine.explain import explain, keep_answers, keep_proof
 from toolkit.engine.identity import identity, precision_of
 from toolkit.engine.place import refuse_other
 from toolkit.errors import BudgetError, UndecidedError
-from toolkit.files import sha256, write_atomically
-from toolkit.folders import new_folder, settled
 from toolkit.graph.lint import lint
 from toolkit.graph.magnitude import magnitudes
 from toolkit.graph.qdq import Scheme, scheme_of

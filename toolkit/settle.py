@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 from toolkit import calibration
 from toolkit.calibration import Ranges, origin_of
+from toolkit.disk.files import sha256_bytes
 from toolkit.errors import CalibrationError
-from toolkit.files import sha256_bytes
 from toolkit.graph.channels import IMAGES
 from toolkit.graph.equalize import Mode
 from toolkit.graph.prescale import equalized

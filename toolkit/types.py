@@ -37,6 +37,18 @@ class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The base of every struct: immutable, built by keyword, strict about unknown keys."""
 
 
+class Finding(Frozen, frozen=True):
+    """What lint found at one node of a graph: something that costs speed or accuracy, or that the backend refuses."""
+
+    rule: str
+    node: str
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.node}: {self.what}. {self.fix}"
+
+
 class TensorSpec(Frozen, frozen=True):
     """One input or output of an engine; `N` in `shape` stands for the batch."""
 

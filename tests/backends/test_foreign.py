@@ -16,7 +16,7 @@ from PIL import Image
 
 from toolkit import pipeline
 from toolkit.cli import main as cli
-from toolkit.files import sha256_bytes
+from toolkit.disk.files import sha256_bytes
 from toolkit.manifest import UNSEALED
 from toolkit.recipe import Recipe
 

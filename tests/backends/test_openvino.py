@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from toolkit.backends.onnxruntime import backend as onnxruntime
+from toolkit.disk.files import sha256
 from toolkit.errors import BackendError, ClosedError, EngineError
-from toolkit.files import sha256
 from toolkit.graph.export import export
 from toolkit.manifest import Manifest
 from toolkit.recipe import Build, Preprocess

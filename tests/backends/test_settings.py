@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 import toolkit
 from toolkit.backends.openvino import SETTINGS as OPENVINO
 from toolkit.backends.settings import PlanOptions, PlanSettings, checked
+from toolkit.disk.files import sha256
 from toolkit.errors import EngineError
-from toolkit.files import sha256
 from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Preprocess
 from toolkit.types import TensorSpec

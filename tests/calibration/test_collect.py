@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from tests.calibration.network import TENSORS, network
 from toolkit.calibration import collect
 from toolkit.calibration.histogram import SIZE
-from toolkit.calibration.watch import Lane, Watch
+from toolkit.calibration.observer import Observer, Walk
 from toolkit.errors import CalibrationError
 from toolkit.types import Array, Float
 
@@ -163,22 +163,22 @@ def test_memory_is_flat(graph: ir.Model, images: Float) -> None:
     assert peaks[1] < peaks[0] + 8 * SIZE
 
 
-def values_of(lane: Lane, image: Float) -> dict[str, Array]:
-    return {name: values.copy() for name, values in lane(image)}
+def values_of(walk: Walk, image: Float) -> dict[str, Array]:
+    return {name: values.copy() for name, values in walk(image)}
 
 
 def test_activations_of_an_image_do_not_depend_on_what_ran_before(graph: ir.Model, images: Float) -> None:
-    lane = Watch(graph, TENSORS, 2).lane()
-    kept = values_of(lane, images[:1])
-    values_of(lane, images[1:2])
-    again = values_of(lane, images[:1])
+    walk = Observer(graph, TENSORS, 2).walk()
+    kept = values_of(walk, images[:1])
+    values_of(walk, images[1:2])
+    again = values_of(walk, images[:1])
     assert set(kept) == set(TENSORS)
     assert all(np.array_equal(again[name], kept[name]) for name in TENSORS)
 
 
-def test_lanes_do_not_share_memory(graph: ir.Model, images: Float) -> None:
-    watch = Watch(graph, TENSORS, 2)
-    one, other = watch.lane(), watch.lane()
+def test_walks_do_not_share_memory(graph: ir.Model, images: Float) -> None:
+    watch = Observer(graph, TENSORS, 2)
+    one, other = watch.walk(), watch.walk()
     kept = values_of(one, images[:1])
     values_of(other, images[1:2])
     for name, values in one(images[:1]):
@@ -194,7 +194,7 @@ def test_an_image_of_another_size_on_a_graph_that_takes_any() -> None:
     graph.graph.inputs[0].shape = ir.Shape([shape[0], shape[1], None, None])
     random = np.random.default_rng(0)
     pictures = [random.standard_normal((1, 3, side, side)).astype(np.float32) for side in (12, 12, 20, 12)]
-    lane = Watch(graph, ["first"], 1).lane()
-    found = [values_of(lane, picture)["first"] for picture in pictures]
-    alone = [values_of(Watch(graph, ["first"], 1).lane(), picture)["first"] for picture in pictures]
+    walk = Observer(graph, ["first"], 1).walk()
+    found = [values_of(walk, picture)["first"] for picture in pictures]
+    alone = [values_of(Observer(graph, ["first"], 1).walk(), picture)["first"] for picture in pictures]
     assert all(np.array_equal(a, b) for a, b in zip(found, alone, strict=True))

@@ -9,8 +9,8 @@ import pytest
 import toolkit
 from tests.runtime.playing import answer, stage
 from toolkit.backends.tensorrt import library as libraries
+from toolkit.disk.files import sha256
 from toolkit.errors import ClosedError, DeviceError, EngineError, InputError
-from toolkit.files import sha256
 from toolkit.testing.host import HostDevice
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.disk.files import sha256
 from toolkit.errors import EngineError
-from toolkit.files import sha256
 from toolkit.manifest import MANIFEST, Manifest, Profile
 from toolkit.recipe import Preprocess
 from toolkit.types import TensorSpec

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from toolkit.files import sha256
+from toolkit.disk.files import sha256
 from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Preprocess
 from toolkit.types import TensorSpec

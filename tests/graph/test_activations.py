@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.graph.networks import graph_of
-from toolkit.graph.activations import Unit, units
+from toolkit.graph.activations import Activation, units
 
 
 class HardSwishInParts(nn.Module):
@@ -19,7 +19,7 @@ class HardSwishInParts(nn.Module):
         return x * torch.clamp(x + 3, 0, 6) / 6
 
 
-def behind_conv(function: nn.Module) -> tuple[ir.Model, list[Unit]]:
+def behind_conv(function: nn.Module) -> tuple[ir.Model, list[Activation]]:
     torch.manual_seed(0)
     graph = graph_of(nn.Sequential(nn.Conv2d(1, 4, 3), function, nn.Conv2d(4, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     return graph, list(units(graph).values())

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolkit.harness.lane import Entry, steady
-from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.lane import Contender, steady
+from toolkit.harness.latency import Sampling, measure_latency
 from toolkit.harness.measurement import Measurement
 from toolkit.harness.statistics import quantile
 from toolkit.harness.yardstick import Reading, Yardstick
 
 NEVER = -1.0  # a precision that no engine reaches
 GOOD = np.zeros((1, 10), np.float32)
-PLAN = Plan(seconds=20, yardstick=False, precision=NEVER, most_blocks=60, warmup=1)
+PLAN = Sampling(seconds=20, yardstick=False, precision=NEVER, most_blocks=60, warmup=1)
 
 
 class Time:
@@ -45,8 +45,8 @@ def lognormal(seed: int, scale: float = 0.01) -> Callable[[], float]:
 
 def test_a_known_distribution_comes_out_as_it_went_in() -> None:
     time = Time()
-    plan = Plan(seconds=1e6, yardstick=False, precision=NEVER, most_blocks=150, turn=1.0)
-    [found] = measure_latency([Entry("known", 1, time.work(lognormal(0)))], plan, ticks=time)
+    plan = Sampling(seconds=1e6, yardstick=False, precision=NEVER, most_blocks=150, turn=1.0)
+    [found] = measure_latency([Contender("known", 1, time.work(lognormal(0)))], plan, ticks=time)
     assert quantile(found.seconds, 0.5).value == pytest.approx(0.01, rel=0.01)
     assert quantile(found.seconds, 0.99).value == pytest.approx(0.01 * np.exp(0.4 * 2.3263), rel=0.05)
     assert found.throughput == pytest.approx(1 / (0.01 * np.exp(0.4**2 / 2)), rel=0.01)
@@ -55,7 +55,8 @@ def test_a_known_distribution_comes_out_as_it_went_in() -> None:
 def test_warm_up_ends_when_it_gets_no_faster() -> None:
     time = Time()
     cold = iter([0.9, 0.5, 0.4, 0.3, 0.2, 0.15, 0.12] + [0.1] * 10_000)
-    [found] = measure_latency([Entry("cold", 1, time.work(lambda: next(cold)))], Plan(yardstick=False, warmup=60), ticks=time)
+    entry = Contender("cold", 1, time.work(lambda: next(cold)))
+    [found] = measure_latency([entry], Sampling(yardstick=False, warmup=60), ticks=time)
     assert set(found.seconds.round(9)) == {0.1}
     assert len(found.warmup_ns) >= 9
     assert "not-steady" not in {flag.trouble for flag in found.flags}
@@ -66,8 +67,8 @@ def test_warm_up_ends_when_it_gets_no_faster() -> None:
 def test_an_engine_that_never_gets_steady_is_flagged() -> None:
     time = Time()
     duration = iter(0.1 * 0.9**k for k in range(10_000))
-    entry = Entry("melting", 1, time.work(lambda: next(duration)))
-    [found] = measure_latency([entry], Plan(yardstick=False, warmup=0.5), ticks=time)
+    entry = Contender("melting", 1, time.work(lambda: next(duration)))
+    [found] = measure_latency([entry], Sampling(yardstick=False, warmup=0.5), ticks=time)
     assert "not-steady" in {flag.trouble for flag in found.flags}
     assert all(flag.remedy for flag in found.flags)
 
@@ -83,8 +84,8 @@ def test_rounds_are_shuffled_by_the_seed() -> None:
 
             return draw
 
-        entries = [Entry(name, 1, time.work(named(name))) for name in "abc"]
-        plan = Plan(seconds=1e4, yardstick=False, precision=NEVER, most_blocks=20, seed=seed, warmup=4)
+        entries = [Contender(name, 1, time.work(named(name))) for name in "abc"]
+        plan = Sampling(seconds=1e4, yardstick=False, precision=NEVER, most_blocks=20, seed=seed, warmup=4)
         measure_latency(entries, plan, ticks=time)
         return log[-60:]
 
@@ -97,8 +98,8 @@ def test_rounds_are_shuffled_by_the_seed() -> None:
 
 def test_settled_engines_stop_and_the_others_say_that_they_did_not_settle() -> None:
     time = Time()
-    entries = [Entry("calm", 1, time.work(lambda: 0.5)), Entry("wild", 1, time.work(lognormal(1, 0.5)))]
-    calm, wild = measure_latency(entries, Plan(seconds=30, yardstick=False, precision=0.001), ticks=time)
+    entries = [Contender("calm", 1, time.work(lambda: 0.5)), Contender("wild", 1, time.work(lognormal(1, 0.5)))]
+    calm, wild = measure_latency(entries, Sampling(seconds=30, yardstick=False, precision=0.001), ticks=time)
     assert len(calm.blocks) == 12 < len(wild.blocks)
     assert "unsettled" in {flag.trouble for flag in wild.flags}
     assert "unsettled" not in {flag.trouble for flag in calm.flags}
@@ -123,7 +124,7 @@ def boom() -> Any:
 )
 def test_an_engine_that_dies_halfway_keeps_what_it_had_and_the_others_go_on(how: Callable[[], Any], says: str) -> None:
     time = Time()
-    entries = [Entry("dies", 1, fails_after(20, time, how)), Entry("lives", 1, time.work(lambda: 0.1))]
+    entries = [Contender("dies", 1, fails_after(20, time, how)), Contender("lives", 1, time.work(lambda: 0.1))]
     dies, lives = measure_latency(entries, PLAN, ticks=time)
     assert dies.failure is not None
     assert says in dies.failure
@@ -136,7 +137,7 @@ def test_a_clock_that_steps_back_loses_those_samples_and_says_so() -> None:
     time = Time()
     draws = np.where(np.arange(100_000) % 17 == 16, -5.0, 0.1)
     draw = iter(draws)
-    [found] = measure_latency([Entry("stepped", 1, time.work(lambda: float(next(draw))))], PLAN, ticks=time)
+    [found] = measure_latency([Contender("stepped", 1, time.work(lambda: float(next(draw))))], PLAN, ticks=time)
     assert (found.seconds > 0).all()
     [flag] = [flag for flag in found.flags if flag.trouble == "clock-step"]
     assert "stepped back" in flag.text
@@ -146,7 +147,7 @@ def test_drift_is_flagged() -> None:
     time = Time()
     calls = iter(range(10**9))
     creep = time.work(lambda: 0.1 * (1 + 0.002 * next(calls)))
-    [found] = measure_latency([Entry("creeps", 1, creep)], PLAN, ticks=time)
+    [found] = measure_latency([Contender("creeps", 1, creep)], PLAN, ticks=time)
     assert "drift" in {flag.trouble for flag in found.flags}
 
 
@@ -159,7 +160,7 @@ def test_an_interrupted_bench_hands_over_what_it_had() -> None:
     def keep(measurements: Sequence[Measurement]) -> None:
         kept.append(measurements)
 
-    entries = [Entry("good", 1, time.work(lambda: 0.1)), Entry("stopped", 1, fails_after(20, time, interrupt))]
+    entries = [Contender("good", 1, time.work(lambda: 0.1)), Contender("stopped", 1, fails_after(20, time, interrupt))]
     with pytest.raises(KeyboardInterrupt):
         measure_latency(entries, PLAN, ticks=time, checkpoint=keep)
     assert len(kept[-1][0].seconds) > 5
@@ -167,7 +168,7 @@ def test_an_interrupted_bench_hands_over_what_it_had() -> None:
 
 def test_the_device_clock_is_the_devices_own() -> None:
     time = Time()
-    entry = Entry("gpu", 1, time.work(lambda: 1.0), clock="device", device_ns=lambda runs: [250_000] * runs)
+    entry = Contender("gpu", 1, time.work(lambda: 1.0), clock="device", device_ns=lambda runs: [250_000] * runs)
     [found] = measure_latency([entry], PLAN, ticks=time)
     assert found.clock == "device"
     assert set(found.seconds.round(9)) == {0.00025}
@@ -186,15 +187,15 @@ class Engine:
         if self.opened > self.broken_after:
             raise RuntimeError("the driver is gone")
 
-    def entry(self, name: str, **more: Any) -> Entry:
+    def entry(self, name: str, **more: Any) -> Contender:
         call = self.time.work(lambda: 0.01 * float(self.draw[self.opened]))
-        return Entry(name, 1, call, reopen=self.reopen, **more)
+        return Contender(name, 1, call, reopen=self.reopen, **more)
 
 
 def test_engines_are_opened_anew_and_the_interval_holds_what_that_changes() -> None:
     time = Time()
     moody, steady_ = Engine(time, 0, 0.1), Engine(time, 1, 0.0)
-    plan = Plan(seconds=30, yardstick=False, precision=0.01, most_blocks=200, warmup=1, turn=0.1)
+    plan = Sampling(seconds=30, yardstick=False, precision=0.01, most_blocks=200, warmup=1, turn=0.1)
     first, second = measure_latency([moody.entry("moody"), steady_.entry("steady")], plan, ticks=time)
     assert [block.launch for block in first.blocks] == sorted(block.launch for block in first.blocks)
     assert first.blocks[-1].launch == moody.opened >= 4
@@ -208,7 +209,7 @@ def test_engines_are_opened_anew_and_the_interval_holds_what_that_changes() -> N
 def test_opening_takes_a_small_part_of_the_time() -> None:
     time = Time()
     slow = Engine(time, 0, 0.0, opening=1.0)
-    plan = Plan(seconds=60, yardstick=False, precision=NEVER, most_blocks=10_000, warmup=1, turn=0.1)
+    plan = Sampling(seconds=60, yardstick=False, precision=NEVER, most_blocks=10_000, warmup=1, turn=0.1)
     measure_latency([slow.entry("slow to open")], plan, ticks=time)
     assert 3 <= slow.opened <= 60 / 8 + 1
 
@@ -241,9 +242,9 @@ def test_an_engine_on_several_threads_waits_until_the_cores_are_near() -> None:
             now[0] = next(ratios)
             return Reading((1,), (now[0],))
 
-    two = Entry("two", 1, time.work(lambda: 0.01 * max(1.0, now[0])), threads=2)
-    one = Entry("one", 1, time.work(lambda: 0.01))
-    plan = Plan(seconds=1e4, precision=10.0, most_blocks=1000, warmup=1)
+    two = Contender("two", 1, time.work(lambda: 0.01 * max(1.0, now[0])), threads=2)
+    one = Contender("one", 1, time.work(lambda: 0.01))
+    plan = Sampling(seconds=1e4, precision=10.0, most_blocks=1000, warmup=1)
     many, single = measure_latency([two, one], plan, yardstick=Far(), ticks=time)
     assert len(single.blocks) == plan.least_blocks
     assert not single.blocks[0].handoff

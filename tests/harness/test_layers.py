@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from toolkit.harness.layers import Layer, Layers
+from toolkit.harness.layers import Layer, LayerTimes
 
-LAYERS = Layers(
+LAYERS = LayerTimes(
     engine="e",
     batch=1,
     runs=3,

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from toolkit.errors import MissingExtra
-from toolkit.harness.lane import Entry
+from toolkit.harness.lane import Contender
 from toolkit.harness.loadgen import run_loadgen
 from toolkit.harness.measurement import Scenario
 from toolkit.runtime.batcher import Batcher
 
-ENTRY = Entry("stand-in", 8, lambda: None)
+ENTRY = Contender("stand-in", 8, lambda: None)
 
 
 @pytest.mark.parametrize("scenario", ["single-stream", "server", "offline"])

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from toolkit.backends.onnxruntime import backend as backend
+from toolkit.disk.files import sha256
 from toolkit.engine import engine
 from toolkit.errors import BackendError
-from toolkit.files import sha256
-from toolkit.harness.latency import Plan
+from toolkit.harness.latency import Sampling
 from toolkit.harness.results import Results
 from toolkit.harness.run import run_bench
 from toolkit.images import dataset as images
@@ -23,7 +23,7 @@ from toolkit.recipe import Build, Preprocess
 from toolkit.runtime.runner import Runner
 from toolkit.types import Array, Float, Target, TensorSpec
 
-PLAN = Plan(seconds=0.5, warmup=0.2, least_blocks=6, most_blocks=12, turn=0.002)
+PLAN = Sampling(seconds=0.5, warmup=0.2, least_blocks=6, most_blocks=12, turn=0.002)
 HOW = Preprocess(size=(28, 28), mean=(0.2860,), std=(0.3530,), color="L")
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolkit.harness.lane import Entry
+from toolkit.harness.lane import Contender
 from toolkit.harness.measurement import Measurement
 from toolkit.harness.server import arrivals, as_measurement, best_rate, find_rate, holds, open_loop
 from toolkit.harness.statistics import quantile
 
-ENTRY = Entry("served", 1, lambda: None)
+ENTRY = Contender("served", 1, lambda: None)
 
 
 class Queue:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.harness.conditions import Moment, Watch
+from toolkit.harness.conditions import Moment, Monitor
 from toolkit.harness.measurement import Block, Measurement
 from toolkit.harness.stability import flags_of
 
@@ -46,7 +46,7 @@ def test_the_yardstick_tells_of_a_moving_clock_that_the_kernel_does_not() -> Non
 def test_watch_sees_this_process_as_its_own() -> None:
     import time
 
-    watch = Watch()
+    watch = Monitor()
     end = time.process_time() + 0.3
     while time.process_time() < end:
         pass

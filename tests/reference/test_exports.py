@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from toolkit.files import cache_folder
+from toolkit.disk.files import cache_folder
 from toolkit.onnxfile import serialize
 from toolkit.recipe import Preprocess
 from toolkit.reference import exports

@@ -10,7 +10,7 @@ import pytest
 from toolkit.harness.accuracy import compare_accuracy
 from toolkit.harness.answers import Answers
 from toolkit.harness.environment import read_environment
-from toolkit.harness.layers import Layer, Layers
+from toolkit.harness.layers import Layer, LayerTimes
 from toolkit.harness.measurement import Block, Flag, Measurement
 from toolkit.harness.results import Results
 from toolkit.harness.roofline import Peaks, Work
@@ -66,7 +66,7 @@ def results() -> Results:
         manifests={name: {"name": name, "precision": p, "classes": CLASSES, "device": "CPU"} for name, (p, _) in ENGINES.items()},
         peaks=Peaks(macs={"fp32": 4e9, "int8": 1.2e10}, bytes=2e10, threads=2, how="stated by the test"),
         work=dict.fromkeys(ENGINES, work),
-        layers=(Layers(engine=HOSTILE, batch=1, runs=10, layers=layers),),
+        layers=(LayerTimes(engine=HOSTILE, batch=1, runs=10, layers=layers),),
         failures={"fp8 <img src=x onerror=alert(1)>": "the engine ended after 3 of 200 calls"},
     )
 

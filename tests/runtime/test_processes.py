@@ -14,8 +14,8 @@ import toolkit
 from tests.runtime.forking import in_a_fork
 from toolkit import cpu
 from toolkit.backends.onnxruntime import backend as onnxruntime
+from toolkit.disk.files import sha256
 from toolkit.errors import ClosedError, InputError
-from toolkit.files import sha256
 from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Build, Preprocess
 from toolkit.runtime import Runner

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.runtime.playing import X, Y, answer, linear, stage
+from toolkit.disk.files import sha256
 from toolkit.errors import ClosedError, DeviceError, EngineError, InputError
-from toolkit.files import sha256
 from toolkit.manifest import Manifest, Profile
 from toolkit.runtime import Runner
 from toolkit.runtime.arrays import DeviceArray

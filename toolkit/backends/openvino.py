@@ -15,8 +15,8 @@ import msgspec
 from toolkit.backends.onnxruntime.backend import refuse_foreign_options
 from toolkit.backends.settings import CpuOptions, OpenVinoSettings, checked
 from toolkit.cpu import cores
+from toolkit.disk.files import sha256_bytes, write_atomically
 from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
-from toolkit.files import sha256_bytes, write_atomically
 from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialize
 from toolkit.recipe import Build

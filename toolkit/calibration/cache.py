@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from toolkit import cache
 from toolkit.calibration.collect import collect
 from toolkit.calibration.ranges import Origin, Ranges
+from toolkit.disk import cache
+from toolkit.disk.files import sha256_bytes
 from toolkit.errors import CalibrationError
-from toolkit.files import sha256_bytes
 from toolkit.types import Float, Progress
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 Images run singly, however they arrive: what a kernel gives for an image can depend, in its last bit, on how many others share
 its batch, and on a CPU a larger batch runs no faster. So neither the batch size nor the order of the images shows in the ranges.
-Two are on their way at a time, each on a lane of its own: threads that share one image wait for each other at every layer. Two
-more wait their turn, so that no lane waits for the other.
+Two are on their way at a time, each on a walk of its own: threads that share one image wait for each other at every layer. Two
+more wait their turn, so that no walk waits for the other.
 Memory: the activations of two residual blocks for each, and 480 KiB a tensor, for any number of images.
 """
 
@@ -25,17 +25,17 @@ import numpy as np
 from toolkit import cpu
 from toolkit.calibration.fingerprint import Fingerprint
 from toolkit.calibration.histogram import Histogram
+from toolkit.calibration.observer import Observer, Walk
 from toolkit.calibration.ranges import Origin, Ranges, TensorRange
-from toolkit.calibration.watch import Lane, Watch
+from toolkit.disk.files import sha256_bytes, write_atomically
 from toolkit.errors import CalibrationError
-from toolkit.files import sha256_bytes, write_atomically
 from toolkit.types import Array, Float, Progress
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 SAVE_EVERY = 20.0  # seconds
-LANES = 2  # images at a time
+WALKS = 2  # images at a time
 _Histograms = dict[str, Histogram]
 
 
@@ -67,9 +67,9 @@ def collect(
     Raises CalibrationError: no images, a NaN or an infinity in a tensor (named with the image), a checkpoint of other work.
     """
     threads = threads or cpu.cores()
-    lanes = min(LANES, threads)
-    watch, origin = _prepare(graph, tensors, threads - lanes + 1, origin)
-    keeper, saved = Keeper(watch, tensors, lanes), time.monotonic()
+    walks = min(WALKS, threads)
+    observer, origin = _prepare(graph, tensors, threads - walks + 1, origin)
+    keeper, saved = Keeper(observer, tensors, walks), time.monotonic()
     if checkpoint is not None and checkpoint.exists():
         keeper.load(checkpoint, origin)
     try:
@@ -88,11 +88,11 @@ def collect(
     return keeper.ranges(origin)
 
 
-def _prepare(graph: ir.Model, tensors: Sequence[str], threads: int, origin: Origin | None) -> tuple[Watch, Origin]:
+def _prepare(graph: ir.Model, tensors: Sequence[str], threads: int, origin: Origin | None) -> tuple[Observer, Origin]:
     """The graph made ready to run; its origin is found beside that, since hashing the weights takes a while."""
     with ThreadPoolExecutor(1) as aside:
         key = aside.submit(lambda: origin or origin_of(graph, tensors))
-        return Watch(graph, tensors, threads), key.result()
+        return Observer(graph, tensors, threads), key.result()
 
 
 def _fill(keeper: Keeper, images: Iterable[Float], name_of: Callable[[int], str] | None) -> Iterator[int]:
@@ -123,20 +123,20 @@ def _land(keeper: Keeper, index: int, name_of: Callable[[int], str] | None) -> N
 
 
 class Keeper:
-    """The histograms, and threads that fill them, each with a lane through the graph and an image of its own.
+    """The histograms, and threads that fill them, each with a walk through the graph and an image of its own.
 
     An image that has started is counted whole, whatever interrupts the caller.
     """
 
-    def __init__(self, watch: Watch, tensors: Sequence[str], lanes: int) -> None:
+    def __init__(self, observer: Observer, tensors: Sequence[str], walks: int) -> None:
         self.histograms: _Histograms = {name: Histogram() for name in tensors}
         self.images = 0  # that are counted
         self.broken = False  # whether an image is lost halfway: what was counted is of no more use
         self.flying: deque[Future[str | None]] = deque()
-        self._watch = watch
-        self._free: deque[Lane] = deque(watch.lane() for _ in range(lanes))
-        self._most = 2 * lanes  # images that have started: a lane that is done finds the next one there
-        self._threads = ThreadPoolExecutor(lanes, "calibration")
+        self._observer = observer
+        self._free: deque[Walk] = deque(observer.walk() for _ in range(walks))
+        self._most = 2 * walks  # images that have started: a walk that is done finds the next one there
+        self._threads = ThreadPoolExecutor(walks, "calibration")
         self._locks = {name: threading.Lock() for name in tensors}
         self._counting = threading.Lock()
 
@@ -146,16 +146,16 @@ class Keeper:
 
     def start(self, image: Float) -> None:
         """Send a copy of an image on its way. Raises CalibrationError for one of another shape."""
-        self._watch.check(image)
+        self._observer.check(image)
         self.flying.append(self._threads.submit(self._count, np.array(image, np.float32, order="C")))
 
     def _count(self, image: Float) -> str | None:
         """Count an image's activations; the tensor first computed that has a value that is not finite, if any."""
-        lane, bad = self._free.popleft(), None
+        walk, bad = self._free.popleft(), None
         try:
-            bad = [name for name, values in lane(image) if not self._add(name, values)]
+            bad = [name for name, values in walk(image) if not self._add(name, values)]
         finally:
-            self._free.append(lane)
+            self._free.append(walk)
             with self._counting:
                 self.images += bad == []
                 self.broken |= bad != []

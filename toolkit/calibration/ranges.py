@@ -20,8 +20,8 @@ import numpy as np
 from toolkit.calibration.fingerprint import Fingerprint
 from toolkit.calibration.histogram import Histogram
 from toolkit.calibration.methods import thresholds
+from toolkit.disk.files import decode_json, read_regular, write_atomically
 from toolkit.errors import CalibrationError
-from toolkit.files import decode_json, read_regular, write_atomically
 from toolkit.recipe import Method
 from toolkit.types import Frozen
 

@@ -55,7 +55,7 @@ def tune(
 ) -> None:
     """Search the precision of each layer for the fastest engine within the recipe's budget; write it as a recipe."""
     from toolkit.cli.progress import stages
-    from toolkit.files import write_atomically
+    from toolkit.disk.files import write_atomically
     from toolkit.recipe import Recipe
     from toolkit.report.tuning import tuning
     from toolkit.tuning import tune as search

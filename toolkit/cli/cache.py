@@ -13,8 +13,8 @@ app.add_typer(commands, name="cache")
 @commands.command("dir")
 def where(as_json: Json = False) -> None:
     """Print the cache's folder; XDG_CACHE_HOME moves it."""
-    from toolkit.cache import LIMIT, entries
-    from toolkit.files import cache_folder
+    from toolkit.disk.cache import LIMIT, entries
+    from toolkit.disk.files import cache_folder
 
     folder = cache_folder()
     if as_json:
@@ -29,7 +29,7 @@ def where(as_json: Json = False) -> None:
 @commands.command()
 def clean() -> None:
     """Remove all of it; the work behind it is done again when it is needed."""
-    from toolkit.cache import clean as remove
+    from toolkit.disk.cache import clean as remove
 
     files, size = remove()
     out.print(f"removed {files} files, {size / 2**20:.1f} MiB", highlight=False)

@@ -78,9 +78,9 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="replace a recipe that is there")] = False,
 ) -> None:
     """Write a first recipe for a model, with what its file tells and comments on what it does not."""
+    from toolkit.disk.files import write_atomically
     from toolkit.draft import commented, draft
     from toolkit.errors import RecipeError
-    from toolkit.files import write_atomically
 
     flags = merged({"arch": arch, "calibration": images, "accept": val, "target": target}, pairs(keys or []))
     found = draft(model, precision, **flags)
@@ -97,7 +97,7 @@ def init(
 def pairs(given: Sequence[str]) -> dict[str, Any]:
     """`KEY=VALUE`, or `TABLE.KEY=VALUE`, -> values: as TOML writes them, or else as text. Raises RecipeError."""
     from toolkit.errors import RecipeError
-    from toolkit.toml import read_toml
+    from toolkit.recipe.toml import read_toml
 
     found: dict[str, Any] = {}
     for pair in given:
@@ -143,7 +143,7 @@ def _recipes(wanted: Sequence[str], flags: dict[str, Any], output: Path) -> list
 
 def _write(recipes: Sequence[tuple[Recipe, bool]], built: set[str], output: Path) -> None:
     """Lay each drafted recipe beside its engines; where none was built, only if that replaces no other."""
-    from toolkit.files import write_atomically
+    from toolkit.disk.files import write_atomically
     from toolkit.tuning.result import recipe_toml
 
     for recipe, drafted in recipes:

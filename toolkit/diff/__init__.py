@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.diff.nodes import changes, layers
-from toolkit.diff.result import Change, Diff, Latency, LayerDiff
+from toolkit.diff.result import Diff, Difference, Latency, LayerDiff
 from toolkit.diff.running import run
 from toolkit.diff.sides import Side, open_side
 from toolkit.diff.tensors import Ratios, tensors
@@ -17,7 +17,7 @@ from toolkit.graph.channels import noise
 from toolkit.images.dataset import Images, open_data
 from toolkit.types import Float, Stage, quiet
 
-__all__ = ["Change", "Diff", "Latency", "LayerDiff", "diff"]
+__all__ = ["Diff", "Difference", "Latency", "LayerDiff", "diff"]
 IMAGES = 16  # that tensors are compared on
 SECONDS = 4.0  # of latency, for both
 

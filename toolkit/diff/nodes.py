@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
-from toolkit.diff.result import Change, LayerDiff
+from toolkit.diff.result import Difference, LayerDiff
 from toolkit.diff.sides import Side
 from toolkit.diff.tensors import Ratios, ratios
 from toolkit.graph.edit import constant, output_axis
@@ -32,13 +32,13 @@ def layers(a: ir.Model, b: ir.Model, found: Mapping[str, Ratios]) -> tuple[Layer
     )
 
 
-def changes(a: Side, b: Side) -> tuple[Change, ...]:
+def changes(a: Side, b: Side) -> tuple[Difference, ...]:
     """Keys of the recipes, and of the engines' libraries and settings, with different values."""
     one, two = ({**_flat(_recipe(side)), **_flat(_engine(side))} for side in (a, b))
     if not one or not two:
         return ()
     keys = sorted({*one, *two})
-    return tuple(Change(key=key, a=one.get(key, ""), b=two.get(key, "")) for key in keys if one.get(key) != two.get(key))
+    return tuple(Difference(key=key, a=one.get(key, ""), b=two.get(key, "")) for key in keys if one.get(key) != two.get(key))
 
 
 def precision(node: ir.Node) -> str:

@@ -6,7 +6,7 @@ from toolkit.harness.verdict import Verdict
 from toolkit.types import Frozen
 
 
-class Change(Frozen, frozen=True):
+class Difference(Frozen, frozen=True):
     """A key that the two have different values for, as text; empty where one lacks it."""
 
     key: str
@@ -54,7 +54,7 @@ class Diff(Frozen, frozen=True):
     kinds: tuple[str, str]  # engine | graph | recipe
     targets: tuple[str, str]
     nodes: tuple[int, int]
-    recipe: tuple[Change, ...]
+    recipe: tuple[Difference, ...]
     operators: tuple[tuple[str, int, int], ...]
     only: tuple[tuple[str, ...], tuple[str, ...]]
     layers: tuple[LayerDiff, ...]

@@ -12,8 +12,8 @@ from toolkit.diff.result import Latency
 from toolkit.diff.sides import Side, answers
 from toolkit.errors import MeasurementError, ToolkitError
 from toolkit.harness.accuracy import accuracy, compare_accuracy
-from toolkit.harness.lane import Entry
-from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.lane import Contender
+from toolkit.harness.latency import Sampling, measure_latency
 from toolkit.harness.statistics import by_block, shift
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import Images
@@ -73,7 +73,7 @@ def _latency(
     image = np.random.default_rng(0).standard_normal([batch, *shapes[0][1:]], np.float32)
     entries = [_entry(name, batch, partial(runner, image), runner) for name, runner in zip("AB", runners, strict=True)]
     progress = stage("latency of both, in turns")
-    one, two = measure_latency(entries, Plan(seconds=seconds, warmup=0.5, yardstick=False), progress=progress)
+    one, two = measure_latency(entries, Sampling(seconds=seconds, warmup=0.5, yardstick=False), progress=progress)
     if one.failure or two.failure:
         notes.append(f"latency is not compared: {one.failure or two.failure}")
         return None
@@ -85,7 +85,7 @@ def _latency(
     return Latency(batch=batch, p50=p50, ratio=p50[1] / p50[0], interval=interval)
 
 
-def _entry(name: str, batch: int, call: Callable[[], object], runner: Classifier) -> Entry:
+def _entry(name: str, batch: int, call: Callable[[], object], runner: Classifier) -> Contender:
     """An engine is opened anew every so often: where its threads and memory lie moves its times by several per cent."""
     again = runner.reopen if isinstance(runner, Runner) and runner.can_reopen else None
-    return Entry(name, batch, call, logits=False, reopen=again)
+    return Contender(name, batch, call, logits=False, reopen=again)

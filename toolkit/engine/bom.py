@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from toolkit.disk.files import sha256_bytes
 from toolkit.engine.engine import Engine
 from toolkit.errors import MissingExtra
-from toolkit.files import sha256_bytes
 from toolkit.manifest import Manifest
 
 try:

@@ -13,9 +13,9 @@ import msgspec
 from toolkit.backends import backend
 from toolkit.backends.settings import checked
 from toolkit.cpu import cores
+from toolkit.disk.files import decode_json
 from toolkit.engine import layout, locations
 from toolkit.errors import EngineError, MissingExtra
-from toolkit.files import decode_json
 from toolkit.manifest import Manifest
 from toolkit.recipe import Recipe
 from toolkit.runtime.runner import Runner

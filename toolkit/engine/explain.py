@@ -11,14 +11,13 @@ import onnx_ir as ir
 
 from toolkit import cpu
 from toolkit.calibration import Ranges
+from toolkit.disk.files import write_atomically
 from toolkit.engine import answers, layout
 from toolkit.engine.judge import Proof
-from toolkit.files import write_atomically
-from toolkit.graph.lint import Finding
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import Images
 from toolkit.onnxfile import serialize
-from toolkit.types import ON_CPU, Float, Target
+from toolkit.types import ON_CPU, Finding, Float, Target
 
 
 def explain(draft: Path, file: str, graph: ir.Model, ranges: Ranges | None, findings: Sequence[Finding]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
+from toolkit.disk.files import write_atomically
 from toolkit.engine.engine import Engine
 from toolkit.errors import EngineError
-from toolkit.files import write_atomically
 from toolkit.graph.epcontext import EMBEDDABLE, ep_context
 from toolkit.manifest import Manifest
 from toolkit.types import PORTABLE_FROM

@@ -8,8 +8,8 @@ import onnx_ir as ir
 
 import toolkit
 from toolkit.calibration import Ranges
+from toolkit.disk.files import sha256_bytes
 from toolkit.engine.locations import portable
-from toolkit.files import sha256_bytes
 from toolkit.harness.verdict import Verdict
 from toolkit.manifest import Manifest, Profile
 from toolkit.onnxfile import serialize

@@ -10,19 +10,10 @@ from toolkit.calibration.ranges import Ranges
 from toolkit.engine.judge import Proof
 from toolkit.errors import EngineError
 from toolkit.manifest import Manifest
-from toolkit.types import Frozen
+from toolkit.types import Finding, Frozen
 
 if TYPE_CHECKING:
     from toolkit.engine.engine import Engine
-
-
-class Finding(Frozen, frozen=True):
-    """What lint found at one node, as the build kept it."""
-
-    rule: str
-    node: str
-    what: str
-    fix: str
 
 
 class Inspection(Frozen, frozen=True):

@@ -10,9 +10,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from toolkit.disk.files import sha256_bytes, write_atomically
+from toolkit.disk.folders import settled
 from toolkit.errors import EngineError
-from toolkit.files import sha256_bytes, write_atomically
-from toolkit.folders import settled
 from toolkit.manifest import MANIFEST, SIGNATURE, Manifest
 
 GRAPH = "graph.onnx"  # the typed graph, beside a compiled file that is not ONNX itself

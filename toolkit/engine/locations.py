@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
+from toolkit.disk.files import cache_folder, write_atomically
 from toolkit.errors import EngineError
-from toolkit.files import cache_folder, write_atomically
 from toolkit.recipe import Recipe
 
 

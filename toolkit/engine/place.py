@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from toolkit.disk.files import decode_json, read_regular
+from toolkit.disk.folders import NEXT, refuse_foreign
 from toolkit.engine import layout
 from toolkit.errors import EngineError
-from toolkit.files import decode_json, read_regular
-from toolkit.folders import NEXT, refuse_foreign
 from toolkit.manifest import MANIFEST, SIGNATURE
 
 # All that any version of the toolkit has laid into an engine's folder, and what file browsers leave anywhere.

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
+from toolkit.disk.files import read_regular, write_atomically
 from toolkit.errors import EngineError, MissingExtra
-from toolkit.files import read_regular, write_atomically
 from toolkit.manifest import MANIFEST, SIGNATURE
 from toolkit.types import Frozen
 

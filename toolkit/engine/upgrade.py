@@ -6,11 +6,11 @@ from pathlib import Path
 
 import msgspec
 
+from toolkit.disk.files import sha256_bytes, write_atomically
+from toolkit.disk.folders import new_folder
 from toolkit.engine import layout
 from toolkit.engine.place import refuse_other
 from toolkit.errors import EngineError
-from toolkit.files import sha256_bytes, write_atomically
-from toolkit.folders import new_folder
 from toolkit.manifest import MANIFEST, SIGNATURE, VERSION, Manifest
 
 

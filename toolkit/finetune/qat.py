@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.calibration import Ranges, TensorRange, collect, origin_of
+from toolkit.disk.files import write_atomically
 from toolkit.errors import RecipeError
-from toolkit.files import write_atomically
 from toolkit.finetune.fakequant import FakeQuant, Point
 from toolkit.graph.edges import origin
 from toolkit.graph.edit import weight_of

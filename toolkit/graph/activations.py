@@ -22,7 +22,7 @@ _POINTS = 4097
 _MOST = 8  # nodes of a unit; GELU over Erf has five
 
 
-class Unit(NamedTuple):
+class Activation(NamedTuple):
     """y = f(x), value by value; nobody else reads what is computed on the way."""
 
     source: ir.Value
@@ -81,7 +81,7 @@ def _flat(y: Real, half: float) -> int:
     return int(np.flatnonzero(away <= half)[-1])
 
 
-def unit_of(x: ir.Value) -> Unit | None:
+def unit_of(x: ir.Value) -> Activation | None:
     """The longest activation function that takes all of `x`; None where something else reads `x` or a value on the way."""
     inside: dict[ir.Value, None] = {x: None}
     nodes: list[ir.Node] = []
@@ -93,13 +93,13 @@ def unit_of(x: ir.Value) -> Unit | None:
         nodes.append(node)
         inside[node.outputs[0]] = None
         if [value for value in inside if _is_read_outside(value, nodes)] == [node.outputs[0]]:
-            found = Unit(x, tuple(nodes), node.outputs[0])
+            found = Activation(x, tuple(nodes), node.outputs[0])
     return found
 
 
-def units(model: ir.Model) -> dict[ir.Value, Unit]:
+def units(model: ir.Model) -> dict[ir.Value, Activation]:
     """Every unit of a graph by its source; none lies in another."""
-    found: dict[ir.Value, Unit] = {}
+    found: dict[ir.Value, Activation] = {}
     taken: set[ir.Node] = set()
     for value in (*model.graph.inputs, *(output for node in model.graph for output in node.outputs)):
         unit = None if value.producer() in taken else unit_of(value)

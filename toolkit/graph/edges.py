@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from toolkit.graph.activations import Unit
+from toolkit.graph.activations import Activation
 
 MOVES = ("MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Split", "Slice", "Gather")
 
@@ -19,7 +19,7 @@ class Edge(NamedTuple):
 
     value: ir.Value
     readers: tuple[ir.Node, ...] | None = None
-    unit: Unit | None = None
+    unit: Activation | None = None
 
 
 def moves(node: ir.Node) -> bool:

@@ -22,21 +22,9 @@ import onnx_ir as ir
 from toolkit.graph.edit import attribute, constant, matches, output_axis, sole_consumer
 from toolkit.graph.fp8 import FP8
 from toolkit.graph.qdq import Scheme
-from toolkit.types import Frozen
+from toolkit.types import Finding
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-
-
-class Finding(Frozen, frozen=True):
-    """One pair, or lack of one, that costs speed or accuracy, or that the backend refuses."""
-
-    rule: str
-    node: str
-    what: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.rule}: {self.node}: {self.what}. {self.fix}"
 
 
 def lint(model: ir.Model, scheme: Scheme, keep: Collection[str] = ()) -> tuple[Finding, ...]:

@@ -17,7 +17,7 @@ from itertools import islice
 import numpy as np
 import onnx_ir as ir
 
-from toolkit.graph.activations import Unit, units
+from toolkit.graph.activations import Activation, units
 from toolkit.graph.channels import IMAGES, Channels, Real, measure, singly
 from toolkit.graph.edit import constant, finish, initializer, make, weight_of
 from toolkit.graph.equalize import PEAK, ChannelSet, Mode, equalize, factors, is_reader, scale_layer
@@ -54,7 +54,7 @@ def prescale(model: ir.Model, images: Iterable[Float]) -> ir.Model:
     return finish(model)
 
 
-def _group(unit: Unit) -> ChannelSet | None:
+def _group(unit: Activation) -> ChannelSet | None:
     """The layers that read the function's result, at once, through pools, or times a gate; None where anything else does."""
     conv, shape = unit.source.producer(), unit.output.shape
     if unit.saturates or conv is None or conv.op_type != "Conv" or weight_of(conv) is None or shape is None or len(shape) != 4:
@@ -85,11 +85,11 @@ def _is_gated(product: ir.Node, value: ir.Value) -> bool:
     return other is not None and other.shape is not None and len(other.shape) == 4 and tuple(other.shape[2:]) == (1, 1)
 
 
-def _is_linear_far_out(unit: Unit) -> bool:
+def _is_linear_far_out(unit: Activation) -> bool:
     return bool(abs(float(unit(np.array([100.0]))[0]) / 100 - 1) < 0.1)
 
 
-def _before(unit: Unit, behind: Real, seen: dict[str, Channels]) -> Real:
+def _before(unit: Activation, behind: Real, seen: dict[str, Channels]) -> Real:
     """t_c."""
     peak, after = seen[unit.source.name or ""].peak, seen[unit.output.name or ""].peak
     most = float(peak.max())
@@ -98,7 +98,7 @@ def _before(unit: Unit, behind: Real, seen: dict[str, Channels]) -> Real:
     return np.asarray(np.minimum(behind, PEAK / np.maximum(reach, np.finfo(np.float32).tiny)))
 
 
-def _around(unit: Unit, behind: Real, before: Real) -> None:
+def _around(unit: Activation, behind: Real, before: Real) -> None:
     conv, graph = unit.source.producer(), unit.nodes[0].graph
     assert conv is not None and graph is not None
     scale_layer(conv, before, None)

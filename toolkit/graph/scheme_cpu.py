@@ -21,7 +21,7 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from toolkit.graph.activations import Unit, units
+from toolkit.graph.activations import Activation, units
 from toolkit.graph.edges import Edge, moves, origin
 from toolkit.graph.edit import attribute, constant, matches, weight_of
 from toolkit.graph.scheme_tensorrt import tensorrt_edges
@@ -84,7 +84,7 @@ class _Plan:
             return False
         return self._made_by(value, ("Conv",)) or self._is_wanted(value)
 
-    def _fuses(self, unit: Unit) -> bool:
+    def _fuses(self, unit: Activation) -> bool:
         """Whether the unit is but a cut, behind something that a backend fuses it with."""
         producer = unit.source.producer()
         return unit.saturates and producer is not None and producer.op_type in ("Conv", "Gemm", "Add") and not producer.domain

@@ -24,7 +24,7 @@ class Moment(Frozen, frozen=True):
     gpu_throttles: tuple[str, ...] = ()
 
 
-class Watch:
+class Monitor:
     """Looks at the machine when told to; a second look at once costs about 0.2 ms."""
 
     def __init__(self, gpu: bool = False) -> None:

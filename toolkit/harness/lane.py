@@ -22,7 +22,7 @@ LEAST_LAUNCHES = 4
 FIRST_CALLS = 3
 
 
-class Entry(NamedTuple):
+class Contender(NamedTuple):
     """What to call and what to call it: `call` answers `batch` images each time, with its input already in hand."""
 
     engine: str
@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 class Lane:
     """Mutable while the bench runs; `measurement()` is what stays."""
 
-    def __init__(self, entry: Entry, ticks: Ticks = time.perf_counter_ns) -> None:
+    def __init__(self, entry: Contender, ticks: Ticks = time.perf_counter_ns) -> None:
         self.entry = entry
         self._ticks = ticks
         self.started = now()

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from toolkit.harness.conditions import Watch
-from toolkit.harness.lane import Entry, Lane, Ticks
+from toolkit.harness.conditions import Monitor
+from toolkit.harness.lane import Contender, Lane, Ticks
 from toolkit.harness.measurement import Measurement
 from toolkit.harness.stability import flags_of
 from toolkit.harness.yardstick import NOTHING, Yardstick
@@ -27,7 +27,7 @@ WARM = 0.35
 LAUNCH_SHARE = 8  # opening the engines anew takes at most one in so many seconds
 
 
-class Plan(Frozen, frozen=True):
+class Sampling(Frozen, frozen=True):
     """How long and how finely to measure. Times in seconds."""
 
     seconds: float = 140.0  # for all engines together, warm-up included
@@ -44,10 +44,10 @@ Checkpoint = Callable[[Sequence[Measurement]], object]
 
 
 def measure_latency(
-    entries: Sequence[Entry],
-    plan: Plan = Plan(),  # noqa: B008  frozen
+    entries: Sequence[Contender],
+    plan: Sampling = Sampling(),  # noqa: B008  frozen
     *,
-    watch: Watch | None = None,
+    monitor: Monitor | None = None,
     yardstick: Yardstick | None = None,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
@@ -59,7 +59,7 @@ def measure_latency(
     second of the plan.
     """
     lanes = [Lane(entry, ticks) for entry in entries]
-    watch = watch or Watch()
+    monitor = monitor or Monitor()
     if yardstick is None and plan.yardstick:
         yardstick = Yardstick()
     try:
@@ -73,21 +73,21 @@ def measure_latency(
         turn = max(plan.turn * 1e9, sum(lane.call_ns for lane in lanes) / max(len(lanes), 1) / 4)
         for lane in lanes:
             lane.pace(turn)
-        _rounds(lanes, plan, begin, watch, yardstick, progress, checkpoint, ticks)
+        _rounds(lanes, plan, begin, monitor, yardstick, progress, checkpoint, ticks)
     except BaseException:
         if checkpoint:
-            checkpoint(_measurements(lanes, plan, watch))
+            checkpoint(_measurements(lanes, plan, monitor))
         raise
     for lane in lanes:
         lane.finish(plan.precision)
-    return _measurements(lanes, plan, watch)
+    return _measurements(lanes, plan, monitor)
 
 
 def _rounds(
     lanes: list[Lane],
-    plan: Plan,
+    plan: Sampling,
     begin: int,
-    watch: Watch,
+    monitor: Monitor,
     yardstick: Yardstick | None,
     progress: Progress | None,
     checkpoint: Checkpoint | None,
@@ -97,21 +97,21 @@ def _rounds(
     rng = np.random.default_rng(plan.seed)
     saved, end = ticks(), begin + round(plan.seconds * 1e9)
     launches = Launches(ticks)
-    watch.look()
+    monitor.look()
     for done in range(plan.most_blocks):
         active = [lane for lane in lanes if lane.failure is None and not lane.settled]
         if not active or (ticks() >= end and done):
             break
         launches.renew(active)
         _round([active[i] for i in rng.permutation(len(active))], yardstick, begin, end if done else None, ticks)
-        watch.look()
+        monitor.look()
         for lane in active:
             lane.settle(plan.precision, plan.least_blocks)
         if progress:
             share = max((ticks() - begin) / (end - begin), sum(x.settled for x in lanes) / len(lanes))
             progress(len(lanes) + round(9 * len(lanes) * min(1.0, share)), 10 * len(lanes))
         if checkpoint and ticks() - saved > 10e9:
-            checkpoint(_measurements(lanes, plan, watch))
+            checkpoint(_measurements(lanes, plan, monitor))
             saved = ticks()
     if progress:
         progress(10 * len(lanes), 10 * len(lanes))
@@ -160,15 +160,15 @@ def _round(order: list[Lane], yardstick: Yardstick | None, begin: int, end: int 
         lane.close_block(reading)
 
 
-def _measurements(lanes: list[Lane], plan: Plan, watch: Watch) -> list[Measurement]:
+def _measurements(lanes: list[Lane], plan: Sampling, monitor: Monitor) -> list[Measurement]:
     names = tuple(dict.fromkeys(lane.entry.label for lane in lanes))
     found = [lane.measurement(interleaved_with=names, seed=plan.seed, settings={"turn_s": plan.turn}) for lane in lanes]
-    return [m.flagged(flags_of(m, watch.moments)) for m in found]
+    return [m.flagged(flags_of(m, monitor.moments)) for m in found]
 
 
 def cost_of_timing(samples: int = 20_000) -> float:
     """What the loop itself adds to a sample, in seconds: the median time it reads for a call that does nothing."""
-    lane = Lane(Entry("nothing", 1, _nothing, logits=False))
+    lane = Lane(Contender("nothing", 1, _nothing, logits=False))
     lane._each = samples
     begin = time.perf_counter_ns()
     lane.turn(0, NOTHING)

@@ -1,4 +1,4 @@
-"""Layers: where an engine's time goes, node by node, as its backend's own profiler tells it."""
+"""LayerTimes: where an engine's time goes, node by node, as its backend's own profiler tells it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Layer(Frozen, frozen=True):
     milliseconds: float
 
 
-class Layers(Frozen, frozen=True):
+class LayerTimes(Frozen, frozen=True):
     """All nodes of one engine at one batch, in the order they ran. A profiler costs time itself: shares count, not sums."""
 
     engine: str

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import MeasurementError, MissingExtra
-from toolkit.harness.lane import Entry
+from toolkit.harness.lane import Contender
 from toolkit.harness.measurement import Measurement, Scenario
 from toolkit.harness.server import Submit, as_measurement
 
@@ -36,7 +36,7 @@ def library() -> Any:
 def run_loadgen(
     scenario: Scenario,
     submit: Submit,
-    entry: Entry,
+    entry: Contender,
     *,
     images: int,
     seconds: float,

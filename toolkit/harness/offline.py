@@ -9,17 +9,17 @@ from contextlib import suppress
 
 from toolkit.harness import nvml
 from toolkit.harness.environment import now
-from toolkit.harness.lane import Entry
+from toolkit.harness.lane import Contender
 from toolkit.harness.measurement import Block, Measurement
 from toolkit.types import Progress
 
-AtBatch = Callable[[int], Entry]
+AtBatch = Callable[[int], Contender]
 
 
 class _Streams:
     """Threads that call at once, from the same moment on."""
 
-    def __init__(self, entry: Entry, count: int, seconds: float) -> None:
+    def __init__(self, entry: Contender, count: int, seconds: float) -> None:
         self.entry, self.seconds = entry, seconds
         self.samples: list[list[int]] = [[] for _ in range(count)]
         self.warmup: list[int] = []
@@ -59,7 +59,7 @@ class _Streams:
             self.gate.abort()
 
 
-def closed_loop(entry: Entry, streams: int, seconds: float, *, gpu: bool = False) -> Measurement:
+def closed_loop(entry: Contender, streams: int, seconds: float, *, gpu: bool = False) -> Measurement:
     """`streams` threads, each calling again as soon as it is answered, for `seconds` and until each has answered twice.
 
     A call counts as a sample, a stream as a block. The first call of each stream is warm-up.

@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
+from toolkit.disk.files import decode_json, read_regular, write_atomically
 from toolkit.errors import MeasurementError
-from toolkit.files import decode_json, read_regular, write_atomically
 from toolkit.harness.answers import Answers
 from toolkit.harness.conditions import Moment
 from toolkit.harness.environment import Environment
-from toolkit.harness.layers import Layers
+from toolkit.harness.layers import LayerTimes
 from toolkit.harness.measurement import Measurement
 from toolkit.harness.roofline import Peaks, Work
 from toolkit.harness.verdict import Verdict
@@ -55,7 +55,7 @@ class Results(Frozen, frozen=True):
     manifests: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)  # engine name -> its manifest
     peaks: Peaks | None = None  # what this machine can do at most
     work: dict[str, Work] = msgspec.field(default_factory=dict)  # engine name -> what it must do
-    layers: tuple[Layers, ...] = ()  # where the time goes, for backends that tell
+    layers: tuple[LayerTimes, ...] = ()  # where the time goes, for backends that tell
     failures: dict[str, str] = msgspec.field(default_factory=dict)  # engine name -> why it has no (more) numbers
     version: int = VERSION
 

@@ -12,10 +12,10 @@ import numpy as np
 from toolkit.errors import MeasurementError, ToolkitError
 from toolkit.harness.accuracy import LabelledImages, accuracy, compare_accuracy
 from toolkit.harness.answers import Answers
-from toolkit.harness.conditions import Watch
+from toolkit.harness.conditions import Monitor
 from toolkit.harness.environment import read_environment
-from toolkit.harness.lane import Entry
-from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.lane import Contender
+from toolkit.harness.latency import Sampling, measure_latency
 from toolkit.harness.measurement import Measurement, Scenario
 from toolkit.harness.results import Results
 from toolkit.harness.scenarios import Load, run_offline, run_server
@@ -26,12 +26,12 @@ from toolkit.runtime.runner import Runner
 from toolkit.types import ON_CPU, Array, Float, Stage, quiet
 
 BATCHES: dict[Scenario, tuple[int, ...]] = {"single-stream": (1, 8), "offline": (1, 8, 32), "server": (1, 4, 16)}
-QUICK = Plan(seconds=20, warmup=3, least_blocks=8)
+QUICK = Sampling(seconds=20, warmup=3, least_blocks=8)
 
 
-def plan_of(quick: bool = False, seconds: float | None = None, warmup: float | None = None) -> Plan:
+def plan_of(quick: bool = False, seconds: float | None = None, warmup: float | None = None) -> Sampling:
     """The plan that a user asked for. Raises MeasurementError on no time at all."""
-    plan = QUICK if quick else Plan()
+    plan = QUICK if quick else Sampling()
     given = {name: value for name, value in (("seconds", seconds), ("warmup", warmup)) if value is not None}
     for name, value in given.items():
         if not 0 < value < math.inf:
@@ -44,7 +44,7 @@ def run_bench(
     scenario: Scenario = "single-stream",
     *,
     batches: Sequence[int] = (),
-    plan: Plan = Plan(),  # noqa: B008  frozen
+    plan: Sampling = Sampling(),  # noqa: B008  frozen
     images: LabelledImages | None = None,
     pictures: Sequence[Any] | None = None,
     reference: str | None = None,
@@ -66,27 +66,29 @@ def run_bench(
     yardstick = Yardstick(handoff) if plan.yardstick and scenario == "single-stream" else None
     results = Results(environment=read_environment(), manifests=manifests, yardstick=yardstick.card if yardstick else None)
     results = _with_accuracy(results, runners, images, reference, truth, accept, stage)
-    watch, batches = Watch(gpu), batches or BATCHES[scenario]
-    keep = _keeper(results, watch, save)
+    monitor, batches = Monitor(gpu), batches or BATCHES[scenario]
+    keep = _keeper(results, monitor, save)
     if scenario == "single-stream":
         entries = entries_of(runners, batches, images, pictures)
         progress = stage(f"latency of {len(runners)} engines in shuffled rounds")
-        return keep(measure_latency(entries, plan, watch=watch, yardstick=yardstick, checkpoint=keep, progress=progress))
+        return keep(measure_latency(entries, plan, monitor=monitor, yardstick=yardstick, checkpoint=keep, progress=progress))
     limit, measure = bound or (accept.max_p99_ms or 15.0) / 1000, run_offline if scenario == "offline" else run_server
     measured: list[Measurement] = []
     for name, runner in runners.items():
-        load = Load(name, runner, _inputs(runner, max(64, *batches), images), batches, plan, limit, loadgen, gpu, watch)
+        load = Load(name, runner, _inputs(runner, max(64, *batches), images), batches, plan, limit, loadgen, gpu, monitor)
         measured += measure(load, stage(f"{scenario}: {name}"))
         keep(measured)
     return keep(measured)
 
 
-def _keeper(results: Results, watch: Watch, save: Callable[[Results], None] | None) -> Callable[[Sequence[Measurement]], Results]:
+def _keeper(
+    results: Results, monitor: Monitor, save: Callable[[Results], None] | None
+) -> Callable[[Sequence[Measurement]], Results]:
     """A function that gives `results` with the measurements so far, and saves them on the way."""
 
     def keep(measurements: Sequence[Measurement]) -> Results:
         failed = {m.engine: m.failure for m in measurements if m.failure} | results.failures
-        moments, measured = tuple(watch.moments), tuple(measurements)
+        moments, measured = tuple(monitor.moments), tuple(measurements)
         done = msgspec.structs.replace(results, measurements=measured, moments=moments, failures=failed)
         if save:
             save(done)
@@ -100,7 +102,7 @@ def entries_of(
     batches: Sequence[int],
     images: LabelledImages | None = None,
     pictures: Sequence[Any] | None = None,
-) -> list[Entry]:
+) -> list[Contender]:
     """Every runner at every batch, arrays in and out; on the device alone where the backend has a clock there; with
     `pictures` also end to end, preprocessing included, at the smallest batch."""
     entries = []
@@ -108,7 +110,7 @@ def entries_of(
         for name, runner in runners.items():
             manifest = runner.manifest
             array = _inputs(runner, batch, images)
-            entry = Entry(name, batch, _bind(runner, array), manifest.precision, manifest.target)
+            entry = Contender(name, batch, _bind(runner, array), manifest.precision, manifest.target)
             threads = int(manifest.settings.get("threads", 1))
             entry = entry._replace(threads=threads, reopen=runner.reopen if runner.can_reopen else None)
             entries.append(entry)

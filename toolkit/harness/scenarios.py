@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from toolkit.harness.conditions import Watch
-from toolkit.harness.lane import Entry
-from toolkit.harness.latency import Plan
+from toolkit.harness.conditions import Monitor
+from toolkit.harness.lane import Contender
+from toolkit.harness.latency import Sampling
 from toolkit.harness.loadgen import run_loadgen
 from toolkit.harness.measurement import Measurement
 from toolkit.harness.offline import best_throughput, find_throughput
@@ -31,15 +31,15 @@ class Load(NamedTuple):
     runner: Runner
     inputs: Array  # images to ask about, [n, ...]; n >= every batch
     batches: Sequence[int]
-    plan: Plan
+    plan: Sampling
     bound: float
     loadgen: bool
     gpu: bool
-    watch: Watch
+    monitor: Monitor
 
-    def entry(self, batch: int) -> Entry:
+    def entry(self, batch: int) -> Contender:
         some, manifest = self.inputs[:batch], self.runner.manifest
-        return Entry(self.name, batch, lambda: self.runner(some), manifest.precision, manifest.target)
+        return Contender(self.name, batch, lambda: self.runner(some), manifest.precision, manifest.target)
 
     def submit(self, batcher: Batcher) -> Submit:
         return lambda index: batcher.submit(self.inputs[index % len(self.inputs)])
@@ -49,8 +49,8 @@ class Load(NamedTuple):
         return find_throughput(self.entry, self.batches, STREAMS, seconds, gpu=self.gpu, progress=progress)
 
     def flagged(self, found: Sequence[Measurement]) -> list[Measurement]:
-        self.watch.look()
-        return [m.flagged(flags_of(m, self.watch.moments)) for m in found]
+        self.monitor.look()
+        return [m.flagged(flags_of(m, self.monitor.moments)) for m in found]
 
 
 def run_offline(load: Load, progress: Progress | None = None) -> list[Measurement]:
@@ -89,7 +89,7 @@ def run_server(load: Load, progress: Progress | None = None) -> list[Measurement
                 measured = run_loadgen("server", submit, entry, images=count, seconds=seconds, rate=rate, bound=bound, seed=seed)
             else:
                 measured = open_loop(submit, entry, rate, seconds, bound=load.bound, seed=seed)
-        load.watch.look()
+        load.monitor.look()
         settings = {**measured.settings, "max_batch": best.batch, "max_wait_s": wait}
         return msgspec.structs.replace(measured, streams=best.streams, settings=settings)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.harness.environment import now
-from toolkit.harness.lane import Entry, Ticks
+from toolkit.harness.lane import Contender, Ticks
 from toolkit.harness.measurement import Block, Flag, Measurement, Scenario
 from toolkit.harness.statistics import quantile
 from toolkit.types import Progress
@@ -54,7 +54,7 @@ class _Answered:
 
 def open_loop(
     submit: Submit,
-    entry: Entry,
+    entry: Contender,
     rate: float,
     seconds: float,
     *,
@@ -88,7 +88,7 @@ def open_loop(
 
 
 def as_measurement(
-    entry: Entry,
+    entry: Contender,
     latencies: NDArray[np.int64],
     duration_ns: int,
     rate: float,

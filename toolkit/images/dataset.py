@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from toolkit.cpu import cores
+from toolkit.disk.files import read_regular
 from toolkit.errors import DataError, InputError
-from toolkit.files import read_regular
 from toolkit.images.folder import read_folder
 from toolkit.images.picture import open_picture, preprocess, restore
 from toolkit.recipe import Preprocess, Recipe

@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError
 
 from toolkit.calibration import Ranges, origin_of
 from toolkit.calibration.ranges import TensorRange
+from toolkit.disk.files import write_atomically
 from toolkit.errors import CalibrationError, RecipeError
-from toolkit.files import write_atomically
 from toolkit.graph.edges import origin
 from toolkit.graph.scheme_cpu import watched
 from toolkit.graph.scheme_tensorrt import tensorrt_edges

@@ -7,8 +7,9 @@ import time
 import msgspec
 import numpy as np
 
-from toolkit import cache, cpu
-from toolkit.files import sha256_bytes
+from toolkit import cpu
+from toolkit.disk import cache
+from toolkit.disk.files import sha256_bytes
 from toolkit.harness.answers import rank_of
 from toolkit.images.dataset import Images
 from toolkit.manifest import Baseline

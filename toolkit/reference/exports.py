@@ -9,14 +9,14 @@ from pathlib import Path
 import onnx_ir as ir
 from torch import nn
 
-from toolkit import cache
+from toolkit.disk import cache
+from toolkit.disk.files import sha256_bytes
 from toolkit.errors import GraphError
-from toolkit.files import sha256_bytes
 from toolkit.graph.export import export
 from toolkit.graph.run import parse_graph
-from toolkit.modules import digest
 from toolkit.onnxfile import serialize
 from toolkit.recipe import Preprocess
+from toolkit.recipe.modules import digest
 
 _PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript")
 _ROOMS = ("graph", "reference")  # whose code decides what an export is

@@ -8,8 +8,8 @@ import urllib.request
 from pathlib import Path
 from urllib.error import URLError
 
+from toolkit.disk.files import cache_folder, sha256
 from toolkit.errors import WeightsError
-from toolkit.files import cache_folder, sha256
 from toolkit.types import Progress
 
 NO_CACHE = "Set XDG_CACHE_HOME to a folder that can be written"

@@ -15,10 +15,10 @@ from toolkit.backends.onnxruntime.backend import ForeignExecutor
 from toolkit.errors import DataError, GraphError
 from toolkit.images.dataset import Images, class_names
 from toolkit.manifest import Manifest
-from toolkit.modules import held
 from toolkit.onnxfile import serialize
 from toolkit.outputs import Outputs
 from toolkit.recipe import Recipe
+from toolkit.recipe.modules import held
 from toolkit.reference.fit import FirstNorm
 from toolkit.runtime.runner import Runner
 from toolkit.types import Progress, Target, TensorSpec

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from toolkit.harness.layers import Layers
+from toolkit.harness.layers import LayerTimes
 from toolkit.harness.results import Results
 from toolkit.report.grid import bar, grid
 from toolkit.report.markup import Child, tag
-from toolkit.report.summary import Row
+from toolkit.report.summary import EngineSummary
 
 SLOWEST = 12  # layers shown for each engine
 
@@ -23,7 +23,7 @@ def layers(results: Results) -> list[Element]:
     return [part for one in results.layers for part in _profile(one)]
 
 
-def _profile(one: Layers) -> list[Element]:
+def _profile(one: LayerTimes) -> list[Element]:
     head = tag("h3", f"{one.engine}, batch {one.batch}")
     kinds: list[list[Child]] = [
         [kind, bar(ms / one.total), f"{ms / one.total:.1%}", f"{ms:.3f}", str(n)] for kind, n, ms in one.by_kind() if ms > 0
@@ -38,7 +38,7 @@ def _profile(one: Layers) -> list[Element]:
     return [head, operators, tag("details", tag("summary", f"The {len(slow)} slowest of {len(one.layers)} layers"), table)]
 
 
-def trust(results: Results, summary: Sequence[Row]) -> list[Element]:
+def trust(results: Results, summary: Sequence[EngineSummary]) -> list[Element]:
     """Every flag with its remedy; where there is none, the page says so."""
     flagged = [(m, flag) for m in results.measurements for flag in m.flags]
     body = [[m.engine, f"{m.scenario}, batch {m.batch}, {m.clock}", flag.text, flag.remedy] for m, flag in flagged]

@@ -9,12 +9,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from toolkit.doctor import Row
+from toolkit.doctor import Capability
 
 TITLES = {"machine": "machine", "library": "libraries", "gpu": "GPUs", "target": "targets"}
 
 
-def diagnosis(rows: Sequence[Row]) -> Group:
+def diagnosis(rows: Sequence[Capability]) -> Group:
     """A table a topic; targets also say whether they can be built and run here."""
     tables = []
     for topic, found in groupby(rows, key=lambda row: row.topic):

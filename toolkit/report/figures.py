@@ -13,13 +13,13 @@ from toolkit.harness.roofline import Peaks, Reach, reach
 from toolkit.report.chart import Rule, Series, chart
 from toolkit.report.grid import grid
 from toolkit.report.scale import Axis, label
-from toolkit.report.summary import QUANTILES, Row, quantile
+from toolkit.report.summary import QUANTILES, EngineSummary, quantile
 
 POINTS = 160  # of a distribution: more would not be seen
 Content = list[Element]
 
 
-def distributions(summary: Sequence[Row]) -> Content:
+def distributions(summary: Sequence[EngineSummary]) -> Content:
     """Share of calls that were faster than each time, an engine a line; and the percentiles."""
     timed = [(row, row.latency) for row in summary if row.latency is not None]
     series = [_distribution(row, m) for row, m in timed]
@@ -44,13 +44,13 @@ def _percentiles(measurement: Measurement) -> list[str]:
     return ["too few calls" if (v := quantile(measurement, q)) is None else f"{v:.3f}" for q in QUANTILES]
 
 
-def _distribution(row: Row, measurement: Measurement) -> Series:
+def _distribution(row: EngineSummary, measurement: Measurement) -> Series:
     shares = np.linspace(0, 1, min(POINTS, max(2, len(measurement.seconds))))
     values = np.quantile(measurement.seconds, shares, method="inverted_cdf") * 1e3
     return Series(name=row.name, x=tuple(values.tolist()), y=tuple((shares * 100).tolist()), style=row.style, mark="step")
 
 
-def pareto(summary: Sequence[Row]) -> Content:
+def pareto(summary: Sequence[EngineSummary]) -> Content:
     """Accuracy against latency; without labels, agreement against latency."""
     labelled = any(row.top1 is not None for row in summary)
     what = "top-1 accuracy, %" if labelled else "agreement with the reference, %"
@@ -81,7 +81,7 @@ def _span(low: float, high: float) -> str:
     return "-" if low == high else f"{low:.2f} to {high:.2f}"
 
 
-def _height(row: Row, labelled: bool) -> tuple[float, float, float] | None:
+def _height(row: EngineSummary, labelled: bool) -> tuple[float, float, float] | None:
     """A point and its interval, in percent."""
     if labelled:
         test = row.verdict.test if row.verdict else None
@@ -102,7 +102,7 @@ def _front(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], 
     return tuple(front)
 
 
-def sweep(results: Results, summary: Sequence[Row]) -> Content:
+def sweep(results: Results, summary: Sequence[EngineSummary]) -> Content:
     """Throughput by batch, closed loop or offline, whichever was measured."""
     style = {row.name: row.style for row in summary}
     found = [m for m in results.measurements if m.scenario != "server" and m.throughput]
@@ -134,7 +134,7 @@ def _cell(measurement: Measurement | None) -> str:
     return "-" if measurement is None or measurement.throughput is None else f"{measurement.throughput:,.1f}"
 
 
-def roofline(results: Results, summary: Sequence[Row]) -> Content:
+def roofline(results: Results, summary: Sequence[EngineSummary]) -> Content:
     """Multiply-adds a second against arithmetic intensity, under the measured roofs; and percent of the roof."""
     peaks, style = results.peaks, {row.name: row.style for row in summary}
     known = [m for m in results.measurements if m.scenario != "server" and m.engine in results.work]

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from toolkit.calibration.ranges import Ranges, TensorRange
-from toolkit.engine.inspection import Finding, Inspection
+from toolkit.engine.inspection import Inspection
 from toolkit.manifest import Baseline, Manifest
+from toolkit.types import Finding
 
 PER_CHARACTER = 2  # of the 64 bars that ranges hold
 LEVELS = " ▁▂▃▄▅▆▇█"

@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element, indent, tostring
 
 from toolkit.harness.results import Results
 from toolkit.report.markup import tag
-from toolkit.report.summary import Row, rows
+from toolkit.report.summary import EngineSummary, rows
 
 
 def junit(results: Results) -> str:
@@ -25,7 +25,7 @@ def junit(results: Results) -> str:
     return "<?xml version='1.0' encoding='utf-8'?>\n" + _legal(tostring(root, encoding="unicode")) + "\n"
 
 
-def _cases(row: Row, results: Results) -> list[Element]:
+def _cases(row: EngineSummary, results: Results) -> list[Element]:
     cases = []
     if row.verdict is not None:
         text, word = row.verdict.text, row.verdict.word

@@ -12,7 +12,7 @@ from toolkit.report.frame import frame, section
 from toolkit.report.gallery import Gallery, draw
 from toolkit.report.grid import grid
 from toolkit.report.markup import Child, tag
-from toolkit.report.summary import Row, baseline, rows, times
+from toolkit.report.summary import EngineSummary, baseline, rows, times
 from toolkit.report.table import COLUMNS, WORDS, cells_of, note, title
 
 
@@ -38,7 +38,7 @@ def html(results: Results, galleries: Sequence[Gallery] | None = None) -> str:
     return frame(f"Toolkit report: {title(results, summary)}", heading, line, sections)
 
 
-def _verdicts(results: Results, summary: Sequence[Row]) -> Element:
+def _verdicts(results: Results, summary: Sequence[EngineSummary]) -> Element:
     """A card an engine that was judged: the word, the reason, the speed."""
     base = baseline(results)
     cards = [_card(row, base) for row in summary if row.verdict]
@@ -50,7 +50,7 @@ def _verdicts(results: Results, summary: Sequence[Row]) -> Element:
     return tag("section", tag("h2", "Verdict"), tag("div", cards, class_="cards"), failures, id="verdict")
 
 
-def _card(row: Row, base: str | None) -> Element:
+def _card(row: EngineSummary, base: str | None) -> Element:
     assert row.verdict is not None
     good = row.verdict.accepted
     speed: Child = None
@@ -64,7 +64,7 @@ def _card(row: Row, base: str | None) -> Element:
     return tag("article", *body, class_="card good" if good else "card bad")
 
 
-def _summary(results: Results, summary: list[Row]) -> list[Element]:
+def _summary(results: Results, summary: list[EngineSummary]) -> list[Element]:
     words = [i for i, column in enumerate(COLUMNS) if column in WORDS]
     styles = [row.style for row in summary]
     return [grid(COLUMNS, [cells_of(row) for row in summary], styles=styles, text=words, note=note(results, summary))]

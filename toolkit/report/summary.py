@@ -17,7 +17,7 @@ from toolkit.types import Frozen
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 
 
-class Row(Frozen, frozen=True):
+class EngineSummary(Frozen, frozen=True):
     """One engine. Times in milliseconds at the smallest batch measured; `speedup` is against the report's baseline."""
 
     name: str
@@ -80,7 +80,7 @@ def baseline(results: Results) -> str | None:
     return next(iter([*named, *timed]), None)
 
 
-def rows(results: Results) -> list[Row]:
+def rows(results: Results) -> list[EngineSummary]:
     """A row an engine, in the order measured."""
     timed = {m.engine: m for m in latencies(results)}
     base = timed.get(baseline(results) or "")
@@ -88,7 +88,7 @@ def rows(results: Results) -> list[Row]:
     return [_row(name, i, results, timed.get(name), base) for i, name in enumerate(dict.fromkeys(names))]
 
 
-def _row(name: str, style: int, results: Results, latency: Measurement | None, base: Measurement | None) -> Row:
+def _row(name: str, style: int, results: Results, latency: Measurement | None, base: Measurement | None) -> EngineSummary:
     every = results.of(name)
     counted = [m for m in every if m.throughput and (m.scenario != "server" or holds(m))]  # a rate beyond the bound is none
     fast = max(counted, key=lambda m: m.throughput or 0, default=None)
@@ -100,7 +100,7 @@ def _row(name: str, style: int, results: Results, latency: Measurement | None, b
     trouble = [f"{m.scenario}, batch {m.batch}: {flag.text}" for m in every for flag in m.flags]
     trouble += [m.failure for m in every if m.failure]
     trouble += [results.failures[name]] if name in results.failures else []
-    return Row(
+    return EngineSummary(
         name=name,
         precision=every[0].precision if every else str(manifest.get("precision", "")),
         target=every[0].target if every else str(manifest.get("target", "")),
@@ -134,7 +134,7 @@ def quantile(measurement: Measurement, share: float) -> float | None:
     return float(np.quantile(measurement.seconds, share)) * 1e3
 
 
-def headline(summary: Iterable[Row], base: str | None) -> list[str]:
+def headline(summary: Iterable[EngineSummary], base: str | None) -> list[str]:
     """The outcome in a sentence or two an engine: accuracy first, then speed, then what speaks against the numbers."""
     lines = []
     for row in summary:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from toolkit.harness.measurement import CLOCKS
 from toolkit.harness.results import Results
-from toolkit.report.summary import Row, baseline, headline, rows, times
+from toolkit.report.summary import EngineSummary, baseline, headline, rows, times
 
 COLUMNS = ("engine", "precision", "p50 ms", "p99 ms", "speed", "img/s", "top-1", "agrees", "verdict")
 WORDS = ("engine", "precision", "verdict")  # columns of text, set left
@@ -64,14 +64,14 @@ def markdown(results: Results) -> str:
     return "\n".join(lines)
 
 
-def title(results: Results, summary: list[Row]) -> str:
+def title(results: Results, summary: list[EngineSummary]) -> str:
     """What was measured where, in a line."""
     batches = sorted({row.latency.batch for row in summary if row.latency})
     at = f", batch {batches[0]}" if len(batches) == 1 else ""
     return f"{len(summary)} engines on {results.environment.device}{at}"
 
 
-def note(results: Results, summary: list[Row]) -> str:
+def note(results: Results, summary: list[EngineSummary]) -> str:
     """What the columns mean, for a reader who sees such a table for the first time."""
     clocks = sorted({row.latency.clock for row in summary if row.latency})
     parts = [f"Clock: {clock} ({CLOCKS[clock]})." for clock in clocks]
@@ -87,7 +87,7 @@ def note(results: Results, summary: list[Row]) -> str:
     return " ".join(parts)
 
 
-def cells_of(row: Row) -> list[str]:
+def cells_of(row: EngineSummary) -> list[str]:
     """The texts of one line, in the order of COLUMNS; a dash where nothing was measured."""
     verdict = row.verdict
     word = "-" if verdict is None else verdict.word if verdict.accepted else f"refused: {verdict.word}"

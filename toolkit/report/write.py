@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from toolkit.disk.files import write_atomically
 from toolkit.errors import MeasurementError
-from toolkit.files import write_atomically
 from toolkit.harness.results import Results
 from toolkit.images.dataset import Images
 from toolkit.report.gallery import Picture, galleries

@@ -32,7 +32,7 @@ class Tensor(NamedTuple):
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
 
-class Plan(NamedTuple):
+class SlotSpec(NamedTuple):
     """What a slot needs to know of an engine. `outputs[0]` is the logits.
 
     `context` makes an execution context; `workspace` is the bytes of scratch memory that it wants from us (0: it has its
@@ -72,7 +72,7 @@ class Slot:
     A shape met for the second time gets a CUDA graph of its whole trip: copy in, compute, copy out.
     """
 
-    def __init__(self, plan: Plan, device: Device) -> None:
+    def __init__(self, plan: SlotSpec, device: Device) -> None:
         self._plan, self._device = plan, device
         self._graphs: OrderedDict[tuple[int, int, int, bool], _Held] = OrderedDict()
         self._seen: OrderedDict[tuple[int, int, int, bool], None] = OrderedDict()

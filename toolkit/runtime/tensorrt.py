@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from toolkit.disk.files import write_atomically
 from toolkit.errors import DeviceError, EngineError, InputError
-from toolkit.files import write_atomically
 from toolkit.manifest import Manifest
 from toolkit.runtime.arrays import DeviceArray, host_view
 from toolkit.runtime.device import Device, current
 from toolkit.runtime.foreign import AGAIN, refuse_foreign
 from toolkit.runtime.pool import Pool
-from toolkit.runtime.slot import Plan, Slot, Tensor
+from toolkit.runtime.slot import Slot, SlotSpec, Tensor
 from toolkit.types import Array, Float
 
 CONTEXTS = 2  # one computes while the other copies; more only cost memory, unless more threads call at once
@@ -99,7 +99,7 @@ class TensorRTExecutor:
         self._pool: Pool[Slot] = Pool(lambda: self._new_slot(plan), self._end_slot, contexts, f"the runner of {self._name}")
         self._pool.release(self._pool.acquire())  # the first slot now: running out of memory belongs to loading
 
-    def _plan(self, library: Any, manifest: Manifest) -> tuple[Plan, list[tuple[int, int, int]]]:
+    def _plan(self, library: Any, manifest: Manifest) -> tuple[SlotSpec, list[tuple[int, int, int]]]:
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         wanted = [spec.name for spec in (*manifest.inputs, *manifest.outputs)]
         if sorted(names) != sorted(wanted):
@@ -115,7 +115,7 @@ class TensorRTExecutor:
         profiles = [(int(low[0]), int(opt[0]), int(high[0])) for low, opt, high in shapes]
         jit = hasattr(library, "CudaGraphStrategy")
         self._set_up_contexts(library, jit)
-        plan = Plan(
+        plan = SlotSpec(
             input=source,
             outputs=tuple(tensor(spec.name) for spec in manifest.outputs),
             largest=max(high for _, _, high in profiles),
@@ -141,7 +141,7 @@ class TensorRTExecutor:
             self._cache.deserialize(self._cache_file.read_bytes())  # False where another version wrote it: it stays empty
         config.set_runtime_cache(self._cache)
 
-    def _new_slot(self, plan: Plan) -> Slot:
+    def _new_slot(self, plan: SlotSpec) -> Slot:
         with current(self._device):
             return Slot(plan, self._device)
 

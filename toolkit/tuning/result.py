@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from toolkit.recipe import Recipe
-from toolkit.tuning.trial import Layers, Trial
+from toolkit.tuning.trial import Sensitivity, Trial
 from toolkit.types import Frozen
 
 
@@ -20,7 +20,7 @@ class TuneResult(Frozen, frozen=True):
     winner: Trial
     trials: tuple[Trial, ...]
     finalists: tuple[Trial, ...]
-    sensitivity: tuple[Layers, ...]
+    sensitivity: tuple[Sensitivity, ...]
     reasons: tuple[str, ...]
     evaluations: int
     predicted: bool

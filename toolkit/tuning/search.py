@@ -21,7 +21,7 @@ from toolkit.graph.fp8 import FIRST_SM
 from toolkit.recipe import Method, Recipe
 from toolkit.tuning.parts import Unit, units, why_few
 from toolkit.tuning.sensitivity import sensitivity
-from toolkit.tuning.trial import Layers, Trial
+from toolkit.tuning.trial import Sensitivity, Trial
 from toolkit.tuning.workbench import Workbench, calibrated, vary
 from toolkit.types import Progress
 
@@ -39,7 +39,7 @@ class Found(NamedTuple):
 
     trials: list[Trial]
     finalists: list[Trial]
-    sensitivity: list[Layers]
+    sensitivity: list[Sensitivity]
     reasons: list[str]
 
 
@@ -50,7 +50,7 @@ class Search:
         self.bench = bench
         self.trials: list[Trial] = []
         self.reasons: list[str] = []
-        self.layers: list[Layers] = []
+        self.layers: list[Sensitivity] = []
         self._advance: Progress = bench.stage("search")
 
     def run(self) -> Found:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from toolkit.graph.work import layers
 from toolkit.tuning.parts import Unit
-from toolkit.tuning.trial import Layers, Trial
+from toolkit.tuning.trial import Sensitivity, Trial
 from toolkit.tuning.workbench import Workbench, vary
 
 
-def sensitivity(bench: Workbench, base: Trial, parts: list[Unit]) -> list[Layers]:
+def sensitivity(bench: Workbench, base: Trial, parts: list[Unit]) -> list[Sensitivity]:
     """Two evaluations a unit, on the calibration subset; fewer units where the bench has fewer evaluations left.
 
     One part alone has nothing to be compared with: the answer is empty.
@@ -28,6 +28,6 @@ def sensitivity(bench: Workbench, base: Trial, parts: list[Unit]) -> list[Layers
         alone = bench.trial(f"{part.name} alone", vary(base.recipe, keep=others))
         left_out = bench.trial(f"all but {part.name}", vary(base.recipe, keep=(*kept, *part.keep)))
         share = sum(work.get(node.name, 0) for node in part.nodes) / max(1, total)
-        found.append(Layers(unit=part.name, keep=part.keep, alone=alone.snr, left_out=left_out.snr, share=share))
+        found.append(Sensitivity(unit=part.name, keep=part.keep, alone=alone.snr, left_out=left_out.snr, share=share))
         progress(index + 1, len(parts))
     return found

@@ -41,7 +41,7 @@ class Trial(Frozen, frozen=True):
         return all(verdict.accepted for verdict in (self.searched, self.held_out) if verdict is not None)
 
 
-class Layers(Frozen, frozen=True):
+class Sensitivity(Frozen, frozen=True):
     """What one unit of layers does to the logits: SNR in dB where it alone is INT8, and where it alone is not."""
 
     unit: str

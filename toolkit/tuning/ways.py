@@ -18,8 +18,8 @@ from toolkit.cpu import cores
 from toolkit.engine import engine
 from toolkit.errors import BackendError, DeviceError, EngineError, RecipeError
 from toolkit.graph.qdq import scheme_of
-from toolkit.harness.lane import Entry
-from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.lane import Contender
+from toolkit.harness.latency import Sampling, measure_latency
 from toolkit.harness.measurement import Measurement
 from toolkit.recipe import Recipe
 from toolkit.runtime.runner import Runner
@@ -133,8 +133,8 @@ def _measured(bench: Workbench, trials: Sequence[Trial], seconds: float) -> list
     progress = bench.stage(f"latency of {len(trials)} engines at batch {bench.batch}")
     with ExitStack() as stack:
         runners = [stack.enter_context(live(bench, trial, stack)) for trial in trials]
-        entries = [Entry(f"{i} {trials[i].name}", bench.batch, partial(run, pictures)) for i, run in enumerate(runners)]
-        return measure_latency(entries, Plan(seconds=seconds * len(entries), warmup=2.0, precision=0.01), progress=progress)
+        entries = [Contender(f"{i} {trials[i].name}", bench.batch, partial(run, pictures)) for i, run in enumerate(runners)]
+        return measure_latency(entries, Sampling(seconds=seconds * len(entries), warmup=2.0, precision=0.01), progress=progress)
 
 
 def _p10(measured: Measurement) -> float:

@@ -16,7 +16,7 @@ from toolkit.tuning.trial import snr
 from toolkit.types import ON_CPU, Float, Stage, quiet
 from toolkit.why import analysis
 from toolkit.why.alone import alone
-from toolkit.why.blocks import Block, blocks
+from toolkit.why.blocks import PairedLayer, blocks
 from toolkit.why.probe import Powers, probe
 from toolkit.why.remedies import WORTH
 from toolkit.why.result import LayerLoss, Remedy, Why, Worst
@@ -62,7 +62,7 @@ def remedied(found: Why, folder: Path) -> str:
 
 def _why(
     subject: Subject,
-    parts: list[Block],
+    parts: list[PairedLayer],
     layers: tuple[LayerLoss, ...],
     powers: dict[str, Powers],
     found: list[Remedy],
@@ -92,7 +92,7 @@ def _why(
     )
 
 
-def _remarks(subject: Subject, parts: list[Block], layers: tuple[LayerLoss, ...], how: str) -> list[str]:
+def _remarks(subject: Subject, parts: list[PairedLayer], layers: tuple[LayerLoss, ...], how: str) -> list[str]:
     """How the answers were come by, and what a CPU does not show."""
     remarks = [] if how == "measured" else [how]
     if subject.manifest.target in ON_CPU and any(block.precision in ("fp16", "bf16") for block in parts):
@@ -104,7 +104,7 @@ def _remarks(subject: Subject, parts: list[Block], layers: tuple[LayerLoss, ...]
     return remarks
 
 
-def _times(subject: Subject, parts: list[Block]) -> dict[str, float]:
+def _times(subject: Subject, parts: list[PairedLayer]) -> dict[str, float]:
     """Shares of the time by layer, where ONNX Runtime runs the engine on this CPU."""
     if subject.manifest.target != "cpu":
         return {}

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolkit.types import Float, Progress
-from toolkit.why.blocks import Block
+from toolkit.why.blocks import PairedLayer
 from toolkit.why.probe import Power, live, part
 from toolkit.why.weave import Weaver
 
@@ -20,7 +20,7 @@ ROWS = 16  # layers in a batch
 
 
 def alone(
-    plain: ir.Model, layers: Sequence[Block], images: Sequence[Float], progress: Progress | None = None
+    plain: ir.Model, layers: Sequence[PairedLayer], images: Sequence[Float], progress: Progress | None = None
 ) -> tuple[dict[str, Power], Power]:
     """(layer -> the noise power in the logits [images], their signal power [images]). Layers in FP32 are left out, and so are
     those whose tensors have images and something else along one axis: there an image cannot be told from another."""
@@ -43,7 +43,7 @@ def alone(
     return noise, signal
 
 
-def _woven(plain: ir.Model, layers: Sequence[Block], narrow: Sequence[Block]) -> ir.Model:
+def _woven(plain: ir.Model, layers: Sequence[PairedLayer], narrow: Sequence[PairedLayer]) -> ir.Model:
     weaver = Weaver()
     source = plain.graph.inputs[0]
     sizes = [size if isinstance(size, int) else "?" for size in list(source.shape or [])[1:]]
@@ -70,7 +70,7 @@ def _woven(plain: ir.Model, layers: Sequence[Block], narrow: Sequence[Block]) ->
     return weaver.model([entry, mask], [logits], plain.opset_imports[""])
 
 
-def _rows_of(block: Block, plain: ir.Model) -> dict[str, tuple[int, int]] | None:
+def _rows_of(block: PairedLayer, plain: ir.Model) -> dict[str, tuple[int, int]] | None:
     """Of each tensor that the layer reads or makes: (the axis of images, its rank). None where one has no such axis."""
     batch = plain.graph.inputs[0].shape
     if batch is None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolkit.graph.work import layers as counted
-from toolkit.why.blocks import Block
+from toolkit.why.blocks import PairedLayer
 from toolkit.why.probe import Power, Powers
 from toolkit.why.result import PARTS, LayerLoss, Worst
 
@@ -18,7 +18,7 @@ WORST = 5  # channels and images told of each layer
 
 def losses(
     plain: ir.Model,
-    blocks: Sequence[Block],
+    blocks: Sequence[PairedLayer],
     powers: Mapping[str, Powers],
     alone: Mapping[str, Power],
     signal: Power,
@@ -57,13 +57,13 @@ def losses(
     return tuple(found)
 
 
-def edges(blocks: Sequence[Block]) -> tuple[tuple[str, str], ...]:
+def edges(blocks: Sequence[PairedLayer]) -> tuple[tuple[str, str], ...]:
     """(layer, layer that reads its result); the graph's input is no layer."""
     makers = {block.output: block.name for block in blocks}
     return tuple((makers[read], block.name) for block in blocks for read in block.reads if read in makers)
 
 
-def times_of(blocks: Sequence[Block], profile: Mapping[str, float]) -> dict[str, float]:
+def times_of(blocks: Sequence[PairedLayer], profile: Mapping[str, float]) -> dict[str, float]:
     """Shares of the time by layer. ONNX Runtime calls what it fused after a node of the layer and adds to the name."""
     owners = {node.name: block.name for block in blocks for node in block.typed if node.name}
     owners |= {block.name: block.name for block in blocks}

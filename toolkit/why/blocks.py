@@ -19,7 +19,7 @@ ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish", "HardSigmoid",
 PLUMBING = (*MOVES, "Identity", "Dropout", "Cast", "Expand")
 
 
-class Block(NamedTuple):
+class PairedLayer(NamedTuple):
     """One layer in both graphs. `reads` are the tensors of other layers, or the graph's input, by name; `output` its result."""
 
     name: str
@@ -32,7 +32,7 @@ class Block(NamedTuple):
     precision: str  # int8 | fp16 | bf16 | fp32
 
 
-def blocks(plain: ir.Model, typed: ir.Model) -> list[Block]:
+def blocks(plain: ir.Model, typed: ir.Model) -> list[PairedLayer]:
     """The layers that both graphs have, in the order of the FP32 graph."""
     tensors, inner = _by_name(plain), _by_name(typed)
     heads = [(node, _end(node)) for node in plain.graph if _computes(node)]
@@ -45,7 +45,7 @@ def blocks(plain: ir.Model, typed: ir.Model) -> list[Block]:
         after, others = _between(inner[name], borders)
         order = tuple(dict.fromkeys((*reads, *others)))
         if all(read in tensors and read in inner for read in order):
-            found.append(Block(node.name or name, node.op_type, node, order, name, before, after, _precision(after)))
+            found.append(PairedLayer(node.name or name, node.op_type, node, order, name, before, after, _precision(after)))
     return found
 
 

@@ -25,7 +25,7 @@ from toolkit.errors import CalibrationError
 from toolkit.graph.rounding import UNROUNDING
 from toolkit.onnxfile import serialize
 from toolkit.types import Float, Progress, Target
-from toolkit.why.blocks import Block
+from toolkit.why.blocks import PairedLayer
 from toolkit.why.weave import Rounding, Weaver
 
 Power = NDArray[np.float64]
@@ -53,7 +53,7 @@ class Powers:
 
 
 def probe(
-    plain: ir.Model, typed: ir.Model, layers: Sequence[Block], images: Iterable[Float], progress: Progress | None = None
+    plain: ir.Model, typed: ir.Model, layers: Sequence[PairedLayer], images: Iterable[Float], progress: Progress | None = None
 ) -> dict[str, Powers]:
     """Layer name -> its powers, over `images` (float32, one at a time). Raises CalibrationError where FP32 is not finite."""
     images = list(images)
@@ -76,7 +76,7 @@ def probe(
     return found
 
 
-def _woven(plain: ir.Model, typed: ir.Model, layers: Sequence[Block]) -> ir.Model:
+def _woven(plain: ir.Model, typed: ir.Model, layers: Sequence[PairedLayer]) -> ir.Model:
     weaver = Weaver()
     source = plain.graph.inputs[0]
     shape = [1, *(size if isinstance(size, int) else "?" for size in list(source.shape or [])[1:])]
@@ -94,7 +94,7 @@ def _woven(plain: ir.Model, typed: ir.Model, layers: Sequence[Block]) -> ir.Mode
 
 
 def part(
-    weaver: Weaver, block: Block, tensors: dict[str, ir.Value], typed: bool = False, rounding: Rounding = "as is"
+    weaver: Weaver, block: PairedLayer, tensors: dict[str, ir.Value], typed: bool = False, rounding: Rounding = "as is"
 ) -> ir.Value:
     """A copy of the layer that reads `tensors`."""
     nodes = block.typed if typed else block.plain
@@ -104,7 +104,7 @@ def part(
     return values[end]
 
 
-def _measured(weaver: Weaver, block: Block, result: ir.Value, twin: ir.Value, ours: dict[str, ir.Value]) -> list[ir.Value]:
+def _measured(weaver: Weaver, block: PairedLayer, result: ir.Value, twin: ir.Value, ours: dict[str, ir.Value]) -> list[ir.Value]:
     """Outputs called `measure layer`."""
     shape = block.plain[-1].outputs[0].shape
     rank = 4 if shape is None else len(shape)

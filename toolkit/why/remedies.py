@@ -25,7 +25,7 @@ WORTH = 0.3  # dB that a remedy has to win back: less is no more than other imag
 PART = 0.04  # of the loss: a layer that costs less is not worth a line in a recipe
 
 
-class Change(NamedTuple):
+class Suggestion(NamedTuple):
     """A recipe to try. `free`: nothing but constants changes, so the engine's time stays."""
 
     what: str
@@ -34,7 +34,7 @@ class Change(NamedTuple):
     free: bool
 
 
-def suggestions(recipe: Recipe, layers: Sequence[LayerLoss]) -> Iterator[Change]:
+def suggestions(recipe: Recipe, layers: Sequence[LayerLoss]) -> Iterator[Suggestion]:
     """What to try, in this order."""
     ranked = sorted((layer for layer in layers if layer.share > 0), key=lambda layer: -layer.share)
     if recipe.precision.quantized:
@@ -47,7 +47,7 @@ def suggestions(recipe: Recipe, layers: Sequence[LayerLoss]) -> Iterator[Change]
         yield from leave_out(recipe, ranked, "keep_fp32")
 
 
-def _methods(recipe: Recipe, ranked: Sequence[LayerLoss]) -> Iterator[Change]:
+def _methods(recipe: Recipe, ranked: Sequence[LayerLoss]) -> Iterator[Suggestion]:
     """Steps 1 and 2."""
     for part, methods in (("clipping", ("minmax", "mse")), ("rounding", ("mse", "entropy"))):
         hit = [layer for layer in ranked if getattr(layer, part) * layer.share >= PART]
@@ -59,36 +59,36 @@ def _methods(recipe: Recipe, ranked: Sequence[LayerLoss]) -> Iterator[Change]:
             chosen = {**recipe.precision.methods, **dict.fromkeys(tensors, method)}
             what = "methods = { " + ", ".join(f'"{tensor}" = "{method}"' for tensor in tensors) + " }"
             why = f"{part} of what {_names(hit)} read{'s' if len(hit) == 1 else ''} is {share:.0%} of the loss"
-            yield Change(what, why, _vary(recipe, methods=chosen), True)
+            yield Suggestion(what, why, _vary(recipe, methods=chosen), True)
 
 
-def _weights(recipe: Recipe, ranked: Sequence[LayerLoss]) -> Iterator[Change]:
+def _weights(recipe: Recipe, ranked: Sequence[LayerLoss]) -> Iterator[Suggestion]:
     """Step 3."""
     share = sum(layer.weights * layer.share for layer in ranked)
     if share < 0.2:
         return
     why = f"rounding weights is {share:.0%} of the loss"
     other = "mse" if recipe.precision.weights == "absmax" else "absmax"
-    yield Change(f'weights = "{other}"', why, _vary(recipe, weights=other), True)
+    yield Suggestion(f'weights = "{other}"', why, _vary(recipe, weights=other), True)
     if not recipe.precision.bias_correction:
-        yield Change("bias_correction = true", why, _vary(recipe, bias_correction=True), True)
+        yield Suggestion("bias_correction = true", why, _vary(recipe, bias_correction=True), True)
 
 
-def _globals(recipe: Recipe) -> Iterator[Change]:
+def _globals(recipe: Recipe) -> Iterator[Suggestion]:
     """Step 4."""
     if str(recipe.calibration.method) != "auto":
         for method in ("minmax", "mse", "entropy", "percentile"):
             if method != recipe.calibration.method:
                 calibration = msgspec.structs.replace(recipe.calibration, method=method)
                 changed = msgspec.structs.replace(recipe, calibration=calibration)
-                yield Change(f'method = "{method}"', f"{recipe.calibration.method} is one of four", changed, True)
+                yield Suggestion(f'method = "{method}"', f"{recipe.calibration.method} is one of four", changed, True)
     modes = ("streams", "none") if recipe.precision.equalize == "pairs" else ("none",)
     for mode in (m for m in modes if m != recipe.precision.equalize and str(recipe.precision.equalize) != "auto"):
         why = f"equalisation of {recipe.precision.equalize} does not help every network"
-        yield Change(f'equalize = "{mode}"', why, _vary(recipe, equalize=mode), True)
+        yield Suggestion(f'equalize = "{mode}"', why, _vary(recipe, equalize=mode), True)
 
 
-def leave_out(recipe: Recipe, ranked: Sequence[LayerLoss], key: str) -> Iterator[Change]:
+def leave_out(recipe: Recipe, ranked: Sequence[LayerLoss], key: str) -> Iterator[Suggestion]:
     """Step 5: ever more layers."""
     order = sorted(ranked, key=lambda layer: layer.share / (layer.work + 0.01), reverse=True)
     given = getattr(recipe.precision, key)
@@ -106,17 +106,17 @@ def leave_out(recipe: Recipe, ranked: Sequence[LayerLoss], key: str) -> Iterator
         share, work = sum(layer.share for layer in chosen), sum(layer.work for layer in chosen)
         why = f"{share:.0%} of the loss for {work:.1%} of the work"
         kept = tuple(dict.fromkeys((*given, *names)))
-        yield Change(f"{key} = {_list(names)}", why, _vary(recipe, **{key: kept}), False)
+        yield Suggestion(f"{key} = {_list(names)}", why, _vary(recipe, **{key: kept}), False)
 
 
-def _overflows(recipe: Recipe, ranked: Sequence[LayerLoss]) -> Iterator[Change]:
+def _overflows(recipe: Recipe, ranked: Sequence[LayerLoss]) -> Iterator[Suggestion]:
     """Layers whose results float16 cannot hold, and those that read them."""
     over = {layer.output for layer in ranked if layer.peak > 65504}
     names = tuple(layer.name for layer in ranked if layer.output in over or over & set(layer.reads))
     if names:
         kept = tuple(dict.fromkeys((*recipe.precision.keep_fp32, *names)))
         why = f"{len(over)} result{'s' if len(over) > 1 else ''} above 65504"
-        yield Change(f"keep_fp32 = {_list(names)}", why, _vary(recipe, keep_fp32=kept), False)
+        yield Suggestion(f"keep_fp32 = {_list(names)}", why, _vary(recipe, keep_fp32=kept), False)
 
 
 def joined(recipe: Recipe, one: Recipe, other: Recipe) -> Recipe:

@@ -12,14 +12,14 @@ import onnx_ir as ir
 from toolkit import pipeline
 from toolkit.errors import ToolkitError
 from toolkit.graph.run import graph_runner, predicting_runner
-from toolkit.harness.lane import Entry
-from toolkit.harness.latency import Plan, measure_latency
+from toolkit.harness.lane import Contender
+from toolkit.harness.latency import Sampling, measure_latency
 from toolkit.recipe import Recipe
 from toolkit.trip import Trip
 from toolkit.tuning.cost import cost
 from toolkit.tuning.trial import snr
 from toolkit.types import Classifier, Float, Stage, Target
-from toolkit.why.remedies import WORTH, Change, joined, suggestions
+from toolkit.why.remedies import WORTH, Suggestion, joined, suggestions
 from toolkit.why.result import LayerLoss, Remedy
 from toolkit.why.subject import Subject
 
@@ -52,7 +52,7 @@ class Bench:
             self._trips[mode] = pipeline.prepare(again, proof=False, like=self._trip)
         return pipeline.typed(self._trips[mode]._replace(recipe=recipe), self.target)
 
-    def prove(self, change: Change) -> Remedy:
+    def prove(self, change: Suggestion) -> Remedy:
         """Run it. Raises ToolkitError where the graph cannot be made, such as where nothing is left to quantise."""
         graph = self.graph(change.recipe)
         runner = predicting_runner(graph, self.target, self._threads)
@@ -84,11 +84,11 @@ class Bench:
         if self.target != Target("cpu"):
             return cost(graph, batch) / cost(self.base, batch), False
         image = np.ascontiguousarray(self.subject.proof[:1])
-        plan = Plan(seconds=SECONDS, warmup=0.2, precision=0.01, yardstick=False)
+        plan = Sampling(seconds=SECONDS, warmup=0.2, precision=0.01, yardstick=False)
         found = []
         for _ in range(LAUNCHES):  # where a session's memory lies moves its times by several per cent: the better of each counts
             runs = ("before", graph_runner(self.base, self._threads)), ("after", graph_runner(graph, self._threads))
-            measured = measure_latency([Entry(name, 1, partial(run, image)) for name, run in runs], plan)
+            measured = measure_latency([Contender(name, 1, partial(run, image)) for name, run in runs], plan)
             found.append([float(np.quantile(one.seconds, 0.1)) for one in measured if not one.failure])
         if any(len(times) < 2 for times in found):
             return cost(graph, batch) / cost(self.base, batch), False
@@ -101,7 +101,7 @@ def tried(subject: Subject, trip: Trip, layers: Sequence[LayerLoss], stage: Stag
     progress = stage("remedies, each proven by a run")
     bench = Bench(subject, trip)
     changes = list(suggestions(bench.recipe, layers))
-    proven: list[tuple[Change, Remedy]] = []
+    proven: list[tuple[Suggestion, Remedy]] = []
     notes: list[str] = []
     for index, change in enumerate(changes):
         _attempt(bench, change, proven, notes)
@@ -112,23 +112,23 @@ def tried(subject: Subject, trip: Trip, layers: Sequence[LayerLoss], stage: Stag
     return sorted((remedy for _, remedy in proven), key=lambda remedy: -remedy.value), notes
 
 
-def _attempt(bench: Bench, change: Change, proven: list[tuple[Change, Remedy]], notes: list[str]) -> None:
+def _attempt(bench: Bench, change: Suggestion, proven: list[tuple[Suggestion, Remedy]], notes: list[str]) -> None:
     try:
         proven.append((change, bench.prove(change)))
     except ToolkitError as error:
         notes.append(f"{change.what} could not be tried: {error.what}")
 
 
-def _together(recipe: Recipe, proven: Sequence[tuple[Change, Remedy]]) -> list[Change]:
+def _together(recipe: Recipe, proven: Sequence[tuple[Suggestion, Remedy]]) -> list[Suggestion]:
     """The best that is free, with the best that leaves layers out."""
-    best: Callable[[bool], tuple[Change, Remedy] | None] = lambda free: max(  # noqa: E731
+    best: Callable[[bool], tuple[Suggestion, Remedy] | None] = lambda free: max(  # noqa: E731
         (pair for pair in proven if pair[0].free is free and pair[1].gain >= WORTH), key=lambda pair: pair[1].value, default=None
     )
     free, kept = best(True), best(False)
     if free is None or kept is None:
         return []
     what, why = f"{free[0].what}; {kept[0].what}", f"{free[0].why}; {kept[0].why}"
-    return [Change(what, why, joined(recipe, free[0].recipe, kept[0].recipe), False)]
+    return [Suggestion(what, why, joined(recipe, free[0].recipe, kept[0].recipe), False)]
 
 
 def _answers(runner: Classifier, images: Float) -> Float:

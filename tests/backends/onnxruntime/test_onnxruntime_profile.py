@@ -7,8 +7,8 @@ import pytest
 
 from toolkit.backends.onnxruntime import backend as backend
 from toolkit.backends.onnxruntime.profile import profile
+from toolkit.disk.files import sha256
 from toolkit.errors import EngineError
-from toolkit.files import sha256
 from toolkit.graph.export import export
 from toolkit.manifest import Manifest
 from toolkit.recipe import Build, Preprocess

@@ -16,8 +16,8 @@ from toolkit.backends.onnxruntime.settings import candidates, choose
 from toolkit.backends.settings import CpuOptions, SessionSettings, checked
 from toolkit.cpu import cores, has_vnni
 from toolkit.cpu import name as cpu_name
+from toolkit.disk.files import sha256_bytes, write_atomically
 from toolkit.errors import BackendError, ClosedError, EngineError, MissingExtra
-from toolkit.files import sha256_bytes, write_atomically
 from toolkit.manifest import Manifest
 from toolkit.recipe import Build
 from toolkit.runtime.device import best

@@ -12,12 +12,12 @@ import numpy as np
 
 from toolkit.backends.onnxruntime.backend import session
 from toolkit.errors import MeasurementError
-from toolkit.harness.layers import Layer, Layers
+from toolkit.harness.layers import Layer, LayerTimes
 from toolkit.manifest import Manifest
 from toolkit.types import Array, Contents, Target
 
 
-def profile(source: Contents, manifest: Manifest, batch: int = 1, runs: int = 10) -> Layers:
+def profile(source: Contents, manifest: Manifest, batch: int = 1, runs: int = 10) -> LayerTimes:
     """Median time of every node over `runs` runs of random images, after two that do not count.
 
     Raises EngineError, MeasurementError.
@@ -32,7 +32,7 @@ def profile(source: Contents, manifest: Manifest, batch: int = 1, runs: int = 10
         for _ in range(runs + 2):
             live.run(None, {spec.name: images})
         events = json.loads(Path(live.end_profiling()).read_text(encoding="utf-8"))
-    return Layers(engine=manifest.name, batch=batch, runs=runs, layers=_layers(events, runs))
+    return LayerTimes(engine=manifest.name, batch=batch, runs=runs, layers=_layers(events, runs))
 
 
 def _layers(events: list[dict[str, Any]], runs: int) -> tuple[Layer, ...]:

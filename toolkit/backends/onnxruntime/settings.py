@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from toolkit import cache
-from toolkit.files import sha256_bytes
+from toolkit.disk import cache
+from toolkit.disk.files import sha256_bytes
 from toolkit.recipe import Build
 from toolkit.types import Array, Frozen
 

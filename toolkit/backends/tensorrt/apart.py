@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 
 import toolkit
-from toolkit import cache, errors
+from toolkit import errors
 from toolkit.backends.tensorrt.build import Built
 from toolkit.backends.tensorrt.library import Library
+from toolkit.disk import cache
+from toolkit.disk.files import sha256_bytes
 from toolkit.errors import BackendError
-from toolkit.files import sha256_bytes
 from toolkit.recipe import Build
 from toolkit.types import Frozen, Target
 
@@ -33,7 +34,7 @@ STEADY = {
 }
 
 
-class Request(Frozen, frozen=True):
+class BuildRequest(Frozen, frozen=True):
     """What the child is to build."""
 
     data: bytes
@@ -49,7 +50,7 @@ class Refusal(Frozen, frozen=True):
     remedy: str | None
 
 
-class Answer(Frozen, frozen=True):
+class BuildAnswer(Frozen, frozen=True):
     """Just one of the two is set."""
 
     built: Built | None = None
@@ -61,7 +62,7 @@ def build_apart(library: Library, data: bytes, build: Build, target: Target) -> 
 
     Raises what `build_plan` raises, and BackendError where the child dies.
     """
-    request = msgspec.msgpack.encode(Request(data=data, build=build, target=target))
+    request = msgspec.msgpack.encode(BuildRequest(data=data, build=build, target=target))
     key = sha256_bytes(f"{library.package} {library.version}\n".encode(), request)
     kept = cache.find("plans", key)
     if kept is not None:
@@ -81,7 +82,7 @@ def _build_in_child(library: Library, request: bytes, target: Target) -> Built:
             said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it left no word"]
             what = f"{library.name} {library.version} died while it built for {target} (exit {done.returncode}): {said[0]}"
             raise BackendError(what, remedy="Build again; if it dies again, report the recipe")
-        answer = msgspec.msgpack.decode(reply.read_bytes(), type=Answer)
+        answer = msgspec.msgpack.decode(reply.read_bytes(), type=BuildAnswer)
     if answer.refusal is not None:
         raise getattr(errors, answer.refusal.kind)(answer.refusal.what, remedy=answer.refusal.remedy)
     assert answer.built is not None

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import cache
 from toolkit.backends.settings import PlanOptions, PlanSettings, checked
 from toolkit.backends.tensorrt import library as libraries
 from toolkit.backends.tensorrt.apart import build_apart
@@ -21,7 +20,8 @@ from toolkit.backends.tensorrt.build import build_plan
 from toolkit.backends.tensorrt.layers import describe_quantized, inspect
 from toolkit.backends.tensorrt.library import Library
 from toolkit.backends.tensorrt.options import refuse_options, refuse_types, settings_of
-from toolkit.files import sha256, sha256_bytes, write_atomically
+from toolkit.disk import cache
+from toolkit.disk.files import sha256, sha256_bytes, write_atomically
 from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialize
 from toolkit.recipe import Build

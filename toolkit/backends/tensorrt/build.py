@@ -11,9 +11,9 @@ from toolkit.backends.tensorrt.layers import rows_of
 from toolkit.backends.tensorrt.library import Library, Message
 from toolkit.backends.tensorrt.options import configure
 from toolkit.backends.tensorrt.parse import parse
-from toolkit.cache import place
+from toolkit.disk.cache import place
+from toolkit.disk.files import read_regular, write_atomically
 from toolkit.errors import EngineError, GraphError
-from toolkit.files import read_regular, write_atomically
 from toolkit.recipe import Build
 from toolkit.runtime.device import Device
 from toolkit.types import Frozen, Target

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from toolkit.backends.tensorrt.apart import Answer, Request
+    from toolkit.backends.tensorrt.apart import BuildAnswer, BuildRequest
 
 ADDR_NO_RANDOMIZE = 0x0040000  # <sys/personality.h>
 QUERY = 0xFFFFFFFF
@@ -38,18 +38,18 @@ def fix_addresses() -> bool:
 
 
 def main(question: str, reply: str, fixed: bool) -> None:
-    """Read a Request, build, write an Answer."""
+    """Read a BuildRequest, build, write an BuildAnswer."""
     import _thread
     import gc
     from pathlib import Path
 
     import msgspec
 
-    from toolkit.backends.tensorrt.apart import Request
+    from toolkit.backends.tensorrt.apart import BuildRequest
 
-    request = msgspec.msgpack.decode(Path(question).read_bytes(), type=Request)
+    request = msgspec.msgpack.decode(Path(question).read_bytes(), type=BuildRequest)
     work = prepare(request, fixed)
-    answers: list[Answer] = []
+    answers: list[BuildAnswer] = []
     done = _thread.allocate_lock()  # threading.Thread would have both threads free what they share, in any order
     done.acquire()
 
@@ -66,18 +66,18 @@ def main(question: str, reply: str, fixed: bool) -> None:
         Path(reply).write_bytes(msgspec.msgpack.encode(answers[0]))
 
 
-def prepare(request: Request, fixed: bool) -> Callable[[], Answer]:
+def prepare(request: BuildRequest, fixed: bool) -> Callable[[], BuildAnswer]:
     """Import and load all that the build needs, so that its thread finds the same memory whatever that took."""
     import msgspec
 
-    from toolkit.backends.tensorrt.apart import Answer, Refusal
+    from toolkit.backends.tensorrt.apart import BuildAnswer, Refusal
     from toolkit.backends.tensorrt.build import build_plan
     from toolkit.backends.tensorrt.library import load
     from toolkit.errors import BackendError, ToolkitError
 
-    def refused(error: ToolkitError) -> Answer:
+    def refused(error: ToolkitError) -> BuildAnswer:
         kind = BackendError if isinstance(error, BackendError) else type(error)  # MissingExtra takes other arguments
-        return Answer(refusal=Refusal(kind=kind.__name__, what=error.what, remedy=error.remedy))
+        return BuildAnswer(refusal=Refusal(kind=kind.__name__, what=error.what, remedy=error.remedy))
 
     try:
         library = load(request.target.kind)
@@ -85,12 +85,12 @@ def prepare(request: Request, fixed: bool) -> Callable[[], Answer]:
         refusal = refused(error)
         return lambda: refusal
 
-    def answer() -> Answer:
+    def answer() -> BuildAnswer:
         try:
             built = build_plan(library, request.data, request.build, request.target)
         except ToolkitError as error:
             return refused(error)
-        return Answer(built=built if fixed else msgspec.structs.replace(built, notes=(*built.notes, UNFIXED)))
+        return BuildAnswer(built=built if fixed else msgspec.structs.replace(built, notes=(*built.notes, UNFIXED)))
 
     return answer
 

@@ -3,6 +3,6 @@
 `loading.py` is the trip, one pass a file; `apart.py` makes it in a process of its own, with limits on memory and time.
 """
 
-from toolkit.graph.load.loading import Facts, Loaded, load
+from toolkit.graph.load.loading import Facts, LoadedGraph, load
 
-__all__ = ["Facts", "Loaded", "load"]
+__all__ = ["Facts", "LoadedGraph", "load"]

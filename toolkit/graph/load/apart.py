@@ -18,7 +18,7 @@ import onnx_ir as ir
 import toolkit
 from toolkit import errors
 from toolkit.errors import GraphError
-from toolkit.graph.load.loading import Facts, Loaded
+from toolkit.graph.load.loading import Facts, LoadedGraph
 from toolkit.recipe import Preprocess, Reference
 from toolkit.types import Frozen
 
@@ -29,7 +29,7 @@ STEADY = {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS":
 REQUEST, ANSWER, GRAPH, ORIGINAL = "request", "answer", "graph.onnx", "original.onnx"
 
 
-class Request(Frozen, frozen=True):
+class LoadRequest(Frozen, frozen=True):
     """What the child is to open."""
 
     path: str
@@ -39,7 +39,7 @@ class Request(Frozen, frozen=True):
     seconds: int
 
 
-class Answer(Frozen, frozen=True):
+class LoadAnswer(Frozen, frozen=True):
     """The facts; or else an error's class, what it says and its remedy."""
 
     facts: Facts | None = None
@@ -48,22 +48,23 @@ class Answer(Frozen, frozen=True):
 
 def load_apart(
     path: Path, preprocess: Preprocess, reference: Reference, *, memory: int = MEMORY, seconds: int = SECONDS
-) -> Loaded:
+) -> LoadedGraph:
     """As `load`, in a child process with limits. Raises GraphError, also where the child reaches one."""
     with tempfile.TemporaryDirectory(prefix="resnet-deploy-") as name:
         folder = Path(name)
-        request = Request(path=str(path.absolute()), preprocess=preprocess, reference=reference, memory=memory, seconds=seconds)
+        where = str(path.absolute())
+        request = LoadRequest(path=where, preprocess=preprocess, reference=reference, memory=memory, seconds=seconds)
         (folder / REQUEST).write_bytes(msgspec.msgpack.encode(request))
         code = _run(folder, PATIENCE * seconds)
         answer = folder / ANSWER
         if not answer.is_file():
             raise _died(path, code)
-        found = msgspec.msgpack.decode(answer.read_bytes(), type=Answer)
+        found = msgspec.msgpack.decode(answer.read_bytes(), type=LoadAnswer)
         if found.facts is None:
             kind, what, remedy = found.error
             raise getattr(errors, kind)(what, remedy=remedy)
         original = _take(folder / ORIGINAL) if (folder / ORIGINAL).exists() else None
-        return Loaded(_take(folder / GRAPH), found.facts, original)
+        return LoadedGraph(_take(folder / GRAPH), found.facts, original)
 
 
 def _run(folder: Path, seconds: float) -> int | None:

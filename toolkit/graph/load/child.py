@@ -11,7 +11,7 @@ import msgspec
 import onnx_ir as ir
 
 from toolkit.errors import GraphError, ToolkitError
-from toolkit.graph.load.apart import ANSWER, GRAPH, ORIGINAL, REQUEST, Answer, Request
+from toolkit.graph.load.apart import ANSWER, GRAPH, ORIGINAL, REQUEST, LoadAnswer, LoadRequest
 from toolkit.graph.load.loading import load
 
 COPIES = 10  # of the file's bytes: as stored, as arrays, folded, converted, serialized, and what ONNX Runtime makes of them
@@ -40,7 +40,7 @@ def limiter(memory: int, seconds: int) -> Callable[[int], None]:
 
 def main(folder: Path) -> None:
     """Read the request, answer it."""
-    request = msgspec.msgpack.decode((folder / REQUEST).read_bytes(), type=Request)
+    request = msgspec.msgpack.decode((folder / REQUEST).read_bytes(), type=LoadRequest)
     limit = limiter(request.memory, request.seconds)
     limit(0)
     path = Path(request.path)
@@ -49,13 +49,13 @@ def main(folder: Path) -> None:
         _save(loaded.graph, folder / GRAPH)
         if loaded.original is not None:
             _save(loaded.original, folder / ORIGINAL)
-        answer = Answer(facts=loaded.facts)
+        answer = LoadAnswer(facts=loaded.facts)
     except ToolkitError as error:
-        answer = Answer(error=(type(error).__name__, error.what, error.remedy))
+        answer = LoadAnswer(error=(type(error).__name__, error.what, error.remedy))
     except MemoryError:
         allowed = f"{request.memory / 1e9:.2g} GB and {COPIES} times its bytes"
         what = f"{path} needs more memory to open than a file of its size may: {allowed}"
-        answer = Answer(error=(GraphError.__name__, what, "Export the model again"))
+        answer = LoadAnswer(error=(GraphError.__name__, what, "Export the model again"))
     partial = folder / f"{ANSWER}.partial"
     partial.write_bytes(msgspec.msgpack.encode(answer))
     partial.rename(folder / ANSWER)

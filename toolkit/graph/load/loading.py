@@ -50,7 +50,7 @@ class Facts(Frozen, frozen=True):
     norm: tuple[str, list[float], list[float]] | None = None  # see `first.py`
 
 
-class Loaded(NamedTuple):
+class LoadedGraph(NamedTuple):
     """`graph`: FP32, batch `N`, scores [N, columns]. `original`: the file as ONNX Runtime is to run it where that is not the file
     as it is on disk: an inner tensor as its output, an input fed, training mode off."""
 
@@ -61,7 +61,7 @@ class Loaded(NamedTuple):
 
 def load(
     path: Path, preprocess: Preprocess, reference: Reference | None = None, sized: Callable[[int], None] = lambda size: None
-) -> Loaded:
+) -> LoadedGraph:
     """An FP32 graph, `preprocess.input_shape` in, scores [N, classes] out. Raises GraphError.
 
     `sized` is told how many bytes the file has, external data included, before they are read. For a file from outside see
@@ -98,7 +98,7 @@ def load(
             outputs=_outputs(model, columns, reference, path), precision="int8" if integer else "fp16" if _half(wide) else "fp32",
             notes=(*notes, *_remarks(integer, wide, batch, kind)), norm=norm,
         )  # fmt: skip
-        return Loaded(model, facts, original)
+        return LoadedGraph(model, facts, original)
 
 
 def _plain(model: ir.Model, path: Path, stored: int) -> ir.Model:

@@ -18,8 +18,8 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from toolkit.disk.files import sha256, sha256_bytes
 from toolkit.errors import GraphError
-from toolkit.files import sha256, sha256_bytes
 
 MOST_NODES = 100_000  # after functions are expanded; the largest classifiers have some thousand
 MOST_BYTES = 1 << 31  # protobuf's own limit; weights beyond it go to external data

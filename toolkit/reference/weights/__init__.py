@@ -9,11 +9,12 @@ refusals.py   what gives another network away
 load.py       all of it, in this order
 """
 
-from toolkit.modules import digest
+from toolkit.recipe.modules import digest
 from toolkit.reference.weights.files import Content, read_content
-from toolkit.reference.weights.load import Loaded, load_reference, open_weights, randomise, read_weights
+from toolkit.reference.weights.load import LoadedWeights, load_reference, open_weights, randomise, read_weights
 from toolkit.reference.weights.shapes import Weights
 
 __all__ = [
-    "Content", "Loaded", "Weights", "digest", "load_reference", "open_weights", "randomise", "read_content", "read_weights",
+    "Content", "LoadedWeights", "Weights", "digest", "load_reference", "open_weights", "randomise", "read_content",
+    "read_weights",
 ]  # fmt: skip

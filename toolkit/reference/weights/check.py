@@ -10,13 +10,13 @@ from toolkit.recipe import Reference
 from toolkit.reference.resnet import ResNet
 from toolkit.reference.weights.records import Record, modules_of
 from toolkit.reference.weights.refusals import EXPORT, refuse_signs
-from toolkit.reference.weights.shapes import Plan, Weights, fitting, meta_network
+from toolkit.reference.weights.shapes import Variant, Weights, fitting, meta_network
 
 _PLAIN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _EARLIER = "Take an earlier checkpoint"
 
 
-def check(reference: Reference, plan: Plan, weights: Weights) -> None:
+def check(reference: Reference, plan: Variant, weights: Weights) -> None:
     """Raise WeightsError at the first tensor that is missing, of another shape or type, not finite, or one too many."""
     model = meta_network(reference, plan)
     if model is None:

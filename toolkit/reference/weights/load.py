@@ -24,11 +24,11 @@ from toolkit.reference.weights.choice import pick
 from toolkit.reference.weights.files import Content, neighbor, read_content
 from toolkit.reference.weights.records import Record
 from toolkit.reference.weights.refusals import refuse_named
-from toolkit.reference.weights.shapes import Plan, Weights, network, plan_of
+from toolkit.reference.weights.shapes import Variant, Weights, network, variant_of
 from toolkit.types import Progress
 
 
-class Loaded(NamedTuple):
+class LoadedWeights(NamedTuple):
     """A reference, and in words what was assumed, skipped or chosen when its file was read."""
 
     model: ResNet
@@ -44,7 +44,7 @@ def load_reference(
 
 def open_weights(
     reference: Reference, *, channels: int | None = None, classes: int = 1000, progress: Progress | None = None
-) -> Loaded:
+) -> LoadedWeights:
     """The reference in eval mode, float32.
 
     `channels` is what the pictures have, to be held against the first convolution; only `random:SEED` takes it (absent: 3) and
@@ -53,18 +53,18 @@ def open_weights(
     if reference.arch is None or reference.weights is None:
         raise WeightsError("the recipe's reference is an ONNX file, which has no PyTorch weights")
     if reference.weights.startswith("random:"):
-        plan = Plan(channels or 3, classes, 1.0, "imagenet", PLAIN)
-        return Loaded(randomise(network(reference, plan), _seed(reference.weights), plan.channels), ())
+        plan = Variant(channels or 3, classes, 1.0, "imagenet", PLAIN)
+        return LoadedWeights(randomise(network(reference, plan), _seed(reference.weights), plan.channels), ())
     weights = read_weights(_file(reference.arch, reference.weights, progress), reference.ema, reference.version)
     known = weights.metadata.get("arch")
     if known in ARCHITECTURES and known != reference.arch:
         raise WeightsError(f"{weights.where} holds a {known}, the recipe says {reference.arch}", remedy=f'Write arch = "{known}"')
-    plan = plan_of(reference, weights)
+    plan = variant_of(reference, weights)
     check(reference, plan, weights)
     _check_channels(plan, channels, weights.where)
     model = network(reference, plan)
     model.load_state_dict({name: weights.tensors.get(name, value) for name, value in model.state_dict().items()}, strict=True)
-    return Loaded(model.float().eval(), tuple(f"weights: {note}" for note in (*weights.picked.notes, *_form_notes(plan))))
+    return LoadedWeights(model.float().eval(), tuple(f"weights: {note}" for note in (*weights.picked.notes, *_form_notes(plan))))
 
 
 def read_weights(path: Path, averaged: bool | None = None, version: Version | None = None) -> Weights:
@@ -103,7 +103,7 @@ def _check_version(path: Path, content: Content, version: Version | None) -> Non
         raise WeightsError(what, remedy='Write version = "v1" in [reference]')
 
 
-def _form_notes(plan: Plan) -> list[str]:
+def _form_notes(plan: Variant) -> list[str]:
     form, said = plan.form, []
     if form.groups > 1:
         said.append(f"the 3x3 convolutions of its bottlenecks have {form.groups} groups (ResNeXt)")
@@ -114,7 +114,7 @@ def _form_notes(plan: Plan) -> list[str]:
     return said
 
 
-def _check_channels(plan: Plan, channels: int | None, where: str) -> None:
+def _check_channels(plan: Variant, channels: int | None, where: str) -> None:
     if channels is None or plan.channels == channels:
         return
     color = {1: '"L", and one value each for `mean` and `std`', 3: '"RGB", and three values each for `mean` and `std`'}

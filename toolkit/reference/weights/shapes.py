@@ -32,7 +32,7 @@ class Weights(NamedTuple):
     picked: Picked
 
 
-class Plan(NamedTuple):
+class Variant(NamedTuple):
     """All that decides a network beside its `arch` and `version`."""
 
     channels: int
@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     form: Form
 
 
-def plan_of(reference: Reference, weights: Weights) -> Plan:
+def variant_of(reference: Reference, weights: Weights) -> Variant:
     """What the recipe, the file's metadata and the tensors' shapes say, in this order. Raises WeightsError."""
     deep = "conv1.0.weight" in weights.tensors
     first = _end(weights, "conv1.0.weight" if deep else "conv1.weight", 4)
@@ -55,10 +55,10 @@ def plan_of(reference: Reference, weights: Weights) -> Plan:
         raise WeightsError(what, remedy="Take the trained weights")
     width = _width(weights, norm.shape[0])
     stem = reference.stem or ("deep" if deep else _stem(weights, first))
-    return Plan(first.shape[1], last.shape[0], width, stem, _form(weights, norm.shape[0], deep))
+    return Variant(first.shape[1], last.shape[0], width, stem, _form(weights, norm.shape[0], deep))
 
 
-def network(reference: Reference, plan: Plan, arch: str | None = None) -> ResNet:
+def network(reference: Reference, plan: Variant, arch: str | None = None) -> ResNet:
     """The network of a plan, with fresh weights; the recipe's own width and stem come first."""
     assert reference.arch is not None
     return ResNet(
@@ -152,7 +152,7 @@ def _form(weights: Weights, base: int, deep: bool) -> Form:
     return form._replace(pooled="layer2.0.downsample.2.weight" in tensors)
 
 
-def meta_network(reference: Reference, plan: Plan, arch: str | None = None) -> ResNet | None:
+def meta_network(reference: Reference, plan: Variant, arch: str | None = None) -> ResNet | None:
     """The network without memory for its weights; None where no such network can be."""
     try:
         with torch.device("meta"):
@@ -167,7 +167,7 @@ def guess(reference: Reference, weights: Weights) -> str | None:
     kernel = weights.tensors["conv1.weight"].shape[-1] if "conv1.weight" in shapes else 0
     stem: Stem = "imagenet" if kernel == 7 else "small" if kernel == 3 else "deep"  # of its shape, whatever it computes
     bare = msgspec.structs.replace(reference, stem=None, width=None)
-    plan = plan_of(msgspec.structs.replace(bare, stem=stem), weights._replace(metadata={}))
+    plan = variant_of(msgspec.structs.replace(bare, stem=stem), weights._replace(metadata={}))
     for arch in (reference.arch, *ARCHITECTURES):
         model = meta_network(bare, plan, arch)
         state = model.state_dict() if model is not None else {}

@@ -18,9 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from toolkit.drafts import DRAFT, draft_folder, lock, remove, sweep
+from toolkit.disk.drafts import DRAFT, draft_folder, lock, remove, sweep
+from toolkit.disk.files import CANNOT_MOVE, read_regular, sync_folder, write_atomically
 from toolkit.errors import EngineError
-from toolkit.files import CANNOT_MOVE, read_regular, sync_folder, write_atomically
 
 NEXT = ".next"  # in a folder that cannot be renamed: what it is about to hold, whole
 PATIENCE = 10.0  # seconds that a swap waits for another in the same folder

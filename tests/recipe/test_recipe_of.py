@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from toolkit.errors import RecipeError, WeightsError
-from toolkit.modules import digest, held
 from toolkit.recipe import Recipe
+from toolkit.recipe.modules import digest, held
 
 
 def test_keys_find_their_tables() -> None:

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from toolkit import drafts, files, folders
-from toolkit.drafts import DRAFT, scratch, sweep
+from toolkit.disk import drafts, files, folders
+from toolkit.disk.drafts import DRAFT, scratch, sweep
+from toolkit.disk.files import write_atomically
+from toolkit.disk.folders import new_folder, settled
 from toolkit.errors import EngineError
-from toolkit.files import write_atomically
-from toolkit.folders import new_folder, settled
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="locks, signals and mounts are another matter there")
 NAMES = ("manifest.json", "model.onnx", "ranges.json")
@@ -341,7 +341,7 @@ def test_a_scratch_folder_of_a_killed_process_goes_with_the_next(tmp_path: Path,
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     program = """
 import os
-from toolkit.drafts import scratch
+from toolkit.disk.drafts import scratch
 with scratch() as folder:
     (folder / "model.onnx").write_text("x")
     os.kill(os.getpid(), 9)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.files import cache_folder, decode_json, read_regular, sha256, write_atomically
+from toolkit.disk.files import cache_folder, decode_json, read_regular, sha256, write_atomically
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from toolkit.errors import RecipeError
 from toolkit.recipe import Recipe
-from toolkit.toml import read_toml
+from toolkit.recipe.toml import read_toml
 
 DEEP = {
     "a key of 50,000 parts": "a" + ".a" * 50_000 + " = 1",

@@ -1,4 +1,4 @@
-"""Watch: a graph that puts out the values of the tensors to calibrate."""
+"""Observer: a graph that puts out the values of the tensors to calibrate."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _ALIGNED = 64  # bytes
 
 
-class Watch:
-    """The graph, live in ONNX Runtime in pieces that end with a watched tensor. A thread takes a lane through it.
+class Observer:
+    """The graph, live in ONNX Runtime in pieces that end with a watched tensor. Each thread takes a walk of its own through it.
 
     In pieces, since values are counted while they are still in the cache, and then make room: a whole image's do not fit there,
     and memory that nobody touched lately costs as much to write and read as its values cost to count.
@@ -45,12 +45,12 @@ class Watch:
         if len(shape) != len(self._shape) or any(a != b for a, b in zip(shape, self._shape, strict=True) if isinstance(b, int)):
             raise CalibrationError(f"the graph takes images of {list(self._shape)}, not {list(shape)}")
 
-    def lane(self) -> Lane:
+    def walk(self) -> Walk:
         """A way through the graph for one thread at a time."""
-        return Lane(self._pieces, self._input if self._input in self._tensors else None, self._constants)
+        return Walk(self._pieces, self._input if self._input in self._tensors else None, self._constants)
 
 
-class Lane:
+class Walk:
     """[1, *input shape] -> the name and the values, in any order and shape, of each watched tensor, as the graph computes them.
 
     Values hold until the next are asked for. They lie in two blocks of memory, which the pieces write by turns: each reads what

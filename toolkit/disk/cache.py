@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from toolkit.drafts import sweep
-from toolkit.files import cache_folder, read_regular, write_atomically
+from toolkit.disk.drafts import sweep
+from toolkit.disk.files import cache_folder, read_regular, write_atomically
 
 LIMIT = 2 << 30  # bytes of all entries
 _DIGEST = 32

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from toolkit.drafts import draft_file, sweep
+from toolkit.disk.drafts import draft_file, sweep
 
 CANNOT_MOVE = (errno.EXDEV, errno.EBUSY)  # a mount, or what lies in a lower layer of an overlay
 

@@ -13,7 +13,7 @@ from toolkit.recipe import Recipe
 from toolkit.types import Target
 
 BASE = 'name = "x"\n[reference]\narch = "resnet18"\nweights = "random:1"\n'
-ENGINES = sorted((Path(__file__).parent.parent / "engines").glob("*.toml"))
+ENGINES = sorted((Path(__file__).parents[2] / "engines").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", ENGINES, ids=lambda p: p.stem)
@@ -94,7 +94,7 @@ def test_what_is_written_is_read_again() -> None:
 
 def test_the_page_on_recipes_names_every_key_and_its_default() -> None:
     """docs/reference/recipe.md, table by table: the same keys as the structs, and their plain defaults as TOML writes them."""
-    page = (Path(__file__).parent.parent / "docs" / "reference" / "recipe.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "recipe.md").read_text()
     for field in msgspec.structs.fields(Recipe):
         if not (isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)):
             assert f"{field.name} = " in page

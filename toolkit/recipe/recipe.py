@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from toolkit.disk.files import read_regular
 from toolkit.errors import RecipeError
-from toolkit.files import read_regular
-from toolkit.flags import tables
-from toolkit.modules import MEMORY
-from toolkit.recipetext import explain, strip
-from toolkit.toml import SIZE, read_toml
+from toolkit.recipe.flags import tables
+from toolkit.recipe.modules import MEMORY
+from toolkit.recipe.text import explain, strip
+from toolkit.recipe.toml import SIZE, read_toml
 from toolkit.types import Frozen, Meaning, Target
 
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")

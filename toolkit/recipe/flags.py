@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from toolkit.errors import RecipeError
-from toolkit.modules import hold, is_module
+from toolkit.recipe.modules import hold, is_module
 
 TABLES = ("reference", "preprocess", "precision", "build")  # whose keys stand for themselves; a dict of them does as well
 DATA = ("calibration", "accept")  # tables of images: a path stands for their `data`

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from toolkit import cache
-from toolkit.drafts import DRAFT
-from toolkit.files import cache_folder
+from toolkit.disk import cache
+from toolkit.disk.drafts import DRAFT
+from toolkit.disk.files import cache_folder
 
 
 @pytest.fixture(autouse=True)

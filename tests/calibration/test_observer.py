@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from tests.calibration.network import TENSORS, network
-from toolkit.calibration.watch import Watch
+from toolkit.calibration.observer import Observer
 from toolkit.onnxfile import serialize
 from toolkit.types import Float
 
@@ -20,9 +20,9 @@ def test_every_value_is_there_once(images: Float, channels: int) -> None:
     plain.graph.outputs[:] = [value for node in plain.graph for value in node.outputs if value.name in outputs]
     session = onnxruntime.InferenceSession(serialize(plain), providers=["CPUExecutionProvider"])
     expected = dict(zip(outputs, session.run(outputs, {"input": images[:1]}), strict=True))
-    lane = Watch(graph, TENSORS, 1).lane()
+    walk = Observer(graph, TENSORS, 1).walk()
     for _ in range(2):  # the first image finds memory, the others write it again
-        found = {name: values.copy() for name, values in lane(images[:1])}
+        found = {name: values.copy() for name, values in walk(images[:1])}
         assert sorted(found) == sorted(["input", *expected])
         assert np.array_equal(found["input"], images[:1])
         for name in outputs:
@@ -36,8 +36,8 @@ def test_a_tensor_that_is_constant(images: Float) -> None:
     twice.outputs[0].name = "twice"
     graph.graph.insert_before(conv, twice)
     conv.replace_input_with(2, twice.outputs[0])
-    lane = Watch(graph, ["twice", "sum"], 1).lane()
+    walk = Observer(graph, ["twice", "sum"], 1).walk()
     for _ in range(2):
-        found = {name: values.copy() for name, values in lane(images[:1])}
+        found = {name: values.copy() for name, values in walk(images[:1])}
         assert sorted(found) == ["sum", "twice"]
         assert np.array_equal(found["twice"], 2 * np.asarray(bias.const_value))
