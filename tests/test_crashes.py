@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_folders import build, entries, generation
+from tests.disk.test_folders import build, entries, generation
 
 ROOT = Path(__file__).parent.parent
 CALLS = ("mkdir", "write", "fsync", "chmod", "rename", "renameat2", "unlinkat", "rmdir")  # that a swap makes on Linux

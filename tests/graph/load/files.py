@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from toolkit.graph.load import Loaded, load
+from toolkit.graph.load import LoadedGraph, load
 from toolkit.graph.run import graph_runner
 from toolkit.recipe import Preprocess, Reference
 
@@ -79,11 +79,11 @@ def plain(path: Path, batch: np.ndarray, output: str | None = None, **more: Any)
     return session.run([output] if output else None, {session.get_inputs()[0].name: batch, **more})[0]
 
 
-def opened(path: Path, how: Preprocess = HOW, **keys: Any) -> Loaded:
+def opened(path: Path, how: Preprocess = HOW, **keys: Any) -> LoadedGraph:
     return load(path, how, Reference(onnx=str(path), **keys))
 
 
-def answers(loaded: Loaded, batch: np.ndarray) -> np.ndarray:
+def answers(loaded: LoadedGraph, batch: np.ndarray) -> np.ndarray:
     return graph_runner(loaded.graph, 1)(batch)
 
 
