@@ -12,6 +12,7 @@ ToolkitError
 ├── DeviceError         a GPU that is absent, out of memory, or of another kind
 ├── InputError          an array that a runner cannot take (also a ValueError)
 ├── ClosedError         a runner, a pool or a batcher that was used after close
+├── BusyError           a queue that is full
 ├── MeasurementError    results that cannot be read, compared or trusted
 └── BudgetError         an accuracy budget that cannot be met
     └── UndecidedError  one that may be met: the images are too few to tell
@@ -80,6 +81,10 @@ class InputError(ToolkitError, ValueError):
 
 class ClosedError(ToolkitError):
     """A runner, a pool or a batcher that was used after close."""
+
+
+class BusyError(ToolkitError):
+    """A queue that is full: what was asked was not begun."""
 
 
 class MeasurementError(ToolkitError):

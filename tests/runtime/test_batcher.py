@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.runtime.forking import in_a_fork
-from toolkit.errors import ClosedError, InputError
-from toolkit.runtime.batcher import Batcher
+from toolkit.errors import BusyError, ClosedError, InputError
+from toolkit.runtime.batcher import Batcher, Ran
 from toolkit.types import Array, Float
 
 FOREVER = 60.0  # a wait that no passing test sits out
@@ -155,8 +155,67 @@ def test_a_batcher_is_not_pickled() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"max_batch": 0}, {"workers": 0}, {"max_wait": -1.0}, {"max_wait": float("nan")}, {"max_wait": "1"}, {"max_batch": 1.5}],
+    [
+        {"max_batch": 0}, {"workers": 0}, {"max_wait": -1.0}, {"max_wait": float("nan")}, {"max_wait": "1"}, {"max_batch": 1.5},
+        {"max_waiting": 0}, {"max_waiting": 1.5},
+    ],
 )
 def test_settings_that_cannot_work(settings: dict[str, float]) -> None:
     with pytest.raises(InputError):
         Batcher(double, **settings)  # type: ignore[arg-type]
+
+
+def test_a_callers_batch_stays_together_and_gets_its_own_rows() -> None:
+    sizes: list[int] = []
+
+    def run(batch: Array) -> Float:
+        sizes.append(len(batch))
+        return double(batch)
+
+    groups = [np.arange(n, dtype=np.float32)[:, None] + 10 * i for i, n in enumerate((3, 2, 5, 9, 1))]
+    with Batcher(run, max_batch=5, max_wait=FOREVER) as batcher:
+        answers = [batcher.submit_batch(group) for group in groups]
+        answers.append(batcher.submit(image(7)))
+    for group, answer in zip(groups, answers[:-1], strict=True):
+        np.testing.assert_array_equal(answer.result(timeout=0), double(group))
+    assert answers[-1].result(timeout=0).tolist() == [7, 14]
+    assert sizes == [5, 5, 9, 2], "3 + 2 share one, 9 are more than a batch and go alone"
+
+
+@pytest.mark.parametrize("nothing", [np.empty((0, 1), np.float32), np.float32(1)])
+def test_a_batch_of_nothing_is_refused(nothing: Array) -> None:
+    with Batcher(double) as batcher, pytest.raises(InputError, match="batch of 0 images"):
+        batcher.submit_batch(nothing)
+
+
+def test_a_full_queue_refuses_at_once_and_recovers() -> None:
+    gate, began = threading.Event(), threading.Event()
+
+    def run(batch: Array) -> Float:
+        began.set()
+        gate.wait(FOREVER)
+        return double(batch)
+
+    with Batcher(run, max_batch=1, max_wait=0.0, max_waiting=2) as batcher:
+        running = batcher.submit(image(0))
+        assert began.wait(FOREVER)
+        waiting = [batcher.submit(image(1)), batcher.submit(image(2))]
+        assert batcher.waiting == 2
+        for ask in (lambda: batcher.submit(image(3)), lambda: batcher.submit_batch(np.zeros((1, 1), np.float32))):
+            with pytest.raises(BusyError, match="2 images wait already, and the queue holds 2"):
+                ask()
+        gate.set()
+        assert [answer.result(timeout=FOREVER)[1] for answer in (running, *waiting)] == [0, 2, 4]
+        assert batcher.submit_batch(np.ones((5, 1), np.float32)).result(timeout=FOREVER).shape == (5, 2), "none waits: any size"
+        assert batcher.waiting == 0
+
+
+def test_it_tells_of_each_batch_that_it_ran() -> None:
+    seen: list[Ran] = []
+    with Batcher(double, max_batch=3, max_wait=FOREVER, ran=seen.append) as batcher:
+        for answer in [batcher.submit(image(i)) for i in range(3)]:
+            answer.result(timeout=FOREVER)
+        assert [(ran.images, len(ran.waited)) for ran in seen] == [(3, 3)]
+        assert min(*seen[0].waited, seen[0].took) >= 0
+        batcher.submit_batch(np.zeros((2, 1), np.float32))
+    assert [(ran.images, len(ran.waited)) for ran in seen] == [(3, 3), (2, 1)]

@@ -6,16 +6,20 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from toolkit.cpu import cores
 from toolkit.errors import ClosedError, DataError, InputError
 from toolkit.images.picture import pictures_of, preprocess
 from toolkit.manifest import Manifest
 from toolkit.runtime import forks
 from toolkit.runtime.arrays import DeviceArray, adopt
 from toolkit.types import Array, Executor, Float
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 # What an engine without a limit of its own is given at once: its memory grows with a batch, and is kept.
 SLICE_BYTES, SLICE_IMAGES = 1 << 24, 64
@@ -55,15 +59,16 @@ class Runner:
         self._shape = tuple(spec.shape[1:])
         self._dtype = np.dtype(spec.dtype)
         self._use(executor)
+        self._threads: ThreadPoolExecutor | None = None  # of `acall`
         forks.watch(self)
 
     def _use(self, executor: Executor) -> None:
         self._executor: Executor | None = executor
-        self._run = executor.run
         self._zero_copy = getattr(executor, "zero_copy", False)  # whether it takes a DeviceArray too
         image = self._dtype.itemsize * math.prod(size for size in self._shape if isinstance(size, int))
         largest = max((profile.max for profile in self.manifest.profiles), default=1)
         self._max = executor.max_batch or max(SLICE_IMAGES, largest, SLICE_BYTES // max(image, 1))
+        self._call = executor.run, self._max  # one value, so that a call sees both of one engine
 
     def __call__(self, batch: Array) -> Float:
         if self._executor is None:
@@ -71,9 +76,30 @@ class Runner:
         if type(batch) is not np.ndarray:
             batch = self._adopt(batch)
         self._check(batch)
-        if len(batch) <= self._max:
-            return self._run(batch)
-        return np.concatenate([self._run(batch[i : i + self._max]) for i in range(0, len(batch), self._max)])
+        run, most = call = self._call
+        try:
+            if len(batch) <= most:
+                return run(batch)
+            return np.concatenate([run(batch[i : i + most]) for i in range(0, len(batch), most)])
+        except ClosedError:
+            if self._call is call:
+                raise
+            return self(batch)  # the engine was replaced after this call had begun and before it was run
+
+    async def acall(self, batch: Array) -> Float:
+        """`self(batch)` in a thread, while the event loop goes on; the array must not be written to until it is answered.
+
+        Raises what a call raises. As many calls run at once as there are cores, at least two; others wait their turn. One that is
+        cancelled before its turn is not run, one that runs is run to its end.
+        """
+        if self._executor is None:  # in a forked process the threads are gone too
+            raise ClosedError(self._gone, remedy="Load the engine again")
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+
+        if self._threads is None:  # its own: an event loop's pool is shared with whatever else an app waits for
+            self._threads = ThreadPoolExecutor(max(2, cores()), f"runner-{self.manifest.name}")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self, batch)
 
     @property
     def executor(self) -> Executor | None:
@@ -158,10 +184,33 @@ class Runner:
         self.close()
         self._use(self._open_again())
 
+    def replace(self, other: Runner) -> None:
+        """From now on calls are answered by the engine of `other`, which is taken from it: `runner.replace(toolkit.load(path))`.
+
+        No call is lost: those under way are answered by the engine that they began on, which is closed once it has answered
+        them. Raises InputError, with nothing changed, where the new engine takes other arrays or pictures, or its answers mean
+        other classes; ClosedError where either runner is closed.
+        """
+        if self._executor is None or other._executor is None or other is self:
+            raise ClosedError(f"the runner of {self.manifest.name} cannot be replaced", remedy="Load both engines first")
+        mine, others = _contract(self.manifest), _contract(other.manifest)
+        if different := [name for name in mine if mine[name] != others[name]]:
+            what = f"{other.manifest.name} cannot replace {self.manifest.name}: they differ in {', '.join(different)}"
+            raise InputError(what, remedy="Load it as a runner of its own")
+        old, new = self._executor, other._executor
+        if self._zero_copy and not getattr(new, "zero_copy", False):
+            raise InputError(f"{other.manifest.name} cannot replace {self.manifest.name}: it reads no arrays on a GPU")
+        other._executor = None
+        self.manifest, self._open_again = other.manifest, other._open_again
+        self._gone = f"the runner of {self.manifest.name} is closed"
+        self._use(new)
+        old.close()
+
     def forked(self) -> None:
         """In a forked process: the executor's threads and device are the parent's, and to free it would wait for them."""
         self._gone = f"the runner of {self.manifest.name} was opened in the process that this one was forked from"
         executor, self._executor = self._executor, None
+        self._threads = None
         forks.abandon(executor)
 
     def __reduce__(self) -> Any:
@@ -173,6 +222,9 @@ class Runner:
     def close(self) -> None:
         """Free what the engine holds. A second call does nothing."""
         executor, self._executor = self._executor, None
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=False)  # calls that wait for their turn answer that the runner is closed
         if executor is not None:
             executor.close()
 
@@ -181,6 +233,17 @@ class Runner:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _contract(manifest: Manifest) -> dict[str, Any]:
+    """What callers of an engine rely on."""
+    spec, columns = manifest.inputs[0], manifest.outputs[0].shape[1:]
+    return {
+        "input": (spec.dtype, spec.shape[1:]),
+        "preprocess": manifest.preprocess,
+        "outputs": (manifest.meaning, columns),
+        "classes": manifest.classes,
+    }
 
 
 def _opened(manifest: Manifest, open_again: Callable[[], Executor], check_finite: bool) -> Runner:
