@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from side_by_side import shuffled
 
 SHAPE = (3, 224, 224)
 POOL = 16
@@ -199,14 +200,13 @@ def measure_time(tools: dict[str, str], model: Path, arguments: argparse.Namespa
     """Rounds of turns; each tool's row has its samples and, of each round, the ratio to inference per image."""
     counts = {tool: min(arguments.images, arguments.heavy_images) if tool in HEAVY else arguments.images for tool in tools}
     workers = [Worker(tool, python, model, counts[tool], arguments.threads) for tool, python in tools.items()]
-    order = np.random.default_rng(0)
     for worker in workers:
         say(f"warm-up: {worker.tool}")
         worker.turn(keep=False)
-    for turn in range(arguments.rounds):
-        for index in order.permutation(len(workers)):
-            say(f"round {turn + 1} of {arguments.rounds}: {workers[index].tool}")
-            workers[index].turn()
+    by_name = {worker.tool: worker for worker in workers}
+    for turn, tool in shuffled(list(by_name), arguments.rounds):
+        say(f"round {turn + 1} of {arguments.rounds}: {tool}")
+        by_name[tool].turn()
     for worker in workers:
         worker.close()
     base = next(w for w in workers if w.tool == "inference")

@@ -15,8 +15,8 @@ import json
 import re
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from time import perf_counter_ns
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ import onnxruntime
 from peers import SCRATCH, Array
 from rich.console import Console
 from rich.table import Table
+from side_by_side import calls, side_by_side
 
 from toolkit import cpu
 from toolkit.disk.files import write_atomically
@@ -83,16 +84,8 @@ def contestants(cores: int) -> dict[str, Run]:
 
 def timed(runs: dict[str, Run], image: Array, rounds: int) -> dict[str, list[int]]:
     """name -> nanoseconds of every call; in each round each takes a turn, in an order drawn anew."""
-    found: dict[str, list[int]] = {name: [] for name in runs}
-    random = np.random.default_rng(0)
-    for _ in range(rounds):
-        for name in random.permutation(list(runs)):
-            runs[name](image)
-            for _ in range(CALLS):
-                begin = perf_counter_ns()
-                runs[name](image)
-                found[name].append(perf_counter_ns() - begin)
-    return found
+    turns = {name: partial(calls, partial(run, image), CALLS, lead=1) for name, run in runs.items()}
+    return {name: [ns for turn in kept for ns in turn] for name, kept in side_by_side(turns, rounds, warmup=0).items()}
 
 
 def profile(threads: int, image: Array, runs: int = 60) -> dict[str, float]:

@@ -24,6 +24,7 @@ import numpy as np
 from needed import need
 from rich.console import Console
 from rich.table import Table
+from side_by_side import median_interval
 
 from toolkit.cpu import cores
 from toolkit.disk.files import write_atomically
@@ -158,10 +159,7 @@ def main() -> None:
 
 
 def interval(differences: np.ndarray) -> str:
-    """The 95 % bootstrap interval of the median over repeats."""
-    kept = differences[np.isfinite(differences)]
-    samples = np.random.default_rng(0).integers(0, len(kept), (2000, len(kept)))
-    low, high = np.quantile(np.median(kept[samples], axis=1), (0.025, 0.975))
+    low, high = median_interval(differences)
     return f" [{low:+.1%}, {high:+.1%}]"
 
 

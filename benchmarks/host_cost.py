@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,6 +21,7 @@ import numpy as np
 from onnx import TensorProto, helper
 from rich.console import Console
 from rich.table import Table
+from side_by_side import block, side_by_side
 
 from toolkit.backends.onnxruntime import backend as backend
 from toolkit.disk.files import write_atomically
@@ -77,16 +77,7 @@ def tensorrt_calls(batch: np.ndarray) -> dict[str, Callable[[], object]]:
 
 def measure(calls: dict[str, Callable[[], object]], blocks: int, repeats: int) -> dict[str, list[int]]:
     """Nanoseconds a block of `repeats` calls took, per call; blocks of all calls in shuffled rounds."""
-    order = random.Random(0)
-    samples: dict[str, list[int]] = {name: [] for name in calls}
-    for _ in range(blocks):
-        for name in order.sample(sorted(calls), len(calls)):
-            call = calls[name]
-            start = time.perf_counter_ns()
-            for _ in range(repeats):
-                call()
-            samples[name].append(time.perf_counter_ns() - start)
-    return samples
+    return side_by_side({name: partial(block, call, repeats) for name, call in calls.items()}, blocks, warmup=0)
 
 
 IMPORTS = {
@@ -97,13 +88,12 @@ IMPORTS = {
 
 def measure_imports(rounds: int) -> dict[str, list[int]]:
     """Nanoseconds each statement takes in a fresh process that has numpy already."""
-    samples: dict[str, list[int]] = {name: [] for name in IMPORTS}
-    for _ in range(rounds):
-        for name, statement in IMPORTS.items():
-            code = f"import numpy, time; t = time.perf_counter_ns(); {statement}; print(time.perf_counter_ns() - t)"
-            done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-            samples[name].append(int(done.stdout))
-    return samples
+    return side_by_side({name: partial(_import, statement) for name, statement in IMPORTS.items()}, rounds, warmup=0)
+
+
+def _import(statement: str) -> int:
+    code = f"import numpy, time; t = time.perf_counter_ns(); {statement}; print(time.perf_counter_ns() - t)"
+    return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
 
 
 Samples = dict[str, list[int]]

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+from side_by_side import ratio, shuffled
 
 from toolkit.disk.files import write_atomically
 from toolkit.harness.accuracy import compare_accuracy
@@ -188,14 +189,6 @@ def openvino_int8(onnx: Path) -> Path:
     return output
 
 
-def ratio(base: Rounds, peer: Rounds, seed: int = 0) -> tuple[float, float, float]:
-    """How many times as fast as `base`: the median over rounds of the ratio of medians, and its 95 % interval."""
-    ratios = np.array([np.median(b) / np.median(p) for b, p in zip(base, peer, strict=True)])
-    samples = np.random.default_rng(seed).integers(0, len(ratios), (2000, len(ratios)))
-    low, high = np.quantile(np.median(ratios[samples], axis=1), (0.025, 0.975))
-    return float(np.median(ratios)), float(low), float(high)
-
-
 def snr(reference: Array, logits: Array) -> float:
     """Signal to noise of the logits in dB."""
     noise = float(np.square(reference.astype(np.float64) - logits).sum())
@@ -271,10 +264,9 @@ def main() -> None:
     for name, (kind, model) in track(chosen.items(), "starting peers"):
         python = PEERS / "bin" / "python" if kind == "openvino" else Path(sys.executable)
         peers.append(Peer(name, python, kind, model, SCRATCH / "evaluation.npy", given.threads, given.batch))
-    random = np.random.default_rng(0)
-    for turn in track(range(given.rounds + 1), "measuring"):
-        for i in random.permutation(len(peers)):
-            peers[i].run(given.calls, keep=turn > 0)
+    by_name = {peer.name: peer for peer in peers}
+    for turn, name in track(shuffled(list(by_name), given.rounds + 1), "measuring", total=len(peers) * (given.rounds + 1)):
+        by_name[name].run(given.calls, keep=turn > 0)
     for peer in peers:
         peer.close()
     found = rows(peers, labels(given.images) if given.weights is None else None)

@@ -19,9 +19,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from peers import HOW, PHOTOGRAPHS, SCRATCH, crops, fitted, ratio
+from peers import HOW, PHOTOGRAPHS, SCRATCH, crops, fitted
 from rich.console import Console
 from rich.markdown import Markdown
+from side_by_side import ratio
 
 from toolkit import pipeline
 from toolkit.cli.progress import stages
