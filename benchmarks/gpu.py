@@ -30,7 +30,7 @@ from rich.markdown import Markdown
 from toolkit import pipeline
 from toolkit.disk.files import write_atomically
 from toolkit.errors import DeviceError, MissingExtra, ToolkitError
-from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.harness.conditions import Monitor
 from toolkit.harness.environment import now, read_environment
 from toolkit.harness.lane import Contender
@@ -128,7 +128,7 @@ def judge(run: Run, device: Device, folder: Path) -> None:
                 pipeline.build(trip, target, folder / f"{name}-{target.kind}")
                 images = pipeline.proof_images(recipe)
                 with engine(folder / f"{name}-{target.kind}").runner as runner:
-                    logits = accuracy(runner, images, batch=32, name=f"{name} on {target}")
+                    logits = answers_of(runner, images, batch=32, name=f"{name} on {target}")
                 accept = recipe.accept
                 verdict = compare_accuracy(
                     trip.truth, logits, images.labels, accept.max_top1_drop, accept.min_agreement, name=f"{name} on {target}"

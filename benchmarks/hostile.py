@@ -31,7 +31,7 @@ from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.cli.progress import stages
 from toolkit.disk.files import write_atomically
 from toolkit.graph.run import graph_runner
-from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.harness.environment import read_environment
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import PACKAGED, open_data
@@ -71,11 +71,11 @@ def measure(recipe: Recipe, limit: int, stage: Stage) -> dict[str, Any]:
     assert recipe.accept.data is not None
     images = open_data(recipe.accept.data, recipe.preprocess, limit)
     first = prepare(vary(recipe, equalize="none"), stage, proof=False)
-    truth = accuracy(graph_runner(first.source.graph), images, progress=stage("FP32"))
+    truth = answers_of(graph_runner(first.source.graph), images, progress=stage("FP32"))
     accept = recipe.accept
 
     def judge(name: str, runner: Classifier) -> dict[str, Any]:
-        answers = accuracy(runner, images, name=name, progress=stage(name))
+        answers = answers_of(runner, images, name=name, progress=stage(name))
         verdict = compare_accuracy(truth, answers, images.labels, accept.max_top1_drop, accept.min_agreement, name=name)
         return summary(verdict)
 

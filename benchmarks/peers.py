@@ -34,7 +34,7 @@ from side_by_side import ratio, shuffled
 from toolkit.disk.files import write_atomically
 from toolkit.harness.accuracy import compare_accuracy
 from toolkit.harness.environment import read_environment
-from toolkit.pipeline import build_all
+from toolkit.orders import build_all
 from toolkit.recipe import Build, Calibration, Precision, Preprocess, Recipe, Reference
 
 if TYPE_CHECKING:

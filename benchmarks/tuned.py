@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from side_by_side import ratio
 
-from toolkit import pipeline
+from toolkit import orders, pipeline
 from toolkit.cli.progress import stages
 from toolkit.disk.files import write_atomically
 from toolkit.engine import engine
@@ -76,9 +76,9 @@ def again(found: TuneResult, stage: pipeline.Stage, seconds: float) -> dict[str,
     }
     with tempfile.TemporaryDirectory() as scratch:
         named = [msgspec.structs.replace(recipe, name=name.replace(" ", "-")) for name, recipe in rivals.items()]
-        [(folder, manifest)] = pipeline.build_all([winner], None, Path(scratch), stage)
+        [(folder, manifest)] = orders.build_all([winner], None, Path(scratch), stage)
         folders = {"winner": folder}
-        built = pipeline.build_all(named, None, Path(scratch), stage, proof=False)
+        built = orders.build_all(named, None, Path(scratch), stage, proof=False)
         folders |= dict(zip(rivals, (folder for folder, _ in built), strict=True))
         rounds = timed(folders, given.build.profiles[0][1], stage, seconds)
     floating = min(("fp32", "fp16"), key=lambda name: float(np.median(np.concatenate(rounds[name]))))

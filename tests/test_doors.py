@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from toolkit.engine.engine import load
 from toolkit.images.dataset import open_data
-from toolkit.pipeline import build_all
+from toolkit.orders import build_all
 from toolkit.recipe import Accept, Build, Calibration, Precision, Preprocess, Recipe, Reference
 from toolkit.reference.resnet import Form, ResNet
 from toolkit.reference.weights import randomise

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit import pipeline
+from toolkit import orders
 from toolkit.engine.engine import Engine
 from toolkit.errors import MeasurementError
 from toolkit.harness.latency import Sampling
@@ -21,7 +21,7 @@ ENGINES = Path(__file__).parent.parent / "engines"
 def engines(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     out = tmp_path_factory.mktemp("engines")
     recipes = [Recipe.load(ENGINES / f"fashion-resnet18-{kind}.toml") for kind in ("fp32", "int8")]
-    return [folder for folder, _ in pipeline.build_all(recipes, None, out, proof=False)]
+    return [folder for folder, _ in orders.build_all(recipes, None, out, proof=False)]
 
 
 def test_defaults_time_every_engine_beside_its_reference(engines: list[Path], tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_threads_overrule_what_the_engines_were_built_with(engines: list[Path]) 
 def test_threads_are_refused_where_no_cpu_computes(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     recipe = Recipe.load(ENGINES / "fashion-resnet18-fp32.toml")
-    [(folder, _)] = pipeline.build_all([recipe], "rtx:sm89", tmp_path, proof=False)
+    [(folder, _)] = orders.build_all([recipe], "rtx:sm89", tmp_path, proof=False)
     with pytest.raises(MeasurementError, match="--threads is for engines on the CPU"):
         bench([folder], threads=1)
 
@@ -71,7 +71,7 @@ def test_one_engine_is_judged_against_another(engines: list[Path]) -> None:
 def test_an_engine_that_cannot_run_here_is_predicted(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     recipe = Recipe.load(ENGINES / "fashion-resnet18-int8.toml")
-    [(folder, _)] = pipeline.build_all([recipe], "rtx:sm89", tmp_path, proof=False)
+    [(folder, _)] = orders.build_all([recipe], "rtx:sm89", tmp_path, proof=False)
     found = Engine.open(folder).judge()
     assert found.accepted
     assert found.how.startswith(("predicted: ", "measured"))

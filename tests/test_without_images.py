@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import toolkit
-from toolkit import pipeline
+from toolkit import orders, pipeline
 from toolkit.images.synthetic import synthetic
 from toolkit.recipe import Preprocess, Recipe
 from toolkit.types import Target
@@ -26,7 +26,7 @@ def bare(compute: str = "fp32", weights: str = "random:1") -> Recipe:
 
 @pytest.mark.parametrize("compute", ["fp32", "fp16"])
 def test_a_build_without_images_says_what_it_was_checked_on(compute: str, tmp_path: Path) -> None:
-    ((folder, manifest),) = pipeline.build_all([bare(compute)], None, tmp_path)
+    ((folder, manifest),) = orders.build_all([bare(compute)], None, tmp_path)
     assert any("checked on 12 seeded synthetic images" in note for note in manifest.notes)
     assert any("which tensors overflow" in note for note in manifest.notes) == (compute == "fp16")
     with toolkit.load(folder) as runner:

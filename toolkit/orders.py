@@ -99,6 +99,16 @@ def fill(
                 yield Outcome(order, error=error)
 
 
+def build_all(
+    recipes: Sequence[Recipe], targets: str | None, out: Path, stage: Stage = quiet, *, proof: bool = True
+) -> list[tuple[Path, Manifest]]:
+    """Each engine's folder and manifest, in order; raises `failure` where one was not built, after the others."""
+    outcomes = list(fill(orders_of(recipes, targets, out), stage, proof=proof))
+    if (error := failure(outcomes)) is not None:
+        raise error
+    return [(order.folder, manifest) for order, manifest, _ in outcomes if manifest is not None]
+
+
 def failure(outcomes: Sequence[Outcome]) -> ToolkitError | None:
     """One error for all that failed: its own where one engine was ordered; a BudgetError where none failed otherwise."""
     failed = [outcome for outcome in outcomes if outcome.error is not None]

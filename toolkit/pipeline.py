@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,7 @@ import onnx_ir as ir
 from toolkit.backends import backend
 from toolkit.calibration import Ranges
 from toolkit.disk.files import sha256, write_atomically
-from toolkit.disk.folders import new_folder, settled
+from toolkit.disk.folders import new_folder
 from toolkit.engine import locations
 from toolkit.engine.explain import explain, keep_answers, keep_proof
 from toolkit.engine.identity import identity, precision_of
@@ -24,7 +23,7 @@ from toolkit.graph.magnitude import magnitudes
 from toolkit.graph.qdq import Scheme, scheme_of
 from toolkit.graph.rounding import holds_half
 from toolkit.graph.run import predicting_runner
-from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import Images, class_names, open_data
 from toolkit.images.synthetic import synthetic
@@ -74,43 +73,6 @@ def ranges_of(recipe: Recipe, stage: Stage = quiet) -> Ranges:
     return trip.ranges
 
 
-def build_all(
-    recipes: Sequence[Recipe],
-    targets: str | None,
-    out: Path,
-    stage: Stage = quiet,
-    *,
-    proof: bool = True,
-    sign_key: Path | None = None,
-) -> Iterator[tuple[Path, Manifest]]:
-    """Build each recipe for each target (`targets`, else the recipe's own) and give each engine as it is done.
-
-    An engine for the recipe's own target is called after the recipe; one for another target adds that: `NAME-rtx-sm89`.
-    `sign_key` is the file of a private key to sign each with.
-    """
-    out.mkdir(parents=True, exist_ok=True)  # before the work, should it not be possible
-    if sign_key is not None:
-        from toolkit.engine.signing import check_key
-
-        check_key(sign_key)
-    todo = [(recipe, list(_places(recipe, targets, out))) for recipe in recipes]
-    for _, places in todo:
-        for _, folder in places:
-            refuse_other(settled(folder))
-    trip: Trip | None = None
-    for recipe, places in todo:
-        trip = prepare(recipe, stage, proof=proof, like=trip)
-        proofs: dict[Numerics, Verdict | None] = {}
-        for target, folder in places:
-            yield folder, build(trip, target, folder, stage, proofs, sign_key)
-
-
-def _places(recipe: Recipe, targets: str | None, out: Path) -> Iterator[tuple[Target, Path]]:
-    for target in Target.parse_many(targets or recipe.build.target):
-        own = (target,) == Target.parse_many(recipe.build.target)
-        yield target, out / (recipe.name if own else f"{recipe.name}-{str(target).replace(':', '-')}")
-
-
 def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: Trip | None = None) -> Trip:
     """What every target shares: open the reference, export, check, equalise, calibrate.
 
@@ -128,7 +90,7 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
             refuse_unfit(source, judged, recipe)
         agreement = check(source, judged or check_images(recipe))
     if judged is not None and proof and truth is None:
-        truth = accuracy(source.reference, judged, progress=stage("reference answers"))
+        truth = answers_of(source.reference, judged, progress=stage("reference answers"))
     labelled = (judged, truth) if recipe.accept.data is not None else (None, None)
     if baseline is None or like is None or truth is not like.truth:
         baseline = baseline_of(source.reference, recipe, *labelled)
@@ -214,7 +176,7 @@ def compare(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -
     images, accept, name = trip.judged, trip.recipe.accept, trip.recipe.name
     if images is None or trip.truth is None:
         return None
-    answers = accuracy(
+    answers = answers_of(
         predicting_runner(graph, target), images, name=name, progress=stage(f"prove {name} on {images.count} images")
     )
     reference, held_back = trip.source.reference.manifest, accept.data is None

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit import pipeline
+from toolkit import orders
 from toolkit.cli import main as cli
 from toolkit.disk.files import sha256_bytes
 from toolkit.manifest import UNSEALED
@@ -31,7 +31,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engines")
     recipe = Recipe.load(ENGINES / "fashion-resnet18-fp32.toml")
     recipe = msgspec.structs.replace(recipe, name="model")
-    list(pipeline.build_all([recipe], "cpu,rtx:sm89", folder, proof=False))
+    orders.build_all([recipe], "cpu,rtx:sm89", folder, proof=False)
     Image.fromarray(np.zeros((28, 28), np.uint8)).save(folder / "picture.png")
     return folder
 

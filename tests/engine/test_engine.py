@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import toolkit
-from toolkit import pipeline
+from toolkit import orders
 from toolkit.engine import layout
 from toolkit.engine.answers import decode, encode
 from toolkit.engine.engine import Engine
@@ -55,7 +55,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = msgspec.structs.replace(Recipe.load(workshop / "mine.toml"), accept=loose(Recipe.load(workshop / "mine.toml")))
-    [(folder, _)] = pipeline.build_all([recipe], None, tmp_path_factory.mktemp("built"))
+    [(folder, _)] = orders.build_all([recipe], None, tmp_path_factory.mktemp("built"))
     return folder
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from toolkit import pipeline
+from toolkit import orders
 from toolkit.engine.engine import Engine
 from toolkit.manifest import Manifest
 from toolkit.recipe import Recipe, Reference
@@ -34,7 +34,7 @@ def built(recipes: list[Recipe], out: Path, *, proof: bool) -> tuple[dict[str, l
         return lambda done, total: None
 
     found: dict[str, list[Manifest]] = {recipe.name: [] for recipe in recipes}
-    for folder, _ in pipeline.build_all(recipes, TARGETS, out, stage, proof=proof):
+    for folder, _ in orders.build_all(recipes, TARGETS, out, stage, proof=proof):
         manifest = Engine.open(folder).manifest
         assert folder.name == f"{manifest.name}-{manifest.target.replace(':', '-')}"
         found[manifest.name].append(manifest)

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from toolkit import pipeline
+from toolkit import orders
 from toolkit.engine.engine import Engine
 from toolkit.engine.handoff import to_onnxruntime
 from toolkit.errors import EngineError
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engines")
     recipe = Recipe.load(ROOT / "engines" / "fashion-resnet18-fp32.toml")
-    list(pipeline.build_all([recipe], "rtx,rtx:sm89,cpu", folder, proof=False))
+    orders.build_all([recipe], "rtx,rtx:sm89,cpu", folder, proof=False)
     return folder
 
 

@@ -76,11 +76,11 @@ def test_a_gpu_too_small(engine):
 
 def test_it_can_be_opened_again_and_not_once_closed(tmp_path):
     pytest.importorskip("onnxruntime")
-    from toolkit import pipeline
+    from toolkit import orders
     from toolkit.recipe import Recipe
 
     recipe = Recipe.load(Path(__file__).parents[2] / "engines" / "fashion-resnet18-fp32.toml")
-    [(folder, _)] = pipeline.build_all([recipe], None, tmp_path, proof=False)
+    [(folder, _)] = orders.build_all([recipe], None, tmp_path, proof=False)
     runner = toolkit.load(folder, threads=1)
     assert runner.manifest.settings["threads"] == 1
     batch = np.zeros((2, 1, 28, 28), np.float32)

@@ -11,7 +11,7 @@ import toolkit
 from toolkit import pipeline
 from toolkit.backends.onnxruntime.backend import PROVIDERS
 from toolkit.errors import DeviceError, InputError, MissingExtra
-from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.recipe import Recipe
 from toolkit.runtime.device import best
 from toolkit.types import Target
@@ -84,7 +84,7 @@ def test_the_device_keeps_the_contract():
 def test_the_verdict_on_all_test_images(runner, trip):
     recipe, made = trip
     data = pipeline.proof_images(recipe)
-    accept, logits = recipe.accept, accuracy(runner, data)
+    accept, logits = recipe.accept, answers_of(runner, data)
     verdict = compare_accuracy(made.truth, logits, data.labels, accept.max_top1_drop, accept.min_agreement)
     assert verdict.accepted, verdict.text
 

@@ -10,7 +10,7 @@ import pytest
 from sklearn import metrics
 
 from toolkit.errors import MeasurementError
-from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.harness.answers import Answers, rank_of
 from toolkit.types import Array, Float
 
@@ -161,13 +161,13 @@ class Some:
 
 def test_accuracy_keeps_the_order_and_names_the_image_that_went_wrong() -> None:
     seen: list[tuple[int, int]] = []
-    logits = accuracy(lambda batch: np.tile(batch, 3), Some(70), progress=lambda done, total: seen.append((done, total)))
+    logits = answers_of(lambda batch: np.tile(batch, 3), Some(70), progress=lambda done, total: seen.append((done, total)))
     np.testing.assert_array_equal(logits[:, 0], np.arange(70))
     assert seen[-1] == (70, 70)
     with pytest.raises(MeasurementError, match="int8 answered image 41 with NaN"):
-        accuracy(lambda batch: np.where(batch == 41, np.nan, batch), Some(70), name="int8")
+        answers_of(lambda batch: np.where(batch == 41, np.nan, batch), Some(70), name="int8")
     with pytest.raises(MeasurementError, match="no images"):
-        accuracy(lambda batch: batch, Some(0))
+        answers_of(lambda batch: batch, Some(0))
 
 
 def test_answers_keep_the_rank_of_the_true_class() -> None:

@@ -11,7 +11,7 @@ import os
 import pytest
 
 from toolkit.graph.run import graph_runner
-from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.images.dataset import open_data
 from toolkit.pipeline import prepare, typed
 from toolkit.recipe import Accept, Calibration, Precision, Preprocess, Recipe, Reference
@@ -34,7 +34,7 @@ def test_a_checkpoint_that_naive_int8_ruins_keeps_its_budget() -> None:
     )
     trip = prepare(recipe, proof=False)
     images = open_data(IMAGES, recipe.preprocess)
-    truth = accuracy(graph_runner(trip.source.graph), images)
-    answers = accuracy(graph_runner(typed(trip, Target("cpu"))), images)
+    truth = answers_of(graph_runner(trip.source.graph), images)
+    answers = answers_of(graph_runner(typed(trip, Target("cpu"))), images)
     verdict = compare_accuracy(truth, answers, images.labels, 0.5, 0.98)
     assert verdict.word in ("same", "better"), verdict.text

@@ -11,7 +11,7 @@ import numpy as np
 from toolkit.diff.result import Latency
 from toolkit.diff.sides import Side, answers
 from toolkit.errors import MeasurementError, ToolkitError
-from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.harness.lane import Contender
 from toolkit.harness.latency import Sampling, measure_latency
 from toolkit.harness.statistics import by_block, shift
@@ -55,7 +55,7 @@ def _verdict(
     accept = recipe.accept if recipe is not None else Accept()
     try:
         one, two = (
-            accuracy(runner, images, name=side.name, progress=stage(f"answers of {side.name}"))
+            answers_of(runner, images, name=side.name, progress=stage(f"answers of {side.name}"))
             for side, runner in zip((a, b), runners, strict=True)
         )
         margin, least = accept.max_top1_drop, accept.min_agreement

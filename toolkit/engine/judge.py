@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit.engine.locations import is_here
 from toolkit.errors import BackendError, DataError, DeviceError, MissingExtra, ToolkitError
-from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.harness.answers import rank_of
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import Images, class_names, open_data
@@ -83,10 +83,10 @@ def judge(engine: Engine, data: str | None, against: Engine | None, stage: Stage
         where = f", on {stored.device}" if stored.device else ""
         return Judgement(engine=engine.name, how=how, stored=stored, remarks=(f"{stored.how}{where}",))
     with answering(engine) as (runner, how):
-        ours = accuracy(runner, images, name=engine.name, progress=stage(f"answers of {engine.name}"))
+        ours = answers_of(runner, images, name=engine.name, progress=stage(f"answers of {engine.name}"))
     if against is not None:
         with answering(against) as (runner, _):
-            truth: Float = accuracy(runner, images, name=against.name, progress=stage(f"answers of {against.name}"))
+            truth: Float = answers_of(runner, images, name=against.name, progress=stage(f"answers of {against.name}"))
         return _judged(engine, against.name, images, truth, ours, how, None)
     remarks = () if data is None else (f"images: {images.where}",)
     return _against_reference(engine, images, ours, how, (*remarks, *engine.remarks), stage)
@@ -103,7 +103,7 @@ def _against_reference(
         return _judged(engine, REFERENCE, images, truth, ours, how, None, remarks)
     try:
         with open_baseline(engine) as reference:
-            live = accuracy(reference, images, name=REFERENCE, progress=stage("answers of the reference"))
+            live = answers_of(reference, images, name=REFERENCE, progress=stage("answers of the reference"))
         return _judged(engine, REFERENCE, images, live, ours, how, None, remarks)
     except (ToolkitError, ImportError) as error:
         why = error.what if isinstance(error, ToolkitError) else f"no {error.name} here"

@@ -34,7 +34,7 @@ class LabelledImages(Protocol):
     def batches(self, size: int) -> Iterator[Float]: ...
 
 
-def accuracy(
+def answers_of(
     runner: Classifier,
     images: LabelledImages,
     *,

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from toolkit.errors import MeasurementError, ToolkitError
-from toolkit.harness.accuracy import LabelledImages, accuracy, compare_accuracy
+from toolkit.harness.accuracy import LabelledImages, answers_of, compare_accuracy
 from toolkit.harness.answers import Answers
 from toolkit.harness.conditions import Monitor
 from toolkit.harness.environment import read_environment
@@ -159,7 +159,7 @@ def _with_accuracy(
     verdicts: list[Verdict] = []
     for name in sorted(runners, key=lambda name: name != reference):
         try:
-            logits[name] = accuracy(runners[name], images, name=name, progress=stage(f"answers of {name}"))
+            logits[name] = answers_of(runners[name], images, name=name, progress=stage(f"answers of {name}"))
             if reference in logits and name != reference:
                 verdicts.append(
                     compare_accuracy(

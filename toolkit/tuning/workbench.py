@@ -9,7 +9,7 @@ import onnx_ir as ir
 from toolkit import pipeline
 from toolkit.errors import BudgetError, RecipeError
 from toolkit.graph.run import graph_runner, predicting_runner
-from toolkit.harness.accuracy import accuracy, compare_accuracy
+from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.pipeline import Trip
 from toolkit.recipe import Precision, Recipe
 from toolkit.tuning.cost import cost, int8_share
@@ -75,7 +75,7 @@ class Workbench:
         accept = self.recipe.accept
         words = "the images held out" if held_out else "the search's images"
         progress: Progress = self.stage(f"{trial.name} on {words}")
-        answers = accuracy(runner or self.runner(trial.recipe), half, name=trial.name, progress=progress)
+        answers = answers_of(runner or self.runner(trial.recipe), half, name=trial.name, progress=progress)
         truth = half.of(self.truth)
         verdict = compare_accuracy(
             truth, answers, half.labels, accept.max_top1_drop, accept.min_agreement, name=trial.name, meaning=self.meaning
