@@ -98,7 +98,7 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     if held is not None and recipe.precision.quantized:
         target = Target.parse_many(recipe.build.target)[0]
         recipe, graph, ranges, reasons = settle(recipe, graph, held, scheme_of(target), room_of(recipe, target), stage)
-    large = peaks(graph, held.ranging) if held is not None and foreseeing else {}
+    large = peaks(graph, held.ranging) if held is not None and held.ranging is not None and foreseeing else {}
     heard = [reasons, source.reference.manifest.notes, agreement.remarks]
     heard += [images.remarks for images in (judged, *(held or ())) if images is not None]
     remarks = tuple(dict.fromkeys(remark for some in heard for remark in some))

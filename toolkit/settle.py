@@ -13,7 +13,7 @@ import onnx_ir as ir
 from toolkit import calibration
 from toolkit.calibration import Ranges, origin_of
 from toolkit.disk.files import sha256_bytes
-from toolkit.errors import CalibrationError
+from toolkit.errors import CalibrationError, RecipeError
 from toolkit.graph.channels import IMAGES
 from toolkit.graph.equalize import Mode
 from toolkit.graph.prescale import equalized
@@ -31,9 +31,12 @@ CHOOSING, JUDGING = 32, 96  # images held back, at most
 
 
 class Held(NamedTuple):
-    """The calibration images: ranges are drawn from some, settings chosen on others, builds judged on others again."""
+    """The calibration images: ranges are drawn from some, settings chosen on others, builds judged on others again.
 
-    ranging: Images
+    No `ranging` only where the recipe brings its ranges and names no images.
+    """
+
+    ranging: Images | None
     choosing: Images | None
     judging: Images | None
 
@@ -56,7 +59,7 @@ def hold_back(recipe: Recipe) -> Held:
     wanted = recipe.calibration.images
     data = recipe.calibration_data
     if data is None:
-        return Held(calibration_images(recipe), None, None)
+        return Held(None if recipe.calibration.ranges is not None else calibration_images(recipe), None, None)
     everything = open_data(data, recipe.preprocess)
     total = everything.count
     ranging = open_data(data, recipe.preprocess, wanted)
@@ -88,16 +91,18 @@ def settle(
     settings = Settings(recipe.precision, recipe.calibration)
     if recipe.calibration.ranges is not None:
         return _given(recipe, graph, held)
+    ranging = held.ranging
+    assert ranging is not None
     if settings.open and held.choosing is not None and held.choosing.count >= LEAST:
         stage("choose the settings of INT8")
-        few = [batch.copy() for batch in islice(held.ranging.batches(1), IMAGES)]
-        share = held.ranging.take(range(min(IMAGES, held.ranging.count)))
+        few = [batch.copy() for batch in islice(ranging.batches(1), IMAGES)]
+        share = ranging.take(range(min(IMAGES, ranging.count)))
         found = select(
             graph,
             settings,
             few,
             np.concatenate(list(held.choosing.batches(8))),
-            lambda one, whole: calibrate(recipe, one, held.ranging if whole else share, stage),
+            lambda one, whole: calibrate(recipe, one, ranging if whole else share, stage),
             scheme=scheme,
             room=room,
         )
@@ -108,20 +113,26 @@ def settle(
         said = f"{plain.calibration.method}, equalize = {plain.precision.equalize}, weights = {plain.precision.weights}"
         reasons = (f"auto: too few calibration images to choose by, so the simple settings stand: {said}",)
         settings = plain
-    graph = equalized(graph, settings.precision.equalize, held.ranging.batches(8))
-    return Settled(_with(recipe, settings), graph, calibrate(recipe, graph, held.ranging, stage), reasons)
+    graph = equalized(graph, settings.precision.equalize, ranging.batches(8))
+    return Settled(_with(recipe, settings), graph, calibrate(recipe, graph, ranging, stage), reasons)
 
 
 def _given(recipe: Recipe, graph: ir.Model, held: Held) -> Settled:
-    """With the ranges of the recipe's own file: where equalisation is open, it is the one that they are of."""
+    """With the ranges of the recipe's own file: where equalisation is open, it is the one that they are of.
+
+    Scales of equalisation come from images: without any, only ranges of a graph that is not equalised can be taken.
+    """
     assert recipe.calibration.ranges is not None
     ranges, settings = Ranges.read(recipe.calibration.ranges), Settings(recipe.precision, recipe.calibration)
     kinds: tuple[Mode, ...] = (recipe.precision.equalize,)
     if "equalize" in settings.open:
-        kinds = ("streams", "pairs", "none", "activations")
+        kinds = ("streams", "pairs", "none", "activations") if held.ranging is not None else ("none",)
+    elif held.ranging is None and kinds != ("none",):
+        what = f'`equalize = "{kinds[0]}"` is measured on images, and {recipe.name} names none'
+        raise RecipeError(what, remedy="Set `calibration.data` to the images that the ranges are of")
     settings, fault = settings.simply(), None
     for kind in kinds:
-        candidate = equalized(graph, kind, held.ranging.batches(8))
+        candidate = equalized(graph, kind, held.ranging.batches(8) if held.ranging is not None else ())
         try:
             ranges.check(candidate, watched(candidate))
         except CalibrationError as error:
@@ -129,6 +140,9 @@ def _given(recipe: Recipe, graph: ir.Model, held: Held) -> Settled:
         else:
             return Settled(_with(recipe, settings.having(equalize=kind)), candidate, not_blank(ranges, candidate), ())
     assert fault is not None
+    if held.ranging is None:
+        remedy = "They may be of an equalised graph: set `calibration.data` to the images that they are of"
+        raise CalibrationError(fault.what, remedy=remedy)
     raise fault
 
 
