@@ -2,14 +2,14 @@
 PYTHON ?= python3
 RECIPE ?= engines/fashion-resnet18-int8.toml
 BUILT  ?= engines/built
-EXTRAS := export,cpu,rtx,mlperf,sign,bom,dev
+EXTRAS := export,cpu,rtx,mlperf,sign,bom,docs,dev
 
 NAME    = $(shell sed -n 's/^name = "\(.*\)"/\1/p' $(RECIPE))
 BIN    := .venv/bin
 STAMP  := .venv/.ready
 MODEL  := fashion-resnet18
 
-.PHONY: help setup demo test check fuzz export build-engine bench report gpu-test clean
+.PHONY: help setup demo test check docs fuzz export build-engine bench report gpu-test clean
 
 help:
 	@echo "make demo          a trained ResNet becomes FP32, FP16 and INT8 engines, is measured and judged"
@@ -20,6 +20,7 @@ help:
 	@echo "make build-engine  RECIPE=...  the engine that a recipe describes"
 	@echo "make bench         RECIPE=...  latency, throughput and accuracy against the reference"
 	@echo "make report        the last bench as a page"
+	@echo "make docs          the documentation as a site, in build/site"
 	@echo "make gpu-test      everything that this machine's GPU can build and run"
 
 setup: $(STAMP)
@@ -59,6 +60,9 @@ bench: build-engine
 
 report: $(STAMP)
 	$(BIN)/toolkit report results.json -o report.html
+
+docs: $(STAMP)
+	$(BIN)/python docs/_site/build.py
 
 gpu-test: $(STAMP)
 	$(BIN)/python benchmarks/gpu.py

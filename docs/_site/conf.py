@@ -1,0 +1,37 @@
+"""Sphinx's settings. `make docs` (build.py) lays the sources out first; every warning is an error."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+_PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+project = _PROJECT["name"]
+release = version = _PROJECT["version"]
+html_title = f"{project} {version}"
+author = "resnet-deploy maintainers"
+project_copyright = author
+language = "en"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+myst_heading_anchors = 4
+myst_enable_extensions = ["deflist"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_site"]
+
+default_role = "code"  # single backticks in docstrings
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+python_maximum_signature_line_length = 90
+add_module_names = False
+
+html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+pygments_style = "tango"
+pygments_dark_style = "monokai"

@@ -1,0 +1,42 @@
+"""The order of the pages. A page that is not named here is added behind those of its kind; a named one that is missing is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+NAV = {
+    "Tutorial": ["tutorial"],
+    "How to": [
+        "how-to/checkpoint", "how-to/onnx", "how-to/int8-refused", "how-to/other-gpu", "how-to/embedding", "how-to/gate",
+        "how-to/trtexec", "how-to/calibrators", "how-to/ultralytics", "how-to/data",
+    ],
+    "Reference": [
+        "reference/commands", "reference/recipe", "reference/python", "reference/exit-codes", "reference/json",
+        "reference/engines", "reference/weights", "reference/report", "reference/glossary",
+    ],
+    "Explanation": [
+        "explanation/precision", "explanation/calibration", "explanation/equalization", "explanation/verdicts",
+        "explanation/benchmarking", "explanation/resnet", "explanation/tensorrt", "explanation/cpu-int8", "explanation/why",
+        "explanation/threats",
+    ],
+}  # fmt: skip
+FOLDERS = {"how-to": "How to", "reference": "Reference", "explanation": "Explanation"}  # all else: How to
+
+
+def nav(docs: Path) -> dict[str, list[str]]:
+    """Caption -> pages, without suffix: those named above, then any other that is in `docs`, in the order of their names."""
+    named = {page for pages in NAV.values() for page in pages} | {"index"}
+    found = {caption: list(pages) for caption, pages in NAV.items()}
+    for path in sorted(docs.rglob("*.md")):
+        page = path.relative_to(docs).with_suffix("").as_posix()
+        if page not in named and not page.startswith("_"):
+            found[FOLDERS.get(page.split("/")[0], "How to")].append(page)
+    return found
+
+
+def toctrees(docs: Path) -> str:
+    """The table of contents at the end of the first page, in MyST's Markdown."""
+    parts = []
+    for caption, pages in nav(docs).items():
+        parts += ["```{toctree}", ":hidden:", f":caption: {caption}", "", *(f"/{page}" for page in pages), "```", ""]
+    return "\n".join(parts)

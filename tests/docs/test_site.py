@@ -1,0 +1,107 @@
+"""The site: built without a warning, every link and anchor leads somewhere, and nothing is asked of another host."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOADS = {("script", "src"), ("link", "href"), ("img", "src"), ("source", "srcset"), ("iframe", "src"), ("object", "data")}
+
+
+class Page(HTMLParser):
+    """The ids of a page, its links, and what a browser loads to show it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for key, value in attrs:
+            if key == "id" and value:
+                self.ids.add(value)
+            elif (tag, key) in LOADS and value and ("rel", "canonical") not in attrs:
+                self.loads.append(value)
+            elif (tag, key) == ("a", "href") and value:
+                self.links.append(value)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    pytest.importorskip("sphinx")
+    out = tmp_path_factory.mktemp("docs") / "site"
+    done = subprocess.run([sys.executable, "docs/_site/build.py", str(out)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def pages(site) -> dict[Path, Page]:
+    return {path: Page(path) for path in site.rglob("*.html")}
+
+
+def test_every_page_of_the_docs_is_in_the_site_and_in_its_contents(site, pages):
+    contents = {(site / unquote(urlsplit(link).path)).resolve() for link in pages[site / "index.html"].links}
+    for source in (ROOT / "docs").rglob("*.md"):
+        page = (site / source.relative_to(ROOT / "docs")).with_suffix(".html")
+        assert page in pages and (page in contents or source.name == "index.md"), source
+
+
+def test_links_and_anchors_lead_somewhere(site, pages):
+    broken = []
+    for path, page in pages.items():
+        for link in page.links + page.loads:
+            url = urlsplit(link)
+            if url.scheme or url.netloc:
+                continue
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path
+            if not target.exists():
+                broken.append(f"{path.relative_to(site)}: {link}")
+            elif url.fragment and target in pages and unquote(url.fragment) not in pages[target].ids:
+                broken.append(f"{path.relative_to(site)}: {link} (no such anchor)")
+    assert broken == []
+
+
+def test_nothing_is_loaded_from_another_host(site, pages):
+    for path, page in pages.items():
+        assert [load for load in page.loads if urlsplit(load).netloc] == [], path
+    for sheet in site.rglob("*.css"):
+        assert re.findall(r"""(?:url\(|@import)\s*["']?(?:https?:)?//""", sheet.read_text(encoding="utf-8")) == [], sheet
+
+
+def test_every_command_and_every_public_name_has_its_entry(site, pages):
+    import typer
+
+    import toolkit
+    from toolkit.cli import main  # noqa: F401  registers the commands
+    from toolkit.cli.app import app
+
+    commands = set(typer.main.get_command(app).commands)
+    told = pages[site / "reference" / "commands.html"].ids
+    assert {f"toolkit-{name}" for name in commands} <= told
+    names = {f"toolkit.{name}" for name in toolkit.__all__ if name != "ToolkitError"} | {"toolkit.errors.ToolkitError"}
+    assert names <= pages[site / "reference" / "python.html"].ids
+
+
+def test_links_between_files_of_the_repository_lead_somewhere():
+    """As GitHub shows the files; what the site generates is only linked to from inside docs/."""
+    made = {ROOT / "docs/reference/commands.md", ROOT / "docs/reference/python.md"}
+    broken = []
+    names = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, check=True, text=True).stdout.split()
+    for name in names:
+        text = re.sub(r"^```.*?^```", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.M | re.S)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            target = link.partition("#")[0]
+            path = ((ROOT / name).parent / target).resolve()
+            if target and not re.match(r"[a-z]+:", target) and not path.exists() and path not in made:
+                broken.append(f"{name}: {link}")
+    assert broken == []
