@@ -1,4 +1,4 @@
-"""The order of the pages. A page that is not named here is added behind those of its kind; a named one that is missing is an error."""
+"""The order of the pages. Any other page is added behind those of its kind; one that is named here and missing is an error."""
 
 from __future__ import annotations
 
