@@ -113,14 +113,17 @@ def _read_packaged(spec: str) -> tuple[dict[str, Any], list[str]]:
 def _read_weights(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The architecture whose tensors the file has, its input's channels and its classes."""
     from toolkit.reference.weights import read_weights
-    from toolkit.reference.weights.shapes import guess
+    from toolkit.reference.weights.shapes import guess, nearest
 
     if path.suffix.lower() == ".toml":
         raise RecipeError(f"{path} is a recipe and no model", remedy=f"Build it: toolkit build {path}")
     if not path.is_file():
         raise WeightsError(f"there is no file {path}", remedy="Give a recipe, an ONNX file, or weights that torch saved")
     weights = read_weights(path)
-    known = guess(Reference(arch=given.get("arch", "resnet50"), weights=str(path), stem=given.get("stem")), weights)
+    asked = Reference(arch=given.get("arch", "resnet50"), weights=str(path), stem=given.get("stem"))
+    known = guess(asked, weights)
+    if known is None and (near := nearest(asked, weights)) is not None:
+        known = near[0]  # what it lacks is named when its weights are read
     first = weights.tensors.get("conv1.weight", weights.tensors.get("conv1.0.weight"))
     last = weights.tensors.get("fc.weight")
     told = [f"weights of {given.get('arch') or known or 'no architecture that is known here'}, {len(weights.tensors)} tensors"]

@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
+import traceback
 import warnings
 from ast import literal_eval
+from collections.abc import Iterator
+from pathlib import Path
 
 import onnx_ir as ir
 import torch
@@ -16,6 +20,7 @@ from torch import nn
 from toolkit.errors import GraphError
 from toolkit.graph.edit import finish
 from toolkit.graph.fold import fold
+from toolkit.graph.load.chance import refuse_chance
 from toolkit.recipe import Preprocess
 
 OPSET = 18
@@ -33,29 +38,48 @@ def export(model: nn.Module, preprocess: Preprocess) -> ir.Model:
     try:
         program = _quietly_export(model, example)
     except Exception as error:  # torch raises whatever a step of its trace raised, and wraps even Ctrl-C
-        if _interrupted(error):
+        if any(isinstance(one, KeyboardInterrupt) for one in _chain(error)):
             raise KeyboardInterrupt from error
-        raise GraphError(f"torch cannot export this model: {str(error).splitlines()[0]}") from error
+        what, remedy = _said(error)
+        raise GraphError(f"torch cannot export the module {type(model).__name__}: {what}", remedy=remedy) from error
     graph = program.model
-    _name_after_modules(graph, {name for name, module in model.named_modules() if not list(module.children())})
+    _name_after_modules(graph, {name for name, module in model.named_modules() if name and not list(module.children())})
     ClearMetadataAndDocStringPass()(graph)
+    refuse_chance(graph, f"the module {type(model).__name__}")
     graph.producer_name, graph.producer_version = "resnet-deploy", None
     return fold(finish(graph))
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came of, the first cause last."""
+    while error is not None:
+        yield error
         error = error.__cause__ or error.__context__
-    return error is not None
+
+
+def _said(error: BaseException) -> tuple[str, str]:
+    """What torch says of the first cause, in a line without its colors, with the line of the module it stands in; and a remedy."""
+    *_, root = _chain(error)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(root)).strip()
+    line = (text.splitlines() or [type(root).__name__])[0].strip()
+    line = line if len(line) <= 300 else f"{line[:300].rpartition(' ')[0]} ..."
+    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+    frames = [frame for one in _chain(error) for frame in traceback.extract_tb(one.__traceback__)]
+    theirs = [frame for frame in frames if not frame.filename.startswith((*ours, "<"))]
+    here = next((frame for frame in reversed(theirs) if frame.name == "forward"), None)
+    where = f" ({here.filename}, line {here.lineno}, in forward)" if here is not None else ""
+    if "data-dependent" in text:
+        return f"{line}{where}", "Its way may not depend on the values of an image: replace such an `if` by torch.where"
+    return f"{line}{where}", "Change what torch.export cannot follow, or export the module to ONNX yourself and give that file"
 
 
 def _quietly_export(model: nn.Module, example: torch.Tensor) -> torch.onnx.ONNXProgram:
     """torch's exporter, without its progress lines and its warnings about packages that are not needed."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # its loggers print whole graphs of what they could not follow
+    quiet = io.StringIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 model,
@@ -68,7 +92,7 @@ def _quietly_export(model: nn.Module, example: torch.Tensor) -> torch.onnx.ONNXP
                 verbose=False,
             )
     finally:
-        log.setLevel(level)
+        logging.disable(disabled)
     assert program is not None
     return program
 

@@ -1,4 +1,4 @@
-"""Modules that live in this process: what a recipe made by `Recipe.of(module)` refers to, by the hash of its weights.
+"""Modules that live in this process: what a recipe made by `Recipe.of(module)` refers to, by a hash of it.
 
 A recipe is text, and a module is not: the recipe holds `weights = "memory:HASH"`, and a copy of the module stays here under that
 hash until the process ends. In another process such a recipe tells what an engine was built from, and cannot be built again.
@@ -31,8 +31,20 @@ def digest(module: Any) -> str:
     return result.hexdigest()
 
 
+def fingerprint(module: Any) -> str:
+    """`digest`, and what a state dict does not show: classes, plain attributes such as a stride or a scale, passing buffers."""
+    result = hashlib.sha256(digest(module).encode())
+    for name, part in module.named_modules():
+        plain = {k: v for k, v in vars(part).items() if isinstance(v, (bool, int, float, str, tuple, list, type(None)))}
+        shown = {k: text for k, v in sorted(plain.items()) if " at 0x" not in (text := repr(v))}  # an address tells nothing
+        result.update(f"{name} {type(part).__module__}.{type(part).__qualname__} {shown}".encode())
+    for name, value in module.named_buffers():
+        result.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return result.hexdigest()
+
+
 def hold(module: Any) -> str:
-    """Keep a copy of a module in eval mode, in float32 on the CPU; `memory:HASH` of its weights is what to find it by.
+    """Keep a copy of a module in eval mode, in float32 on the CPU; `memory:FINGERPRINT` is what to find it by.
 
     What becomes of the module afterwards, such as further training, does not reach the copy. Raises RecipeError for a module in
     training mode, WeightsError for one that cannot be copied.
@@ -43,7 +55,7 @@ def hold(module: Any) -> str:
         raise RecipeError(f"'{training}' of the module {name} is in training mode", remedy="Call .eval() on it first")
     try:
         kept = copy.deepcopy(module).float().cpu()
-        key = MEMORY + digest(kept)
+        key = MEMORY + fingerprint(kept)
     except Exception as error:  # whatever a class of the user's raises when it is copied or asked for its state
         raise WeightsError(f"the module {name} cannot be copied: {error}", remedy="Export it to ONNX, and use that") from error
     for parameter in kept.parameters():

@@ -43,6 +43,7 @@ def check(source: Source, images: Images) -> Agreement:
         ours.append(_run(graph, [output], {name: batch}, len(batch))[0])
         theirs.append(source.reference(batch))
     refuse_broken(source, pictures, np.concatenate(theirs), images.name)
+    _refuse_moody(source, pictures[:1], theirs[0])
     scores = source.reference.manifest.meaning.scores
     found = agreement(scores(np.concatenate(theirs)), scores(np.concatenate(ours)))
     limit = allowed(source, np.concatenate(theirs))
@@ -79,6 +80,14 @@ def refuse_broken(source: Source, pictures: Array, logits: Float, name_of: Calla
     raise WeightsError(f"the reference itself answers NaN or infinity for {where}", remedy=remedy)
 
 
+def _refuse_moody(source: Source, image: Array, answer: Float) -> None:
+    """Raises GraphError where the reference answers an image otherwise than a moment ago: nothing can be held to it."""
+    apart = float(np.abs(source.reference(image) - answer).max())
+    if apart > allowed(source, answer):
+        what = f"the reference answers one image differently each time: the second answer was off by {apart:.3g}"
+        raise GraphError(what, remedy="Export it in inference mode; look for dropout, random numbers or state in its code")
+
+
 def agreement(reference: Float, answers: Float) -> Agreement:
     """Two arrays of logits [n, classes] for the same images."""
     a, b = reference.astype(np.float64), answers.astype(np.float64)
@@ -96,6 +105,8 @@ def first_departure(source: Source, batch: Array) -> str:
     """The first tensor of the graph, in its order, whose values differ from the reference's by more than its tolerance."""
     reference = _reference_tensors(source, batch)
     names = [value.name for node in source.graph.graph for value in node.outputs if value.name and value.name in reference]
+    if not names:  # a module whose layers are called otherwise than its tensors
+        return str(source.graph.graph.outputs[0].name)
     proto: Any = ir.to_proto(source.graph)
     present = {value.name for value in proto.graph.output}
     for name in names:
@@ -137,7 +148,10 @@ def _run(live: Any, outputs: list[str | None], feeds: dict[str | None, Array], b
     try:
         result: list[Float] = live.run(outputs, feeds)
     except Exception as error:  # ONNX Runtime's own classes, made while it loads
-        raise GraphError(f"the graph does not run at batch {batch}: {str(error).strip().splitlines()[0]}") from error
+        said = " ".join(str(error).split()).removeprefix("[ONNXRuntimeError] : ")
+        said = said if len(said) <= 300 else f"{said[:300].rpartition(' ')[0]} ..."
+        remedy = "Where its code counts the images of a batch, as a loop over them or a reshape to a fixed number does, let it take any"
+        raise GraphError(f"the graph does not run at batch {batch}: {said}", remedy=remedy) from error
     if len(result[0]) != batch:
         raise GraphError(
             f"the graph answers a batch of {batch} with {len(result[0])} results: its batch is fixed",

@@ -16,6 +16,7 @@ from toolkit.graph.edit import finish
 from toolkit.graph.fold import fold
 from toolkit.graph.load.batch import free_batch, set_image
 from toolkit.graph.load.budget import check_budget
+from toolkit.graph.load.chance import refuse_chance
 from toolkit.graph.load.constants import fold_constants
 from toolkit.graph.load.first import first_norm
 from toolkit.graph.load.inputs import fit_input, select_input
@@ -112,6 +113,8 @@ def _plain(model: ir.Model, path: Path, stored: int) -> ir.Model:
     model = to_opset(model, path)
     fold_constants(model, path, stored)
     refuse_control(model, path)
+    drop_unused(model)
+    refuse_chance(model, str(path))
     finish_names(model)
     return model
 

@@ -17,6 +17,10 @@ from toolkit.errors import GraphError
 from toolkit.graph.edit import constant, initializer, make
 from toolkit.recipe import Reference
 
+NO_SCORES = (
+    "So answer detectors, segmentation and text recognition, which are not built here; of a classifier, name the tensor "
+    "[N, classes] in `reference.output`"
+)
 PICKS = {"ArgMax": 0, "TopK": 0, "ZipMap": 0, "SequenceConstruct": 0, "ArrayFeatureExtractor": 1, "Hardmax": 0}
 THROUGH = {
     "Identity",
@@ -53,7 +57,9 @@ def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[st
         candidates = {value: node for value, node in found if not through or value in through}
         if len(candidates) > 1:
             what = f"{path} has {len(graph.outputs)} outputs: {listed}"
-            raise GraphError(what, remedy="Say which holds the logits: `reference.output`")
+            name = next(iter(candidates)).name
+            remedy = f'Say which holds the scores in `reference.output`; of a model: --set output="{name}". One engine answers by one'
+            raise GraphError(what, remedy=remedy)
         ((chosen, _),) = candidates.items()
         picked = next((node for value, node in found if value is chosen and node is not None), None)
     before = list(graph.outputs)
@@ -124,8 +130,7 @@ def flatten(model: ir.Model, path: Path) -> bool:
     rank, dims = len(output.shape), list(output.shape)
     if rank == 0 or sum(dim != 1 for dim in dims[1:]) > 1:
         shown = [dim if isinstance(dim, int) else "N" if i == 0 else "?" for i, dim in enumerate(dims)]
-        remedy = "Name the tensor [N, classes] in `reference.output`"
-        raise GraphError(f"output '{output.name}' of {path} has shape {shown}, not [N, classes]", remedy=remedy)
+        raise GraphError(f"output '{output.name}' of {path} has shape {shown}, not [N, classes]", remedy=NO_SCORES)
     name, output.name = output.name, f"{output.name}.unflattened"
     if rank == 1:
         axes = initializer(model.graph, f"{name}.axes", np.array([1], np.int64))

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import GraphError
+from toolkit.graph.load.output import NO_SCORES
 from toolkit.onnxfile import serialize
 from toolkit.types import Target
 
@@ -24,8 +25,8 @@ def trial(model: ir.Model, original: ir.Model | Path, name: str, kind: str, batc
     if not isinstance(columns, int):
         answer = run(serialize(model), {image.name or "": np.zeros(shape, np.float32)}, output.name or "", path)
         if answer.ndim != 2:
-            remedy = "Name the tensor [N, classes] in `reference.output`"
-            raise GraphError(f"output '{output.name}' of {path} has shape {list(answer.shape)}, not [N, classes]", remedy=remedy)
+            what = f"output '{output.name}' of {path} has shape {list(answer.shape)}, not [N, classes]"
+            raise GraphError(what, remedy=NO_SCORES)
         columns = answer.shape[1]
         output.shape = ir.Shape(["N", columns])
     if batch is not None:

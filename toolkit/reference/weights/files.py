@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import struct
 import tarfile
 import warnings
@@ -65,13 +66,23 @@ def read_content(path: Path) -> Content:
         raise WeightsError(f"{path} is no checkpoint, or holds more than tensors{_detail(error)}", remedy=AGAIN) from error
     except (OSError, EOFError, RuntimeError, ValueError, AssertionError, struct.error, SafetensorError, MemoryError,
             RecursionError, OverflowError, zipfile.BadZipFile, tarfile.TarError) as error:  # fmt: skip
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise WeightsError(f"{path} is damaged or cut short: {reason}", remedy=_FETCH) from error
+        raise WeightsError(f"{path} is {_damage(path, error)}", remedy=_FETCH) from error
 
 
 def _pickled(path: Path) -> tuple[Any, dict[str, str], tuple[str, ...]]:
     value, classes = load_inert(path)
     return value, {}, classes
+
+
+def _damage(path: Path, error: Exception) -> str:
+    """What a reader's complaint about a file means, in words that end."""
+    size, text = path.stat().st_size, str(error)
+    if size == 0:
+        return "empty"
+    if any(sign in text for sign in ("central directory", "unexpected EOF", "incomplete", "ran out of input")):
+        return f"cut short: {size:,} bytes are here, and its end is not among them"
+    reason = re.split(r"(?<=\w)[.:] |\n", text)[0].strip().rstrip(".") or type(error).__name__
+    return f"damaged or cut short: {reason[:200]}"
 
 
 def _detail(error: Exception) -> str:

@@ -21,6 +21,7 @@ _ASK = (
     'then a max-pool) or "small" (stride 2 and no pooling), as the network was trained'
 )
 _MOST_CLASSES, _MOST_WIDTH = 1 << 20, 64
+_FEW = 4  # tensors by which a file may depart from an architecture that it is still called after
 
 
 class Weights(NamedTuple):
@@ -83,6 +84,7 @@ def _end(weights: Weights, name: str, ndim: int) -> Tensor:
     refuse_signs(weights.where, list(weights.tensors))
     missing = {
         "fc.weight": "no classifier: it has no 2-dimensional tensor 'fc.weight', as a backbone alone has none",
+        "conv1.weight": "no first convolution 'conv1.weight', though it has other layers of a ResNet",
         "bn1.weight": "no 'bn1.weight' after its first convolution, as pre-activation networks have none",
     }.get(name, f"no {ndim}-dimensional tensor '{name}'")
     raise WeightsError(f"{weights.where} has {missing}", remedy=f"Take the whole classifier; of another network: {EXPORT}")
@@ -161,19 +163,32 @@ def meta_network(reference: Reference, plan: Variant, arch: str | None = None) -
         return None
 
 
-def guess(reference: Reference, weights: Weights) -> str | None:
-    """The architecture whose names and shapes these tensors have, the recipe's own before others. Raises WeightsError."""
+def _departures(reference: Reference, weights: Weights) -> list[tuple[str, list[str]]]:
+    """Each architecture, the recipe's own first, with the names of tensors that it has and these have not, or the other way
+    round, or in another shape. Raises WeightsError."""
     shapes = {name: value.shape for name, value in weights.tensors.items() if not name.endswith("num_batches_tracked")}
     kernel = weights.tensors["conv1.weight"].shape[-1] if "conv1.weight" in shapes else 0
     stem: Stem = "imagenet" if kernel == 7 else "small" if kernel == 3 else "deep"  # of its shape, whatever it computes
     bare = msgspec.structs.replace(reference, stem=None, width=None)
     plan = variant_of(msgspec.structs.replace(bare, stem=stem), weights._replace(metadata={}))
-    for arch in (reference.arch, *ARCHITECTURES):
+    found = []
+    for arch in dict.fromkeys((reference.arch or "resnet50", *ARCHITECTURES)):
         model = meta_network(bare, plan, arch)
-        state = model.state_dict() if model is not None else {}
-        if shapes == {n: v.shape for n, v in state.items() if not n.endswith("num_batches_tracked")}:
-            return arch
-    return None
+        if model is not None:
+            wanted = {n: v.shape for n, v in model.state_dict().items() if not n.endswith("num_batches_tracked")}
+            found.append((arch, [n for n in {**wanted, **shapes} if wanted.get(n) != shapes.get(n)]))
+    return found
+
+
+def guess(reference: Reference, weights: Weights) -> str | None:
+    """The architecture whose names and shapes these tensors have, the recipe's own before others. Raises WeightsError."""
+    return next((arch for arch, odd in _departures(reference, weights) if not odd), None)
+
+
+def nearest(reference: Reference, weights: Weights) -> tuple[str, list[str]] | None:
+    """The architecture that the tensors have but for a few, and those few; None where none is near. Raises WeightsError."""
+    arch, odd = min(_departures(reference, weights), key=lambda one: len(one[1]), default=("", list(weights.tensors)))
+    return (arch, odd) if len(odd) <= max(_FEW, len(weights.tensors) // 20) else None
 
 
 def fitting(reference: Reference, weights: Weights) -> str:
@@ -183,6 +198,12 @@ def fitting(reference: Reference, weights: Weights) -> str:
         return f'They fit arch = "{found}"'
     if found is not None:
         return "They fit without the recipe's `stem` and `width`, or with others"
+    near = nearest(reference, weights)
+    if near is not None:
+        arch, odd = near
+        more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+        again = "take the file again, or save it whole: torch.save(model.state_dict(), path)"
+        return f"But for {', '.join(odd[:3])}{more} it is a {arch}: {again}"
     names = [name for name in weights.tensors if not name.endswith("num_batches_tracked")]
     depths = [len({name.split(".")[1] for name in names if name.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)]
     known = {arch.depths for arch in ARCHITECTURES.values()}
