@@ -64,13 +64,44 @@ def test_a_damaged_layer_is_named(source: Source, recipe: Recipe, batch: Array) 
         check(broken, open_data("packaged:fashion-test", recipe.preprocess))
 
 
-def test_a_model_that_torch_cannot_trace_is_refused() -> None:
-    class Stubborn(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x.flatten(1) if float(x.sum()) > 0 else x.flatten(1) * 2
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
 
-    with pytest.raises(GraphError, match="torch cannot export"):
-        export(Stubborn(), Preprocess(size=(8, 8)))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.mean((2, 3))
+        if flat.sum() > 0:
+            flat = -flat
+        return self.fc(flat)  # type: ignore[no-any-return]
+
+
+def test_a_model_that_torch_cannot_trace_is_refused_with_its_own_line(capfd: pytest.CaptureFixture[str]) -> None:
+    """In whole sentences and without colors; and torch prints no graphs beside it."""
+    with pytest.raises(GraphError) as caught:
+        export(Branching().eval(), Preprocess(size=(8, 8)))
+    said = str(caught.value)
+    assert "cannot export the module Branching: Could not guard on data-dependent expression" in said
+    assert "test_export.py, line" in said and "in forward)" in said and said.endswith("torch.where")
+    assert "\x1b" not in said and "\n" not in said
+    assert "def forward" not in "".join(capfd.readouterr())
+
+
+OUTSIDE = nn.Linear(3, 2)
+
+
+class Reaching(nn.Module):
+    """Its one layer is a global: no module of its own has a name."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return OUTSIDE(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_a_module_whose_layers_are_outside_of_it_exports() -> None:
+    graph = export(Reaching().eval(), Preprocess(size=(8, 8)))
+    batch = torch.randn(3, 3, 8, 8)
+    with torch.no_grad():
+        np.testing.assert_allclose(graph_runner(graph, 1)(batch.numpy()), Reaching()(batch).numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_other_architectures_export_too() -> None:

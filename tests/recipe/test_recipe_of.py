@@ -12,7 +12,7 @@ from torch import nn
 
 from toolkit.errors import RecipeError, WeightsError
 from toolkit.recipe import Recipe
-from toolkit.recipe.modules import digest, held
+from toolkit.recipe.modules import held
 
 
 def test_keys_find_their_tables() -> None:
@@ -48,16 +48,37 @@ def test_what_is_wrong_names_what_exists(model: object, options: dict[str, objec
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-def test_a_module_is_copied_under_the_hash_of_its_weights() -> None:
+def test_a_module_is_copied_under_a_hash_of_it() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
     recipe = Recipe.of(module, size=(2, 2), color="L", mean=[0.0], std=[1.0])
-    assert recipe.reference.in_memory and recipe.reference.weights == f"memory:{digest(module)}"
+    assert recipe.reference.in_memory and recipe.reference.weights is not None
     x = torch.ones(1, 1, 2, 2)
     before = module(x)
     with torch.no_grad():
         module[1].weight += 1
     torch.testing.assert_close(held(recipe.reference.weights)(x), before)
     assert msgspec.convert(recipe.to_dict(), Recipe) == recipe
+
+
+class Scaled(nn.Module):
+    """What a state dict does not show: a plain number, and a buffer that is not kept."""
+
+    def __init__(self, scale: float, mean: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("mean", torch.full((4,), mean), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale * (x.flatten(1) - self.mean)
+
+
+def test_modules_of_the_same_weights_and_another_function_are_kept_apart() -> None:
+    keys = {"size": (2, 2), "color": "L", "mean": [0.0], "std": [1.0]}
+    made = [Recipe.of(Scaled(scale, mean).eval(), **keys) for scale, mean in ((1, 0), (2, 0), (1, 3), (1, 0))]
+    held_under = [recipe.reference.weights for recipe in made]
+    assert len(set(held_under)) == 3 and held_under[0] == held_under[3]
+    answers = [float(held(key or "")(torch.ones(1, 1, 2, 2))[0, 0]) for key in held_under]
+    assert answers == [1, 2, -2, 1]
 
 
 def test_a_module_that_cannot_be_a_reference_is_refused() -> None:

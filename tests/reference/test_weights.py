@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from toolkit.draft import draft
 from toolkit.errors import WeightsError
 from toolkit.recipe import Reference
 from toolkit.reference.resnet import ResNet
@@ -81,6 +82,28 @@ def test_the_recipes_own_width_and_stem_come_first(tmp_path: Path, state: State)
         load_reference(reference(path, width=0.25))
     with pytest.raises(WeightsError, match=r"'conv1\.weight' .* wants \[8, 1, 7, 7\]"):
         load_reference(reference(path, stem="imagenet"))
+
+
+def test_a_file_that_lacks_a_few_tensors_is_named_for_what_it_nearly_is(tmp_path: Path, state: State) -> None:
+    """The tensor, the architecture, and no advice to export a network that it is not; without `arch` as well."""
+    path = save(tmp_path / "w.pth", {name: value for name, value in state.items() if name != "layer3.1.conv2.weight"})
+    lacks = r"has no tensor 'layer3\.1\.conv2\.weight'\. But for layer3\.1\.conv2\.weight it is a resnet18: .*torch\.save"
+    with pytest.raises(WeightsError, match=lacks):
+        load_reference(reference(path))
+    assert draft(path).recipe.reference.arch == "resnet18"
+
+
+@pytest.mark.parametrize(("share", "words"), [(0, "is empty"), (0.1, "is cut short: [0-9,]+ bytes"), (0.9, "is cut short")])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_is_cut_short_is_said_so_in_a_whole_sentence(
+    tmp_path: Path, state: State, share: float, words: str, zipped: bool
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(WeightsError, match=rf"w\.pth {words}.*\. Fetch the file again$") as caught:
+        load_reference(reference(path))
+    assert "miniz" not in str(caught.value)
 
 
 def test_v1_and_v15_share_weights_and_differ_in_answers(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _said(error: BaseException) -> tuple[str, str]:
-    """What torch says of the first cause, in a line without its colors, with the line of the module it stands in; and a remedy."""
+    """What torch says of the first cause, in one line without its colors, and the line of the user's module; and a remedy."""
     *_, root = _chain(error)
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(root)).strip()
     line = (text.splitlines() or [type(root).__name__])[0].strip()

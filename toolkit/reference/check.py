@@ -150,7 +150,7 @@ def _run(live: Any, outputs: list[str | None], feeds: dict[str | None, Array], b
     except Exception as error:  # ONNX Runtime's own classes, made while it loads
         said = " ".join(str(error).split()).removeprefix("[ONNXRuntimeError] : ")
         said = said if len(said) <= 300 else f"{said[:300].rpartition(' ')[0]} ..."
-        remedy = "Where its code counts the images of a batch, as a loop over them or a reshape to a fixed number does, let it take any"
+        remedy = "Let its code take any batch: no loop over the images, no reshape to a fixed number of them"
         raise GraphError(f"the graph does not run at batch {batch}: {said}", remedy=remedy) from error
     if len(result[0]) != batch:
         raise GraphError(

@@ -376,3 +376,17 @@ def test_the_layout_that_would_fit_is_named(tmp_path: Path) -> None:
             write(tmp_path / "m.onnx", start=[FIRST_TRANSPOSED[0], node("Identity", ["t"], ["image"])], shape=["N", 8, 8, 3]),
             HOW,
         )
+
+
+def test_what_answers_with_boxes_or_with_several_heads_is_told_what_to_do(tmp_path: Path) -> None:
+    """A detector's [N, 22, 1029] is no classifier's; of several heads the message names one to take."""
+    end = [node("Unsqueeze", ["scores", "axis"], ["u"]), node("Expand", ["u", "dims"], ["boxes"])]
+    more = [tensor("axis", [1], np.int64), tensor("dims", [1, 5, 4], np.int64)]
+    path = write(tmp_path / "m.onnx", end, output="boxes", more=more)
+    with pytest.raises(GraphError, match=r"has shape \['N', 5, 4\], not \[N, classes\]\. So answer detectors.*reference\.output"):
+        opened(path)
+    heads = [node("Relu", ["scores"], ["digit_0"]), node("Neg", ["scores"], ["digit_1"])]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in ("digit_0", "digit_1")]
+    path = write(tmp_path / "m.onnx", heads, outputs=outputs)
+    with pytest.raises(GraphError, match=r'2 outputs: digit_0, digit_1\..*--set output="digit_0"'):
+        opened(path)

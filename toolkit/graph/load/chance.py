@@ -1,4 +1,4 @@
-"""Chance: a network that draws random numbers answers the same image differently each time; it is refused by the node that draws."""
+"""Chance: a network that draws random numbers answers one image differently each time; it is refused by the node that draws."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DRAWS = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike
 
 def refuse_chance(model: ir.Model, where: str) -> None:
     """Raises GraphError for a node whose result is drawn anew in each call, once constants are folded: what only asks for the
-    shape of a random tensor is gone by then. Also where it has a `seed`: that decides the first call, and not the ones after it."""
+    shape of a random tensor is gone by then. A `seed` makes no difference: it decides the first call alone."""
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.domain not in ("", "ai.onnx"):
             continue

@@ -27,7 +27,7 @@ from toolkit.graph.load.output import cut_offset, flatten, select_output
 from toolkit.graph.load.read import read
 from toolkit.graph.load.share import unshare
 from toolkit.graph.load.training import to_inference
-from toolkit.graph.load.trial import trial
+from toolkit.graph.load.trial import know_rank, trial
 from toolkit.graph.load.widths import float_output, to_float32, unfit_for_cpu
 from toolkit.outputs import Outputs
 from toolkit.recipe import Preprocess, Reference
@@ -122,6 +122,7 @@ def _plain(model: ir.Model, path: Path, stored: int) -> ir.Model:
 def _with_scores(model: ir.Model, path: Path, offset: int) -> ir.Model:
     """Every layer with weights of its own, and [N, classes] of float32 at the end."""
     unshare(model)
+    know_rank(model, path)
     finish(model)
     float_output(model)
     if flatten(model, path):

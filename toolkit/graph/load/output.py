@@ -58,7 +58,7 @@ def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[st
         if len(candidates) > 1:
             what = f"{path} has {len(graph.outputs)} outputs: {listed}"
             name = next(iter(candidates)).name
-            remedy = f'Say which holds the scores in `reference.output`; of a model: --set output="{name}". One engine answers by one'
+            remedy = f'Say which holds the scores in `reference.output`; of a model: --set output="{name}"'
             raise GraphError(what, remedy=remedy)
         ((chosen, _),) = candidates.items()
         picked = next((node for value, node in found if value is chosen and node is not None), None)

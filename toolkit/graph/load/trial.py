@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import GraphError
 from toolkit.graph.load.output import NO_SCORES
 from toolkit.onnxfile import serialize
 from toolkit.types import Target
+
+AGAIN = "Set `size` to what the network was trained on; if that is it, export the model again"
 
 
 def trial(model: ir.Model, original: ir.Model | Path, name: str, kind: str, batch: int | None, known: bool, path: Path) -> int:
@@ -35,6 +38,16 @@ def trial(model: ir.Model, original: ir.Model | Path, name: str, kind: str, batc
         data = str(original) if isinstance(original, Path) else serialize(original)
         run(data, {name: np.zeros([batch or 1, *shape[1:]], kind)}, None, path)
     return columns
+
+
+def know_rank(model: ir.Model, path: Path) -> None:
+    """Where shapes do not tell how many dimensions the output has, one image of zeros does. In place. Raises GraphError."""
+    image, output = model.graph.inputs[0], model.graph.outputs[0]
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    if output.shape is None:
+        shape = [1, *(int(dim) for dim in image.shape or () if isinstance(dim, int))]
+        answer = run(serialize(model), {image.name or "": np.zeros(shape, np.float32)}, output.name, path)
+        output.shape = ir.Shape([None] * answer.ndim)
 
 
 def _same_alone(model: ir.Model, shape: list[int], path: Path, batch: int) -> None:
@@ -63,4 +76,4 @@ def run(model: bytes | str, feeds: dict[str, Any], output: str | None, path: Pat
         return live.run([output] if output else None, feeds)[0]
     except Exception as error:  # ONNX Runtime's own classes, made while it loads
         said = str(error).strip().splitlines() or [type(error).__name__]
-        raise GraphError(f"{path} does not run on one image: {said[0]}", remedy="Export the model again") from error
+        raise GraphError(f"{path} does not run on one image: {said[0]}", remedy=AGAIN) from error
