@@ -28,6 +28,7 @@ FLOORS = {
     "pipeline": 8,
     "trip": 8,
     "settle": 8,
+    "handoff": 8,
     "engine": 7,
     "reference": 6,
     "graph": 5,
@@ -70,6 +71,7 @@ HOMES = {
     "rich": {"cli", "report"},
     "mlperf_loadgen": {"harness"},
     "pynvml": {"harness"},
+    "tritonclient": {"handoff"},
     "PIL": {"images", "report", "runtime"},
 }
 

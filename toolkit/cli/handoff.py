@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,7 +21,7 @@ def ort(
 ) -> None:
     """An ONNX file that carries its TensorRT-RTX engine: ONNX Runtime loads it with NVIDIA's plugin, without a build."""
     from toolkit.engine.engine import Engine
-    from toolkit.engine.handoff import LOADING, PLUGIN, PLUGIN_SMS, to_onnxruntime
+    from toolkit.handoff.ort import LOADING, PLUGIN, PLUGIN_SMS, to_onnxruntime
 
     for path in engines:
         engine = Engine.open(path)
@@ -30,3 +30,31 @@ def ort(
         out.print(f"It needs pip install onnxruntime {PLUGIN} and a GPU of compute capability {PLUGIN_SMS}. Load it:")
         loading = LOADING.replace("FILE", repr(file.name)).replace("INPUT", repr(engine.manifest.inputs[0].name))
         out.print(loading, highlight=False, soft_wrap=True)
+
+
+@commands.command("triton")
+def triton(
+    engines: Annotated[
+        list[Path], typer.Argument(help="engines; each becomes a model that takes tensors and one that takes pictures")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the model repository, new or to be added to")],
+    results: Annotated[Path | None, typer.Option(help="a bench of these engines: batch sizes, delay and instances")] = None,
+    backend: Annotated[
+        Literal["auto", "onnxruntime", "tensorrt", "python"],
+        typer.Option(help="Triton's own where it has one, or python: the toolkit's runner, for every engine"),
+    ] = "auto",
+    version: Annotated[int | None, typer.Option(help="absent: the next, or the one that this very engine has")] = None,
+) -> None:
+    """A model repository for NVIDIA's Triton: tensors or pictures in, with labels, batching, warm-up and a client."""
+    from toolkit.engine.engine import Engine
+    from toolkit.handoff.triton import to_triton
+    from toolkit.harness.results import Results
+
+    opened = [Engine.open(path) for path in engines]
+    measured = None if results is None else Results.read(results)
+    for one in to_triton(opened, output, backend=backend, results=measured, version=version):
+        out.print(f"{output}: {', '.join(one.models)}, version {one.version}", highlight=False)
+        for remark in one.remarks:
+            out.print(f"  {remark}", highlight=False, soft_wrap=True)
+    said = f"Start it: tritonserver --model-repository {output}\nAsk it: python {output / 'client.py'} photo.jpg"
+    out.print(said, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Handoff: an engine in the form that another program loads. `ort`: an ONNX file that carries its TensorRT-RTX engine."""
+"""`ort`: an ONNX file that carries its TensorRT-RTX engine, for ONNX Runtime with NVIDIA's plugin."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ import pytest
 
 from toolkit import orders
 from toolkit.engine.engine import Engine
-from toolkit.engine.handoff import to_onnxruntime
 from toolkit.errors import EngineError
+from toolkit.handoff.ort import to_onnxruntime
 from toolkit.recipe import Preprocess, Recipe
 
 pytest.importorskip("tensorrt_rtx", reason="the rtx extra is not installed")

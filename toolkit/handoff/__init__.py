@@ -1,0 +1,1 @@
+"""Handoff: an engine in the form that another program loads or runs: ONNX Runtime, Triton, Ray."""
