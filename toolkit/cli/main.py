@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import typer
 from rich.text import Text
 
-from toolkit.cli import build, cache, handoff, look, measure, migrate, orders, trust, why  # noqa: F401  each registers its commands
+from toolkit.cli import build, cache, capacity, handoff, look, measure, migrate, orders, trust, why  # noqa: F401  each registers its commands
 from toolkit.cli.app import UNDECIDED, app, err
 from toolkit.errors import BudgetError, ToolkitError, UndecidedError
 

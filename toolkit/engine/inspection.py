@@ -8,7 +8,7 @@ import msgspec
 
 from toolkit.calibration.ranges import Ranges
 from toolkit.engine.judge import Proof
-from toolkit.errors import EngineError
+from toolkit.errors import EngineError, MissingExtra
 from toolkit.manifest import Manifest
 from toolkit.types import Finding, Frozen
 
@@ -40,16 +40,19 @@ def inspect(engine: Engine) -> Inspection:
         found = msgspec.convert(engine.layers, Told)
     except msgspec.ValidationError as error:
         raise EngineError(f"the layers that {engine.path} tells are damaged: {error}", remedy="Build it again") from error
-    operators = found.operators
+    operators, remarks = found.operators, engine.remarks
     if operators is None:  # an engine of version 1
         from collections import Counter
 
-        operators = dict(Counter(node.op_type for node in engine.graph.graph).most_common())
+        try:
+            operators = dict(Counter(node.op_type for node in engine.graph.graph).most_common())
+        except MissingExtra as error:
+            operators, remarks = {}, (*remarks, f"its operators are not told: {error}")
     return Inspection(
         manifest=engine.manifest,
         layers=operators,
         findings=found.findings,
         ranges=engine.ranges,
         proof=engine.proof,
-        remarks=engine.remarks,
+        remarks=remarks,
     )
