@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from toolkit.cli.console import PlainConsole
+from toolkit.cli.guide import App
 
-app = typer.Typer(
-    no_args_is_help=True,
+app = App(
     add_completion=True,
     pretty_exceptions_enable=False,
     help="Takes a ResNet, or any ONNX image classifier, to measured engines.",
+    epilog="First steps: toolkit doctor; toolkit build engines/fashion-resnet18-int8.toml; toolkit COMMAND --help",
 )
 out, err = PlainConsole(), PlainConsole(stderr=True)
 
 RecipePath = Annotated[Path, typer.Argument(help="a recipe, such as engines/fashion-resnet18-int8.toml")]
 EnginePath = Annotated[Path, typer.Argument(help="an engine's folder, such as engines/built/fashion-resnet18-int8")]
+EVERYWHERE = "Before or after any command"
 UNDECIDED = 3  # exit code of a verdict that cannot be told with these images
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
 
@@ -34,10 +37,17 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of a failure")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="results and errors only", rich_help_panel=EVERYWHERE)] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="every note", rich_help_panel=EVERYWHERE)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="the traceback of a failure", rich_help_panel=EVERYWHERE)] = False,
     version: Annotated[bool, typer.Option("--version", help="print the version", is_eager=True, callback=_version)] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Options that stand before the command; the first three may stand anywhere."""
+
+
+def finish(line: str) -> None:
+    """The last line: what a person wants to know, and the next command."""
+    out.print(Text(line, style="bold"))
 
 
 def print_json(value: Any) -> None:

@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.app import EnginePath, RecipePath, app, out
+from toolkit.cli.app import EnginePath, Json, RecipePath, app, finish, out, plain, print_json
 
 
 @app.command()
-def export(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--output")] = Path("model.onnx")) -> None:
+def export(
+    recipe: RecipePath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the ONNX file")] = Path("model.onnx"),
+    as_json: Json = False,
+) -> None:
     """Write the final typed ONNX graph, checked against the reference."""
     from toolkit import pipeline
     from toolkit.cli.progress import stages
@@ -20,17 +24,25 @@ def export(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--out
 
     with stages() as stage:
         found, agreement, verdict, notes = pipeline.export(Recipe.load(recipe), output, stage)
+    line = trtexec_line(output, Recipe.load(recipe))
+    if as_json:
+        head = {"file": str(output), "what": found, "trtexec": line, "notes": notes}
+        print_json({**head, "agreement": plain(agreement), "verdict": plain(verdict)})
+        return
     out.print(f"{output}: {found}", highlight=False)
-    out.print(f"  the FP32 graph against the reference: max |difference| {agreement.max_abs:.2g}, cosine {agreement.cosine:.6f}")
-    out.print(f"  {trtexec_line(output, Recipe.load(recipe))}", highlight=False, soft_wrap=True)
-    if verdict is not None:
-        out.print(f"  this graph against the reference: {verdict.distance}", highlight=False)
-    for note in notes:
-        out.print(f"  {note}", highlight=False)
+    out.say(f"  the FP32 graph against the reference: max |difference| {agreement.max_abs:.2g}, cosine {agreement.cosine:.6f}")
+    out.say(f"  {line}")
+    out.notes(notes, "they are in --json")
+    near = "not run against the reference" if verdict is None else f"against the reference: {verdict.distance}"
+    finish(f"{output}, {near}. Next: toolkit build {recipe}")
 
 
 @app.command()
-def calibrate(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--output")] = Path("ranges.json")) -> None:
+def calibrate(
+    recipe: RecipePath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the ranges")] = Path("ranges.json"),
+    as_json: Json = False,
+) -> None:
     """One pass over the calibration images; every method's range of every tensor."""
     from toolkit import pipeline
     from toolkit.cli.progress import stages
@@ -39,9 +51,12 @@ def calibrate(recipe: RecipePath, output: Annotated[Path, typer.Option("-o", "--
     with stages() as stage:
         ranges = pipeline.ranges_of(Recipe.load(recipe), stage)
     ranges.write(output)
-    out.print(f"{output}: {len(ranges.tensors)} tensors over {ranges.images} images")
-    for remark in ranges.remarks:
-        out.print(f"  {remark}", highlight=False)
+    if as_json:
+        told = {"file": str(output), "tensors": len(ranges.tensors), "images": ranges.images}
+        print_json({**told, "notes": [*ranges.notes, *ranges.remarks]})
+        return
+    out.notes([*ranges.notes, *ranges.remarks], f"they are in {output}")
+    finish(f"{output}: {len(ranges.tensors)} tensors over {ranges.images} images. Next: toolkit build {recipe}")
 
 
 @app.command()
@@ -52,20 +67,24 @@ def tune(
     targets: Annotated[
         str | None, typer.Option(help="such as cpu,openvino; absent: the recipe's, and for a CPU all that is installed")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Search the precision of each layer for the fastest engine within the recipe's budget; write it as a recipe."""
     from toolkit.cli.progress import stages
     from toolkit.disk.files import write_atomically
     from toolkit.recipe import Recipe
-    from toolkit.report.tuning import tuning
+    from toolkit.report.tuning import outcome, tuning
     from toolkit.tuning import tune as search
 
     target = output or recipe.with_name(f"{recipe.stem}-tuned.toml")
     with stages() as stage:
         found = search(Recipe.load(recipe), stage, limit=limit, targets=targets)
     write_atomically(target, found.toml(target.absolute().parent).encode())
-    out.print(tuning(found))
-    out.print(f"the tuned recipe: {target}. Build it: toolkit build {target}", highlight=False)
+    if as_json:
+        print_json({"recipe": str(target), "front": [trial.name for trial in found.front], **plain(found)})
+        return
+    out.print(tuning(found, verbose=out.detail == "verbose"))
+    finish(f"{outcome(found)}, in {target}. Next: toolkit build {target}")
 
 
 @app.command()
@@ -77,6 +96,7 @@ def finetune(
     images: Annotated[int, typer.Option(min=1, help="at most so many of the calibration images")] = 2048,
     seed: Annotated[int, typer.Option()] = 0,
     threads: Annotated[int, typer.Option(min=1, help="more help where the network is large and the cores are free")] = 1,
+    as_json: Json = False,
 ) -> None:
     """Quantization-aware fine-tuning by distillation: no labels needed; writes a recipe to build from."""
     from toolkit.cli.progress import stages
@@ -94,14 +114,18 @@ def finetune(
             threads=threads,
             stage=stage,
         )
-    next_one = f"Next: toolkit build {output / tuned.name}.toml"
-    out.print(f"{tuned.name}: written to {output}. {next_one}", highlight=False, soft_wrap=True)
+    written = output / f"{tuned.name}.toml"
+    if as_json:
+        print_json({"name": tuned.name, "folder": str(output), "recipe": str(written)})
+    else:
+        finish(f"{tuned.name}: written to {output}. Next: toolkit build {written}")
 
 
 @app.command()
 def pack(
     engine: EnginePath,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="absent: NAME.engine in this folder")] = None,
+    as_json: Json = False,
 ) -> None:
     """Write an engine as one file, a plain zip that `toolkit.load` and every command take in place of its folder."""
     from toolkit.engine.engine import Engine
@@ -109,5 +133,9 @@ def pack(
 
     opened = Engine.open(engine)
     target = opened.pack(output or Path(f"{opened.name}{SUFFIX}"))
-    what = f"{opened.name}, {len(opened.contents)} files, {target.stat().st_size / 1e6:.1f} MB"
-    out.print(f"{target}: {what}", highlight=False, markup=False, soft_wrap=True)
+    size = target.stat().st_size
+    if as_json:
+        print_json({"file": str(target), "name": opened.name, "files": len(opened.contents), "bytes": size})
+    else:
+        what = f"{opened.name}, {len(opened.contents)} files, {size / 1e6:.1f} MB"
+        finish(f"{target}: {what}. Next: toolkit run {target} IMAGE")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import typer
-
 from toolkit.cli.app import Json, app, out, print_json
+from toolkit.cli.guide import GUIDE, App
 
-commands = typer.Typer(no_args_is_help=True, help="What earlier work left to be used again: ranges, plans, timings, checkpoints.")
-app.add_typer(commands, name="cache")
+commands = App(path="cache", help="What earlier work left to be used again: ranges, plans, timings, checkpoints.")
+app.add_typer(commands, name="cache", rich_help_panel=GUIDE["cache"][0])
 
 
 @commands.command("dir")
@@ -23,13 +22,16 @@ def where(as_json: Json = False) -> None:
             kinds[entry.path.parent.name] = kinds.get(entry.path.parent.name, 0) + entry.size
         print_json({"folder": str(folder), "limit": LIMIT, "bytes": kinds})
     else:
-        out.print(str(folder), highlight=False, soft_wrap=True)
+        out.print(str(folder), highlight=False)
 
 
 @commands.command()
-def clean() -> None:
+def clean(as_json: Json = False) -> None:
     """Remove all of it; the work behind it is done again when it is needed."""
     from toolkit.disk.cache import clean as remove
 
     files, size = remove()
-    out.print(f"removed {files} files, {size / 2**20:.1f} MiB", highlight=False)
+    if as_json:
+        print_json({"files": files, "bytes": size})
+    else:
+        out.print(f"removed {files} files, {size / 2**20:.1f} MiB", highlight=False)

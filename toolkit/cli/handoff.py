@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 from toolkit.cli.app import app, out
+from toolkit.cli.guide import GUIDE, App
 
-commands = typer.Typer(no_args_is_help=True, help="An engine in the form that another program loads.")
-app.add_typer(commands, name="handoff")
+commands = App(path="handoff", help="An engine in the form that another program loads.")
+app.add_typer(commands, name="handoff", rich_help_panel=GUIDE["handoff"][0])
 
 
 @commands.command("ort")

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 from rich.text import Text
 
 from toolkit.cli import build, cache, capacity, handoff, look, measure, migrate, orders, trust, why  # noqa: F401  each registers its commands
-from toolkit.cli.app import UNDECIDED, app, err
+from toolkit.cli.app import UNDECIDED, app, err, out
 from toolkit.errors import BudgetError, ToolkitError, UndecidedError
 
+GLOBAL = {"--debug": "debug", "--quiet": "quiet", "-q": "quiet", "--verbose": "verbose", "-v": "verbose"}
 INTERRUPTED = 130  # how typer reports Ctrl-C
 UsageError: Any = typer.BadParameter.__base__  # of the click that this typer brings
 
 
 def main() -> NoReturn:
     """The entry point: a refused verdict exits 1, an undecided one 3, any other failure 2; one line, no traceback."""
-    debug = "--debug" in sys.argv[1:]
-    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    sys.argv, flags = _global(sys.argv)
+    debug = "debug" in flags
+    out.detail = err.detail = "quiet" if "quiet" in flags else "verbose" if "verbose" in flags else "normal"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal whose encoding has no such letter
     try:
-        code = app(standalone_mode=False)  # else Ctrl-C would be answered with "Aborted." and nothing more
+        # not standalone: else Ctrl-C would be answered with "Aborted." and nothing more
+        code = app(standalone_mode=False, prog_name=_program(sys.argv[0]))
     except UsageError as error:
-        error.show()
-        sys.exit(error.exit_code)
+        _misused(error)
     except typer.Exit as error:
         sys.exit(error.exit_code)
     except UndecidedError as error:
@@ -46,6 +53,34 @@ def main() -> NoReturn:
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _global(arguments: list[str]) -> tuple[list[str], set[str]]:
+    """The arguments without those that may stand anywhere, and which of these there were."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    found = {GLOBAL[one] for one in arguments[1:end] if one in GLOBAL}
+    return [one for index, one in enumerate(arguments) if index >= end or one not in GLOBAL], found
+
+
+def _program(first: str) -> str:
+    """What the help and the completion call it."""
+    name = Path(first).stem
+    return name if name in ("toolkit", "resnet-deploy") else "toolkit"
+
+
+def _misused(error: Any) -> NoReturn:
+    """A wrong word on the command line is a line, as any failure is; no word at all gets the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(error.exit_code)
+    message = " ".join(error.format_message().split())
+    near = getattr(error, "possibilities", None)
+    if near:
+        message = f"{message.partition(' (Possible')[0].partition(' Did you mean')[0]} Did you mean {' or '.join(sorted(near))}?"
+    command = error.ctx.command_path if error.ctx is not None else "toolkit"
+    err.print(Text.assemble(("error:", "bold red"), f" {message.rstrip('.')}{'' if message.endswith('?') else '.'} "
+                            f"See {command} --help"))  # fmt: skip
+    sys.exit(error.exit_code)
 
 
 def _fail(error: BaseException, code: int, debug: bool) -> NoReturn:

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markdown import Markdown
 from rich.text import Text
 
-from toolkit.cli.app import UNDECIDED, EnginePath, Json, app, err, out, plain, print_json
+from toolkit.cli.app import UNDECIDED, EnginePath, Json, app, err, finish, out, plain, print_json
 from toolkit.cli.console import printable
 from toolkit.harness.measurement import Scenario
 
+if TYPE_CHECKING:
+    from toolkit.engine.judge import Judgement
+    from toolkit.harness.results import Results
+
 
 @app.command()
-def run(engine: EnginePath, images: Annotated[list[Path], typer.Argument()], as_json: Json = False) -> None:
+def run(
+    engine: EnginePath,
+    images: Annotated[list[Path], typer.Argument(help="images, or folders of them at any depth")],
+    as_json: Json = False,
+) -> None:
     """Print the five likeliest classes of each image; exit code 2 at the end where one could not be read."""
     from toolkit.engine.engine import load
     from toolkit.errors import DataError
+    from toolkit.images.folder import with_folders
 
+    images, remarks = with_folders(images)
+    for remark in remarks:
+        err.print(Text(remark))
     found: dict[str, object] = {}
     bad: list[str] = []
     with load(engine) as runner:
@@ -29,12 +41,12 @@ def run(engine: EnginePath, images: Annotated[list[Path], typer.Argument()], as_
                     raise answer
                 bad.append(str(path))
                 found[str(path)] = {"error": str(answer)}
-                err.print(f"{path}: {answer}", highlight=False, soft_wrap=True)
+                err.print(f"{path}: {answer}", highlight=False)
                 continue
             found[str(path)] = [p._asdict() for p in answer]
             if not as_json:
                 likely = ", ".join(f"{p.label} {p.probability:.1%}" for p in answer)
-                out.print(Text.assemble((str(path), "bold"), f": {likely}"), soft_wrap=True)
+                out.print(Text.assemble((str(path), "bold"), f": {likely}"))
     if as_json:
         print_json(found)
     if bad:
@@ -60,9 +72,21 @@ def accuracy(
         head = {"accepted": found.accepted, "undecided": found.undecided, "how": found.how}
         print_json({**head, **verdict, "judgement": plain(found)})
     else:
-        out.print(str(found), highlight=False, markup=False, soft_wrap=True)
+        out.print(str(found), highlight=False)
+        finish(_judged(engine, found))
     if found.accepted is False:
         raise typer.Exit(UNDECIDED if found.undecided else 1)
+
+
+def _judged(engine: Path, found: Judgement) -> str:
+    """The last line of `accuracy`: the word, and what to do next."""
+    if found.accepted is None:
+        return f"{engine}: nothing to judge it by. Next: toolkit accuracy {engine} --data DIR"
+    if found.accepted:
+        return f"{engine}: accepted. Next: toolkit bench {engine} -o results.json"
+    if found.undecided:
+        return f"{engine}: cannot tell with these images. Next: toolkit accuracy {engine} --data DIR, with more images"
+    return f"{engine}: refused. Next: toolkit why {engine}"
 
 
 @app.command()
@@ -80,12 +104,12 @@ def bench(
     loadgen: Annotated[bool, typer.Option(help="offline and server: MLPerf LoadGen issues the queries")] = True,
     data: Annotated[str | None, typer.Option(help="labelled images; absent: those of the recipe's [accept]")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="of engines on the CPU; absent: as they were built")] = None,
+    as_json: Json = False,
 ) -> None:
     """Measure engines and their reference in shuffled rounds; what was measured is kept even when it is cut short."""
     from toolkit.cli.progress import stages
     from toolkit.harness.run import plan_of
     from toolkit.measure import bench as measure
-    from toolkit.report.table import table
 
     with stages() as stage:
         results = measure(
@@ -100,10 +124,27 @@ def bench(
             save=lambda results: results.write(output),
             stage=stage,
         )
+    _show(results, as_json, f"Raw samples: {output}. Next: toolkit report {output} -o report.html")
+
+
+def _show(results: Results, as_json: bool, last: str) -> None:
+    """The table, what could not be measured, what the timings are doubted for, and in the end which engine to ship."""
+    from toolkit.report.decision import decide
+    from toolkit.report.summary import rows
+    from toolkit.report.table import table
+    from toolkit.report.told import told
+
+    if as_json:
+        print_json(told(results))
+        return
+    summary = rows(results)
     out.print(table(results))
     for name, why in results.failures.items():
-        out.print(f"{name}: {why}", highlight=False, markup=False, soft_wrap=True)
-    out.print(f"raw samples: {output}. A page of it: toolkit report {output} -o report.html", highlight=False)
+        out.say(f"{name}: {why}")
+    for row in summary if out.detail == "verbose" else ():
+        out.notes(row.trouble, "")
+    decision = decide(results, summary)
+    finish(f"{decision.text} {last}" if decision else last)
 
 
 @app.command()
@@ -111,13 +152,19 @@ def compare(
     old: Annotated[Path, typer.Argument(help="results of a bench")],
     new: Annotated[Path, typer.Argument(help="results of the same bench, later")],
     markdown: Annotated[bool, typer.Option("--markdown", help="for a pull request")] = False,
+    as_json: Json = False,
 ) -> None:
     """Tell a real change from noise; exit code 1 on a regression."""
     from toolkit.harness.compare import compare as compared
     from toolkit.harness.results import Results
 
     found = compared(Results.read(old), Results.read(new))
-    print(printable(found.markdown), end="") if markdown else out.print(Markdown(found.markdown))
+    if as_json:
+        print_json({"regressed": found.regressed, **plain(found)})
+    elif markdown or not out.is_terminal:
+        print(printable(found.markdown), end="")
+    else:
+        out.print(Markdown(found.markdown))
     if found.regressed:
         raise typer.Exit(1)
 
@@ -128,10 +175,9 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="the page: one file, opens offline")] = Path("report.html"),
     markdown: Annotated[Path | None, typer.Option(help="also as Markdown, for a pull request")] = None,
     junit: Annotated[Path | None, typer.Option(help="also as JUnit XML, for CI")] = None,
+    as_json: Json = False,
 ) -> None:
     """Turn results into a table here and a page that explains them."""
-    from toolkit.report.table import table
     from toolkit.report.write import write_report
 
-    out.print(table(write_report(results, output, markdown, junit)))
-    out.print(f"the report: {output}", highlight=False)
+    _show(write_report(results, output, markdown, junit), as_json, f"The page: {output}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.app import app, out
+from toolkit.cli.app import Json, app, finish, out, print_json
 
 
 @app.command()
@@ -16,12 +16,16 @@ def migrate(
     output: Annotated[Path, typer.Option("-o", "--output", help="the recipe")],
     onnx: Annotated[Path | None, typer.Option(help="the ONNX file; absent: what the trtexec line names")] = None,
     data: Annotated[Path | None, typer.Option(help="a folder of images, to judge the engine by")] = None,
+    as_json: Json = False,
 ) -> None:
     """A calibration cache and a trtexec line of TensorRT 10 and before become a recipe with the same scales."""
     from toolkit.migrate.migrate import migrate as move
 
     found = move(sources, output, onnx, data)
-    out.print(f"{found.recipe}" + (f", with the old scales in {found.ranges}" if found.ranges else ""), highlight=False)
-    for remark in found.said:
-        out.print(f"  {remark}", highlight=False)
-    out.print(f"Build it: toolkit build {found.recipe}", highlight=False)
+    if as_json:
+        ranges = str(found.ranges) if found.ranges else None
+        print_json({"recipe": str(found.recipe), "ranges": ranges, "notes": list(found.said)})
+        return
+    out.notes(found.said, "they are in --json")
+    scales = f", with the old scales in {found.ranges}" if found.ranges else ""
+    finish(f"{found.recipe}{scales}. Next: toolkit build {found.recipe}")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from toolkit.cli.app import app, out
+from toolkit.cli.app import Json, app, finish, out, print_json
+from toolkit.report.listing import Listing
 
 if TYPE_CHECKING:
     from toolkit.orders import Order, Outcome
@@ -41,6 +41,7 @@ def build(
         bool, typer.Option("--if-available", help="where a target's library is absent, say so and go on")
     ] = False,
     sign_key: Annotated[Path | None, typer.Option(help="a private Ed25519 key to sign each engine with")] = None,
+    as_json: Json = False,
 ) -> None:
     """Build an engine for each recipe, or model, and target; of a model, the recipe that was used is written beside them."""
     from toolkit.cli.progress import stages
@@ -53,14 +54,17 @@ def build(
     with stages() as stage:
         for outcome in fill(orders, stage, proof=proof, sign_key=sign_key):
             outcomes.append(outcome)
-            if outcome.error is not None and len(orders) > 1:
-                out.print(Text(f"{outcome.order.folder.name}: {outcome.error}", style="red"), soft_wrap=True)
+            if outcome.error is not None and len(orders) > 1 and not as_json:
+                out.print(Text(f"{outcome.order.folder.name}: {outcome.error}", style="red"))
     left_out = [outcome for outcome in outcomes if if_available and is_missing(outcome)]
-    for outcome in left_out:
-        out.print(Text(f"left out: {outcome.error}"), soft_wrap=True)
     kept = [outcome for outcome in outcomes if outcome not in left_out]
-    _tell(kept, orders)
-    _write(recipes, {outcome.order.recipe.name for outcome in outcomes if outcome.error is None}, output)
+    drafted = _write(recipes, {outcome.order.recipe.name for outcome in outcomes if outcome.error is None}, output)
+    if as_json:
+        print_json({"engines": [_plain(outcome) for outcome in outcomes], "recipes": [str(path) for path in drafted]})
+    else:
+        for outcome in left_out:
+            out.print(Text(f"left out: {outcome.error}"))
+        _tell(kept, orders, drafted)
     if (error := failure(kept)) is not None:
         raise error
 
@@ -76,6 +80,7 @@ def init(
     val: Val = None,
     keys: Set = None,
     force: Annotated[bool, typer.Option("--force", help="replace a recipe that is there")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a first recipe for a model, with what its file tells and comments on what it does not."""
     from toolkit.disk.files import write_atomically
@@ -89,9 +94,12 @@ def init(
         raise RecipeError(f"{path} is there already", remedy="Choose another with -o, or replace it with --force")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, commented(found, path.absolute().parent).encode())
+    if as_json:
+        print_json({"recipe": str(path), "notes": list(found.told)})
+        return
     for line in found.told:
-        out.print(Text(f"  {line}"))
-    out.print(Text(f"{path}: read it, then: toolkit build {path}"), soft_wrap=True)
+        out.say(f"  {line}")
+    finish(f"{path}: read it. Next: toolkit build {path}")
 
 
 def pairs(given: Sequence[str]) -> dict[str, Any]:
@@ -141,29 +149,61 @@ def _recipes(wanted: Sequence[str], flags: dict[str, Any], output: Path) -> list
     return found
 
 
-def _write(recipes: Sequence[tuple[Recipe, bool]], built: set[str], output: Path) -> None:
-    """Lay each drafted recipe beside its engines; where none was built, only if that replaces no other."""
+def _write(recipes: Sequence[tuple[Recipe, bool]], built: set[str], output: Path) -> list[Path]:
+    """Lay each drafted recipe beside its engines; where none was built, only if that replaces no other. Gives their paths."""
     from toolkit.disk.files import write_atomically
     from toolkit.tuning.result import recipe_toml
 
+    written = []
     for recipe, drafted in recipes:
         path = output / f"{recipe.name}.toml"
         if drafted and (recipe.name in built or not path.exists()):
             write_atomically(path, recipe_toml(recipe, output.absolute()).encode())
-            out.print(Text(f"the recipe that was used: {path}"), soft_wrap=True)
+            written.append(path)
+    return written
 
 
-def _tell(outcomes: Sequence[Outcome], orders: Sequence[Order]) -> None:
-    """Each engine with its notes; of several orders, in the end a table of what became of them."""
-    for outcome in outcomes:
-        if (built := outcome.manifest) is not None:
-            out.print(Text.assemble((str(outcome.order.folder), "bold"), f": {built.precision} for {built.device}"))
-            for note in built.notes:
-                out.print(Text(f"  {note}", style="bold red" if note.startswith("WARNING") else ""))
-    if len(orders) < 2 or all(outcome.error is None for outcome in outcomes):
-        return
-    table = Table("engine", "target", "outcome", box=None, pad_edge=False)
-    for order, manifest, error in outcomes:
-        became = Text(f"built: {manifest.precision}" if manifest is not None else f"not built: {error}")
-        table.add_row(Text(order.folder.name), Text(str(order.target)), became)
-    out.print(table)
+def _tell(outcomes: Sequence[Outcome], orders: Sequence[Order], drafted: Sequence[Path]) -> None:
+    """Each engine with its notes; of several orders a table of what became of them; in the end what to do next."""
+    built = [outcome for outcome in outcomes if outcome.manifest is not None]
+    for order, manifest, _ in built:
+        assert manifest is not None
+        out.print(Text.assemble((str(order.folder), "bold"), f": {manifest.precision} for {manifest.device}"))
+        out.notes(manifest.notes, f"toolkit inspect {order.folder}", 8 + 6 * (len(built) - 1))
+    for path in drafted:
+        out.say(f"the recipe that was used: {path}")
+    if len(orders) > 1 and any(outcome.error is not None for outcome in outcomes):
+        became = [f"not built: {o.error}" if o.manifest is None else f"built: {o.manifest.precision}" for o in outcomes]
+        rows = [[o.order.folder.name, str(o.order.target), what] for o, what in zip(outcomes, became, strict=True)]
+        out.print(Listing(("engine", "target", "outcome"), rows))
+    if built:
+        finish(_last([outcome.order.folder for outcome in built]))
+
+
+def _last(folders: Sequence[Path]) -> str:
+    """How accurate, how large, where, and the next command; how fast, only a bench tells."""
+    bench = f"Next: toolkit bench {' '.join(map(str, folders))} -o results.json"
+    if len(folders) > 1:
+        return f"{len(folders)} engines in {folders[0].parent}, not timed yet. {bench}"
+    told = _engine(folders[0])
+    verdict = told["verdict"] or "not held to any image"
+    return f"{folders[0].name}: {verdict}; {told['bytes'] / 1e6:.2f} MB in {folders[0]}, not timed yet. {bench}"
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    order = outcome.order
+    head = {"name": order.folder.name, "target": str(order.target), "folder": None, "error": None}
+    if outcome.manifest is None:
+        return {**head, "error": str(outcome.error)}
+    told = {"precision": outcome.manifest.precision, "device": outcome.manifest.device, "notes": list(outcome.manifest.notes)}
+    return {**head, "folder": str(order.folder), **told, **_engine(order.folder)}
+
+
+def _engine(folder: Path) -> dict[str, Any]:
+    """What was just built: the size of its compiled file, and the verdict of its proof in words."""
+    from toolkit.engine.engine import Engine
+
+    engine = Engine.open(folder)
+    verdict = engine.proof.verdict if engine.proof else None
+    size = len(engine.contents[engine.manifest.file])
+    return {"bytes": size, "accepted": None if verdict is None else verdict.accepted, "verdict": verdict and verdict.text}

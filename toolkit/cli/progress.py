@@ -1,7 +1,8 @@
-"""Progress bars for the command line: one line a stage, with how long it took."""
+"""Progress for the command line: one line a stage, with how long it took."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,16 +11,50 @@ from rich.text import Text
 
 from toolkit.cli.app import err
 from toolkit.types import Progress as Advance
+from toolkit.types import Stage, quiet
 
 
 @contextmanager
-def stages() -> Iterator[Callable[[str], Advance]]:
-    """Gives a function that begins a stage by name and returns where its (done, total) goes. Bars are drawn on stderr."""
+def stages() -> Iterator[Stage]:
+    """Gives a function that begins a stage by name and returns where its (done, total) goes; drawn on stderr.
+
+    Bars on a terminal; elsewhere (a pipe, a log, a dumb terminal) a line as each stage ends; with --quiet nothing.
+    """
+    if err.detail == "quiet":
+        yield quiet
+    elif not err.animated:
+        with _lines() as stage:
+            yield stage
+    else:
+        with _bars() as stage:
+            yield stage
+
+
+@contextmanager
+def _lines() -> Iterator[Stage]:
+    running: list[tuple[str, float]] = []
+
+    def finish() -> None:
+        for name, start in running:
+            err.print(Text(f"{name}: {time.monotonic() - start:.1f} s"))
+        running.clear()
+
+    def begin(name: str) -> Advance:
+        finish()
+        running.append((name, time.monotonic()))
+        return lambda done, total: None
+
+    yield begin
+    finish()
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str], Advance]]:
+    narrow = err.width < 72
     columns = (
         SpinnerColumn(finished_text=Text("✓", "green")),
         TextColumn("{task.description}", markup=False),
-        BarColumn(24),
-        MofNCompleteColumn(),
+        *(() if narrow else (BarColumn(24), MofNCompleteColumn())),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=err) as bars:

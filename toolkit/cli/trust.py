@@ -31,19 +31,24 @@ def verify(
 
 
 @app.command()
-def upgrade(engines: Annotated[list[Path], typer.Argument(help="folders of engines")]) -> None:
+def upgrade(engines: Annotated[list[Path], typer.Argument(help="folders of engines")], as_json: Json = False) -> None:
     """Write engines of an older format again in today's; what they compute stays the same."""
     from toolkit.engine.upgrade import upgrade as renew
 
+    renewed: dict[str, object] = {}
     for engine in engines:
         manifest = renew(engine)
+        renewed[str(engine)] = {"changed": manifest is not None}
         said = "is of today's format already" if manifest is None else f"is of format version {manifest.version} now"
-        out.print(f"{engine} {said}", highlight=False)
+        if not as_json:
+            out.print(f"{engine} {said}", highlight=False)
+    if as_json:
+        print_json(renewed)
 
 
 @app.command()
-def bom(engine: EnginePath) -> None:
-    """Print the engine's bill of materials, as CycloneDX JSON."""
+def bom(engine: EnginePath, as_json: Json = False) -> None:
+    """Print the engine's bill of materials, as CycloneDX JSON, with --json and without."""
     from toolkit.engine.bom import bill_of_materials
     from toolkit.engine.engine import Engine
 

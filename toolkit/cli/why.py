@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.cli.app import EnginePath, Json, app, out, print_json
+from toolkit.cli.app import EnginePath, Json, app, finish, out, print_json
+
+if TYPE_CHECKING:
+    from toolkit.why import Why
 
 Page = Annotated[Path | None, typer.Option("-o", "--output", help="also as a page: one file, opens offline")]
 Data = Annotated[str | None, typer.Option(help="images in place of those that the recipe names")]
@@ -35,13 +38,16 @@ def why(
         found = explain(engine, data=data, remedies=remedies, stage=stage)
     if output is not None:
         write_page(output, why_page(found))
-    print_json(found) if as_json else out.print(why_table(found))
-    if output is not None and not as_json:
-        out.print(f"the page: {output}", highlight=False)
+    print_json(found) if as_json else out.print(why_table(found, verbose=out.detail == "verbose"))
     if write is not None:
         write_page(write, remedied(found, write.absolute().parent))
-        if not as_json:
-            out.print(f"the first remedy: {write}. Build it: toolkit build {write}", highlight=False)
+    if not as_json:
+        page = f"The page: {output}. " if output is not None else ""
+        finish(page + (f"The first remedy: {write}. Next: toolkit build {write}" if write is not None else _next(engine, found)))
+
+
+def _next(engine: Path, found: Why) -> str:
+    return f"Next: toolkit why {engine} --write mended.toml" if found.remedies else f"Next: toolkit accuracy {engine}"
 
 
 @app.command()
@@ -65,4 +71,4 @@ def diff(
         write_page(output, diff_page(found))
     print_json(found) if as_json else out.print(diff_table(found))
     if output is not None and not as_json:
-        out.print(f"the page: {output}", highlight=False)
+        finish(f"The page: {output}")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from toolkit import cpu
 from toolkit.harness import nvml
+from toolkit.harness.energy import meter
 from toolkit.types import Frozen
 
 PACKAGES = (
@@ -57,6 +58,7 @@ class Environment(Frozen, frozen=True):
     commit: str | None  # of the working tree that the toolkit runs from
     dirty: bool | None
     started: str  # ISO 8601, UTC
+    energy: str = ""  # what counts joules, or why nothing does
 
 
 def now() -> str:
@@ -64,12 +66,13 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def read_environment() -> Environment:
-    """Read this machine. What cannot be read is None or empty, never guessed."""
+def read_environment(gpu: bool = False) -> Environment:
+    """Read this machine. What cannot be read is None or empty, never guessed. `gpu`: the energy counted is the GPU's."""
     flags = cpu.flags()
     affinity = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else tuple(range(os.cpu_count() or 1))
     gpus, note = read_gpus()
     commit, dirty = _git(Path(__file__).parent)
+    counter, why = meter(gpu)
     return Environment(
         device=" + ".join([f"{cpu.name()}, {len(affinity)} cores", *(gpu.name for gpu in gpus)]),
         cpu=cpu.name(),
@@ -88,6 +91,7 @@ def read_environment() -> Environment:
         commit=commit,
         dirty=dirty,
         started=now(),
+        energy=counter.name if counter is not None else why,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from toolkit.errors import ToolkitError
 from toolkit.harness.answers import check_logits
+from toolkit.harness.energy import Meter
 from toolkit.harness.environment import now
 from toolkit.harness.measurement import Block, Clock, Flag, Measurement
 from toolkit.harness.statistics import quantile
@@ -56,6 +57,7 @@ class Lane:
         self._each = 1  # samples a turn
         self._steps = 0
         self._launch = 0
+        self._spent: list[float | None] = []  # joules of each turn
 
     def warm(self, seconds: float) -> None:
         """Run until the later half is no longer faster than the earlier one; at most `seconds`, then flag it. Once at least."""
@@ -80,11 +82,14 @@ class Lane:
         """How many samples fit a turn; 256 at most, 1 at least."""
         self._each = min(256, max(1, round(turn_ns / max(self.call_ns, 1))))
 
-    def turn(self, at_ns: int, before: Reading) -> None:
+    def turn(self, at_ns: int, before: Reading, meter: Meter | None = None) -> None:
         """Take one block. `before` is the yardstick's reading ahead of it; `close_block` adds the one after it."""
         if self._each >= 4:
             self._take(1)  # the neighbour's leavings in the caches are the neighbour's cost
+        counted = meter.read() if meter else None
         samples = self._take(self._each)
+        if meter:
+            self._spent.append(meter.between(counted, meter.read()))
         if samples:
             measured = Block(
                 at_ns=at_ns,
@@ -177,6 +182,7 @@ class Lane:
             warmup_ns=tuple(self.warmup),
             images=entry.batch * len(samples),
             duration_ns=sum(samples),
+            joules=sum(j for j in self._spent if j) if self._spent and None not in self._spent else None,
             flags=tuple(self.flags),
             failure=self.failure,
             **more,

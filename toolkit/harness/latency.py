@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from toolkit.harness.conditions import Monitor
+from toolkit.harness.energy import Meter
 from toolkit.harness.lane import Contender, Lane, Ticks
 from toolkit.harness.measurement import Measurement
 from toolkit.harness.stability import flags_of
@@ -49,6 +50,7 @@ def measure_latency(
     *,
     monitor: Monitor | None = None,
     yardstick: Yardstick | None = None,
+    meter: Meter | None = None,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     ticks: Ticks = time.perf_counter_ns,
@@ -73,7 +75,7 @@ def measure_latency(
         turn = max(plan.turn * 1e9, sum(lane.call_ns for lane in lanes) / max(len(lanes), 1) / 4)
         for lane in lanes:
             lane.pace(turn)
-        _rounds(lanes, plan, begin, monitor, yardstick, progress, checkpoint, ticks)
+        _rounds(lanes, plan, begin, monitor, yardstick, meter, progress, checkpoint, ticks)
     except BaseException:
         if checkpoint:
             checkpoint(_measurements(lanes, plan, monitor))
@@ -89,6 +91,7 @@ def _rounds(
     begin: int,
     monitor: Monitor,
     yardstick: Yardstick | None,
+    meter: Meter | None,
     progress: Progress | None,
     checkpoint: Checkpoint | None,
     ticks: Ticks,
@@ -103,7 +106,7 @@ def _rounds(
         if not active or (ticks() >= end and done):
             break
         launches.renew(active)
-        _round([active[i] for i in rng.permutation(len(active))], yardstick, begin, end if done else None, ticks)
+        _round([active[i] for i in rng.permutation(len(active))], yardstick, meter, begin, end if done else None, ticks)
         monitor.look()
         for lane in active:
             lane.settle(plan.precision, plan.least_blocks)
@@ -150,12 +153,14 @@ class Launches:
             lane.launched()
 
 
-def _round(order: list[Lane], yardstick: Yardstick | None, begin: int, end: int | None, ticks: Ticks) -> None:
+def _round(
+    order: list[Lane], yardstick: Yardstick | None, meter: Meter | None, begin: int, end: int | None, ticks: Ticks
+) -> None:
     reading = yardstick.read() if yardstick else NOTHING
     for lane in order:
         if end is not None and ticks() >= end:
             break
-        lane.turn(ticks() - begin, reading)
+        lane.turn(ticks() - begin, reading, meter)
         reading = yardstick.read() if yardstick else NOTHING
         lane.close_block(reading)
 

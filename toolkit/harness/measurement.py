@@ -85,7 +85,7 @@ class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     offered: float | None = None  # server: images a second that arrived
     bound_ns: int | None = None  # server: what p99 is held to
     interleaved_with: tuple[str, ...] = ()  # what else ran in the same shuffled rounds
-    joules: float | None = None  # over `duration_ns`, as NVML counted them; None where nothing counts
+    joules: float | None = None  # over `duration_ns`, as NVML or RAPL counted them (`energy.py`); None where nothing counts
     flags: tuple[Flag, ...] = ()
     failure: str | None = None  # why it ended early; what was measured until then is here
     seed: int = 0  # of the order of rounds, or of the arrivals
@@ -126,8 +126,13 @@ class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def images_per_joule(self) -> float | None:
-        """None unless NVML counted energy."""
+        """None where nothing counts energy."""
         return self.images / self.joules if self.joules else None
+
+    @property
+    def watts(self) -> float | None:
+        """Mean power while it ran; None where nothing counts energy."""
+        return self.joules / (self.duration_ns * 1e-9) if self.joules and self.duration_ns > 0 else None
 
     @property
     def trusted(self) -> bool:

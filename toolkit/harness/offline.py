@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from toolkit.harness import nvml
+from toolkit.harness.energy import Meter
 from toolkit.harness.environment import now
 from toolkit.harness.lane import Contender
 from toolkit.harness.measurement import Block, Measurement
@@ -59,15 +59,15 @@ class _Streams:
             self.gate.abort()
 
 
-def closed_loop(entry: Contender, streams: int, seconds: float, *, gpu: bool = False) -> Measurement:
+def closed_loop(entry: Contender, streams: int, seconds: float, *, meter: Meter | None = None) -> Measurement:
     """`streams` threads, each calling again as soon as it is answered, for `seconds` and until each has answered twice.
 
     A call counts as a sample, a stream as a block. The first call of each stream is warm-up.
     """
     trial = _Streams(entry, streams, seconds)
-    energy = nvml.joules() if gpu else None
+    before = meter.read() if meter else None
     start = trial.run()
-    after = nvml.joules() if gpu else None
+    after = meter.read() if meter else None
     return Measurement(
         engine=entry.engine,
         precision=entry.precision,
@@ -81,7 +81,7 @@ def closed_loop(entry: Contender, streams: int, seconds: float, *, gpu: bool = F
         images=entry.batch * sum(map(len, trial.samples)),
         duration_ns=max(max(trial.ends) - start, 0),
         streams=streams,
-        joules=None if energy is None or after is None else after - energy,
+        joules=meter.between(before, after) if meter else None,
         failure=trial.failures[0] if trial.failures else None,
     )
 
@@ -92,14 +92,14 @@ def find_throughput(
     streams: Sequence[int],
     seconds: float,
     *,
-    gpu: bool = False,
+    meter: Meter | None = None,
     progress: Progress | None = None,
 ) -> list[Measurement]:
     """First the best batch with one stream, then the best stream count at that batch. All trials are given back."""
     total = len(batches) + len(streams) - 1
     found: list[Measurement] = []
     for batch in batches:
-        found.append(closed_loop(at_batch(batch), 1, seconds, gpu=gpu))
+        found.append(closed_loop(at_batch(batch), 1, seconds, meter=meter))
         if progress:
             progress(len(found), total)
     best = best_throughput(found)
@@ -107,7 +107,7 @@ def find_throughput(
         if best is None:
             break
         if count != 1:
-            found.append(closed_loop(at_batch(best.batch), count, seconds, gpu=gpu))
+            found.append(closed_loop(at_batch(best.batch), count, seconds, meter=meter))
             if progress:
                 progress(len(found), total)
     return found

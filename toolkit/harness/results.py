@@ -12,6 +12,7 @@ from toolkit.errors import MeasurementError
 from toolkit.harness.answers import Answers
 from toolkit.harness.conditions import Moment
 from toolkit.harness.environment import Environment
+from toolkit.harness.footprint import Footprint
 from toolkit.harness.layers import LayerTimes
 from toolkit.harness.measurement import Measurement
 from toolkit.harness.roofline import Peaks, Work
@@ -56,6 +57,8 @@ class Results(Frozen, frozen=True):
     peaks: Peaks | None = None  # what this machine can do at most
     work: dict[str, Work] = msgspec.field(default_factory=dict)  # engine name -> what it must do
     layers: tuple[LayerTimes, ...] = ()  # where the time goes, for backends that tell
+    footprints: dict[str, Footprint] = msgspec.field(default_factory=dict)  # engine name -> what it takes on disk and in memory
+    ranges: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)  # engine name -> its ranges.json
     failures: dict[str, str] = msgspec.field(default_factory=dict)  # engine name -> why it has no (more) numbers
     version: int = VERSION
 

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from toolkit.errors import MeasurementError, ToolkitError
+from toolkit.harness import energy
 from toolkit.harness.accuracy import LabelledImages, answers_of, compare_accuracy
 from toolkit.harness.answers import Answers
 from toolkit.harness.conditions import Monitor
@@ -64,18 +65,19 @@ def run_bench(
     gpu = any(runner.manifest.target not in ON_CPU for runner in runners.values())
     manifests = {name: msgspec.json.decode(msgspec.json.encode(runner.manifest)) for name, runner in runners.items()}
     yardstick = Yardstick(handoff) if plan.yardstick and scenario == "single-stream" else None
-    results = Results(environment=read_environment(), manifests=manifests, yardstick=yardstick.card if yardstick else None)
+    results = Results(environment=read_environment(gpu), manifests=manifests, yardstick=yardstick.card if yardstick else None)
     results = _with_accuracy(results, runners, images, reference, truth, accept, stage)
-    monitor, batches = Monitor(gpu), batches or BATCHES[scenario]
+    monitor, batches, counter = Monitor(gpu), batches or BATCHES[scenario], energy.meter(gpu)[0]
     keep = _keeper(results, monitor, save)
     if scenario == "single-stream":
         entries = entries_of(runners, batches, images, pictures)
         progress = stage(f"latency of {len(runners)} engines in shuffled rounds")
-        return keep(measure_latency(entries, plan, monitor=monitor, yardstick=yardstick, checkpoint=keep, progress=progress))
+        tools = {"monitor": monitor, "yardstick": yardstick, "meter": counter}
+        return keep(measure_latency(entries, plan, **tools, checkpoint=keep, progress=progress))  # type: ignore[arg-type]
     limit, measure = bound or (accept.max_p99_ms or 15.0) / 1000, run_offline if scenario == "offline" else run_server
     measured: list[Measurement] = []
     for name, runner in runners.items():
-        load = Load(name, runner, _inputs(runner, max(64, *batches), images), batches, plan, limit, loadgen, gpu, monitor)
+        load = Load(name, runner, _inputs(runner, max(64, *batches), images), batches, plan, limit, loadgen, counter, monitor)
         measured += measure(load, stage(f"{scenario}: {name}"))
         keep(measured)
     return keep(measured)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from toolkit.harness.conditions import Monitor
+from toolkit.harness.energy import Meter
 from toolkit.harness.lane import Contender
 from toolkit.harness.latency import Sampling
 from toolkit.harness.loadgen import run_loadgen
@@ -34,7 +35,7 @@ class Load(NamedTuple):
     plan: Sampling
     bound: float
     loadgen: bool
-    gpu: bool
+    meter: Meter | None
     monitor: Monitor
 
     def entry(self, batch: int) -> Contender:
@@ -46,7 +47,7 @@ class Load(NamedTuple):
 
     def search(self, progress: Progress | None) -> list[Measurement]:
         seconds = self.plan.seconds * SEARCH / (len(self.batches) + len(STREAMS))
-        return find_throughput(self.entry, self.batches, STREAMS, seconds, gpu=self.gpu, progress=progress)
+        return find_throughput(self.entry, self.batches, STREAMS, seconds, meter=self.meter, progress=progress)
 
     def flagged(self, found: Sequence[Measurement]) -> list[Measurement]:
         self.monitor.look()

@@ -62,6 +62,22 @@ def read_folder(root: Path, classes: Sequence[str] | None) -> Files:
     return Files([path for _, _, path in found], labels, names, (*_remarks(root, skipped), *said))
 
 
+def with_folders(paths: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
+    """Each folder among `paths` as the images under it, at any depth and in order; and what was left out. Raises DataError."""
+    found, remarks = list[Path](), list[str]()
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        skipped: Counter[str] = Counter()
+        inside = _images_under(path, set(), skipped)
+        if not inside:
+            raise DataError(f"{path} holds no image{_of(skipped)}", remedy=NO_IMAGE)
+        found += inside
+        remarks += _remarks(path, skipped)
+    return found, tuple(remarks)
+
+
 def numbering(
     root: Path, folders: list[str], classes: Sequence[str] | None
 ) -> tuple[tuple[str, ...], dict[str, int], tuple[str, ...]]:

@@ -136,11 +136,7 @@ def marker(style: int, x: float, y: float) -> Element:
 
 def _labels(series: Sequence[Series], across: Scale, up: Scale) -> Element:
     """Names beside points, pushed down where two would overlap; past the middle they stand on the left of their point."""
-    wanted = [
-        (up.at(y), across.at(x), text, s.style)
-        for s in series
-        for x, y, text in zip(s.x, s.y, s.labels, strict=False)
-    ]
+    wanted = [(up.at(y), across.at(x), text, s.style) for s in series for x, y, text in zip(s.x, s.y, s.labels, strict=False)]
     group = tag("g", class_="labels")
     last = {True: TOP - 13.0, False: TOP - 13.0}
     for y, x, text, style in sorted(wanted):

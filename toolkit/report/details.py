@@ -29,8 +29,7 @@ def _profile(one: LayerTimes) -> list[Element]:
         [kind, bar(ms / one.total), f"{ms / one.total:.1%}", f"{ms:.3f}", str(n)] for kind, n, ms in one.by_kind() if ms > 0
     ]
     slow: list[list[Child]] = [
-        [x.name, x.kind, bar(x.milliseconds / one.total), f"{x.milliseconds / one.total:.1%}"]
-        for x in one.slowest(SLOWEST)
+        [x.name, x.kind, bar(x.milliseconds / one.total), f"{x.milliseconds / one.total:.1%}"] for x in one.slowest(SLOWEST)
     ]
     note = f"Median of {one.runs} runs under the backend's profiler, which slows small layers: read the shares."
     operators = grid(["operator", "share", "of the time", "ms", "layers"], kinds, text=(0, 1), note=note)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from toolkit.doctor import Capability
+from toolkit.report.listing import Listing
 
 TITLES = {"machine": "machine", "library": "libraries", "gpu": "GPUs", "target": "targets"}
 
@@ -18,13 +18,12 @@ def diagnosis(rows: Sequence[Capability]) -> Group:
     """A table a topic; targets also say whether they can be built and run here."""
     tables = []
     for topic, found in groupby(rows, key=lambda row: row.topic):
-        table = Table(title=TITLES[topic], title_justify="left", expand=False)
-        for column in ("name", "found", *(("build", "run") if topic == "target" else ()), "next"):
-            table.add_column(column, no_wrap=column in ("name", "build", "run"))
+        head = ("name", "found", *(("build", "run") if topic == "target" else ()), "next")
+        body = []
         for row in found:
             answers = [_answer(row.build), _answer(row.run)] if topic == "target" else []
-            table.add_row(Text(row.name), Text(row.found), *answers, Text(row.next))
-        tables.append(table)
+            body.append([Text(row.name), Text(row.found), *answers, Text(row.next)])
+        tables.append(Listing(head, body, title=TITLES[topic]))
     return Group(*tables)
 
 

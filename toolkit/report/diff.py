@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from toolkit.diff.result import Diff, LayerDiff
 from toolkit.report.frame import frame, section
 from toolkit.report.grid import grid
+from toolkit.report.listing import Listing, shorten
 from toolkit.report.markup import Child, tag
-from toolkit.report.why import decibels, short, shortened
+from toolkit.report.why import LETTERS, decibels, shortened
 
 SHOWN = 30  # layers in the terminal; the page and --json have them all
 COLUMNS = ("layer", "operator", "A", "B", "scale A", "scale B", "weights dB", "scaled", "result dB", "scaled")
@@ -29,16 +28,14 @@ def diff_table(found: Diff) -> RenderableType:
     parts: list[RenderableType] = [Text(headline(found), style="bold"), *(Text(line) for line in facts(found))]
     layers = _layers(found)
     if layers:
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), caption=NOTE, caption_justify="left")
-        table.add_column("layer", min_width=14, overflow="fold")
-        for column in ("precision", "scale", "weights", "result", "scaled"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for layer in layers[:SHOWN]:
-            name, _, a, b, scale_a, scale_b, _, weights, result, scaled = _cells(layer)
-            table.add_row(*map(Text, [short(name), _both(a, b), _both(scale_a, scale_b), weights, result, scaled]))
+        body = []
+        names = shorten([layer.name for layer in layers[:SHOWN]], LETTERS)
+        for name, layer in zip(names, layers, strict=False):
+            _, _, a, b, scale_a, scale_b, _, weights, result, scaled = _cells(layer)
+            body.append([name, _both(a, b), _both(scale_a, scale_b), weights, result, scaled])
         if len(layers) > SHOWN:
-            table.add_row(Text(f"{len(layers) - SHOWN} more layers differ"))
-        parts.append(table)
+            body.append([f"{len(layers) - SHOWN} more layers differ", *[""] * 5])
+        parts.append(Listing(("layer", "precision", "scale", "weights", "result", "scaled"), body, text=(0,), note=NOTE))
     parts += [Text(f"note: {note}", style="dim") for note in found.notes]
     return Group(*parts)
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from math import log1p
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from toolkit.calibration.ranges import Ranges, TensorRange
 from toolkit.engine.inspection import Inspection
 from toolkit.manifest import Baseline, Manifest
+from toolkit.report.listing import Listing
 from toolkit.types import Finding
 
 PER_CHARACTER = 2  # of the 64 bars that ranges hold
@@ -38,25 +38,25 @@ def inspection(found: Inspection) -> RenderableType:
     return Group(*parts)
 
 
-def _card(manifest: Manifest) -> Table:
-    table = Table(show_header=False, box=None, title=manifest.name, title_justify="left", title_style="bold")
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("target", f"{manifest.target}: {manifest.device}")
-    table.add_row("precision", manifest.precision)
+def _card(manifest: Manifest) -> Text:
+    card = Text(manifest.name, style="bold")
+    for name, value in facts(manifest):
+        card.append(Text(f"\n{name:<20} {value}", style=""))
+    return card
+
+
+def facts(manifest: Manifest) -> list[tuple[str, str]]:
+    """What an engine is and was made of, a line each."""
+    found = [("target", f"{manifest.target}: {manifest.device}"), ("precision", manifest.precision)]
     for kind, specs in (("input", manifest.inputs), ("output", manifest.outputs)):
-        for spec in specs:
-            table.add_row(kind, f"{spec.name} {spec.dtype} [{', '.join(map(str, spec.shape))}]")
-    table.add_row("profiles", ", ".join(f"{p.min}..{p.max}, best at {p.opt}" for p in manifest.profiles))
+        found += [(kind, f"{spec.name} {spec.dtype} [{', '.join(map(str, spec.shape))}]") for spec in specs]
+    found.append(("profiles", ", ".join(f"{p.min}..{p.max}, best at {p.opt}" for p in manifest.profiles)))
     if (kept := manifest.baseline) is not None:
-        table.add_row("baseline", _baseline(kept))
-    table.add_row("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
-    table.add_row("settings", ", ".join(f"{name} = {value}" for name, value in manifest.settings.items()))
-    for name, value in manifest.hashes.items():
-        table.add_row(f"sha256 {name}", value)
-    for note in manifest.notes:
-        table.add_row("note", note)
-    return table
+        found.append(("baseline", _baseline(kept)))
+    found.append(("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())))
+    found.append(("settings", ", ".join(f"{name} = {value}" for name, value in manifest.settings.items())))
+    found += [(f"sha256 {name}", value) for name, value in manifest.hashes.items()]
+    return found + [("note", note) for note in manifest.notes]
 
 
 def _baseline(kept: Baseline) -> str:
@@ -74,18 +74,13 @@ def _baseline(kept: Baseline) -> str:
 def _findings(findings: Sequence[Finding]) -> RenderableType:
     if not findings:
         return Text("placement: nothing to mend", style="green")
-    table = Table("rule", "node", "what", "fix", title="placement", title_justify="left")
-    for finding in findings:
-        table.add_row(finding.rule, finding.node, finding.what, finding.fix)
-    return table
+    body = [[finding.rule, finding.node, finding.what, finding.fix] for finding in findings]
+    return Listing(("rule", "node", "what", "fix"), body, title="placement")
 
 
-def _histograms(ranges: Ranges) -> Table:
-    table = Table("tensor", "min", "max", title=f"ranges over {ranges.images} images", title_justify="left")
-    table.add_column("magnitudes", no_wrap=True)
-    for name, tensor in ranges.tensors.items():
-        table.add_row(name, f"{tensor.min:.4g}", f"{tensor.max:.4g}", Text(f"{bars(tensor)}\n{cuts(tensor)}"))
-    return table
+def _histograms(ranges: Ranges) -> Listing:
+    body = [[name, f"{one.min:.4g}", f"{one.max:.4g}", f"{bars(one)}\n{cuts(one)}"] for name, one in ranges.tensors.items()]
+    return Listing(("tensor", "min", "max", "magnitudes"), body, text=(0, 3), title=f"ranges over {ranges.images} images")
 
 
 def bars(tensor: TensorRange) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
 from toolkit.harness.results import Results
+from toolkit.report.amounts import times
 from toolkit.report.details import environment, layers, manifests, trust
 from toolkit.report.figures import distributions, pareto, roofline, sweep
 from toolkit.report.frame import frame, section
 from toolkit.report.gallery import Gallery, draw
 from toolkit.report.grid import grid
 from toolkit.report.markup import Child, tag
-from toolkit.report.summary import EngineSummary, baseline, rows, times
+from toolkit.report.summary import EngineSummary, baseline, rows
 from toolkit.report.table import COLUMNS, WORDS, cells_of, note, title
 
 
@@ -44,9 +45,7 @@ def _verdicts(results: Results, summary: Sequence[EngineSummary]) -> Element:
     cards = [_card(row, base) for row in summary if row.verdict]
     if not cards:
         cards = [tag("p", "No engine was held against a reference: run `toolkit accuracy ENGINE`.", class_="absent")]
-    failures = [
-        tag("p", tag("strong", f"{name} failed: "), why, class_="failed") for name, why in results.failures.items()
-    ]
+    failures = [tag("p", tag("strong", f"{name} failed: "), why, class_="failed") for name, why in results.failures.items()]
     return tag("section", tag("h2", "Verdict"), tag("div", cards, class_="cards"), failures, id="verdict")
 
 
@@ -76,4 +75,3 @@ def _gallery(results: Results, galleries: Sequence[Gallery] | None) -> list[Elem
     if results.verdicts and not any(v.disagreements for v in results.verdicts):
         return [tag("p", "Every engine gave every image its reference's answer.")]
     return [tag("p", "No answers were kept for this section.", class_="absent")]
-

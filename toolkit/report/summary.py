@@ -8,17 +8,24 @@ import msgspec
 import numpy as np
 
 from toolkit.errors import MeasurementError
+from toolkit.harness import intervals
+from toolkit.harness.footprint import Footprint
 from toolkit.harness.measurement import Measurement
 from toolkit.harness.results import Results
 from toolkit.harness.server import holds
+from toolkit.harness.statistics import Estimate
 from toolkit.harness.verdict import Verdict
+from toolkit.report.amounts import times
 from toolkit.types import Frozen
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 
 
 class EngineSummary(Frozen, frozen=True):
-    """One engine. Times in milliseconds at the smallest batch measured; `speedup` is against the report's baseline."""
+    """One engine. Times in milliseconds at the smallest batch measured; `speedup` is against the report's baseline.
+
+    `spans`: the 95 % interval of `p50`, `p99`, `speedup` and `throughput`, in their units; an end may be infinite.
+    """
 
     name: str
     precision: str
@@ -32,7 +39,17 @@ class EngineSummary(Frozen, frozen=True):
     best_batch: int | None = None
     top1: float | None = None  # 0 to 1
     verdict: Verdict | None = None
-    trouble: tuple[str, ...] = ()
+    trouble: tuple[str, ...] = ()  # why its timings are unsteady, or ended early
+    absent: str = ""  # why it has no timings at all
+    spans: dict[str, tuple[float, float]] = {}
+    footprint: Footprint | None = None
+    images_per_joule: float | None = None
+    watts: float | None = None
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether figures that are shown are not to be trusted as they stand."""
+        return bool(self.trouble) and (self.latency is not None or self.throughput is not None)
 
 
 def merge(results: Sequence[Results]) -> Results:
@@ -57,6 +74,8 @@ def merge(results: Sequence[Results]) -> Results:
         work={name: w for r in results for name, w in r.work.items()},
         layers=tuple(layers for r in results for layers in r.layers),
         failures={name: why for r in results for name, why in r.failures.items()},
+        footprints={name: size for r in results for name, size in r.footprints.items()},
+        ranges={name: found for r in results for name, found in r.ranges.items()},
     )
 
 
@@ -92,29 +111,38 @@ def _row(name: str, style: int, results: Results, latency: Measurement | None, b
     every = results.of(name)
     counted = [m for m in every if m.throughput and (m.scenario != "server" or holds(m))]  # a rate beyond the bound is none
     fast = max(counted, key=lambda m: m.throughput or 0, default=None)
-    p50, p99 = (quantile(latency, 0.5), quantile(latency, 0.99)) if latency else (None, None)
-    same_terms = latency and base and (latency.batch, latency.clock) == (base.batch, base.clock)
-    speedup = float(np.median(base.seconds)) * 1e3 / p50 if same_terms and base and p50 else None
+    p50, p99 = (_milliseconds(latency, 0.5), _milliseconds(latency, 0.99)) if latency else (None, None)
+    speedup = intervals.ratio(base, latency) if base and latency else None
+    rate = intervals.throughput(fast) if fast else None
+    found = {"p50": p50, "p99": p99, "speedup": speedup, "throughput": rate}
     manifest = results.manifests.get(name, {})
     verdict = next((v for v in results.verdicts if v.engine == name), None)
     trouble = [f"{m.scenario}, batch {m.batch}: {flag.text}" for m in every for flag in m.flags]
     trouble += [m.failure for m in every if m.failure]
-    trouble += [results.failures[name]] if name in results.failures else []
+    trouble += [results.failures[name]] if name in results.failures and every else []
+    frugal = max((m for m in every if m.images_per_joule), key=lambda m: m.images_per_joule or 0, default=None)
     return EngineSummary(
         name=name,
         precision=every[0].precision if every else str(manifest.get("precision", "")),
         target=every[0].target if every else str(manifest.get("target", "")),
         style=style,
         latency=latency,
-        p50=p50,
-        p99=p99,
-        speedup=speedup,
-        throughput=fast.throughput if fast else None,
+        **{key: None if estimate is None else estimate.value for key, estimate in found.items()},
+        spans={key: (estimate.low, estimate.high) for key, estimate in found.items() if estimate is not None},
         best_batch=fast.batch if fast else None,
         top1=_top1(name, results, verdict),
         verdict=verdict,
         trouble=tuple(dict.fromkeys(trouble)),
+        absent="" if every else results.failures.get(name, ""),
+        footprint=results.footprints.get(name),
+        images_per_joule=frugal.images_per_joule if frugal else None,
+        watts=frugal.watts if frugal else None,
     )
+
+
+def _milliseconds(measurement: Measurement, share: float) -> Estimate | None:
+    found = intervals.percentile(measurement, share)
+    return None if found is None else Estimate(*(1e3 * value for value in found))
 
 
 def _top1(name: str, results: Results, verdict: Verdict | None) -> float | None:
@@ -144,8 +172,3 @@ def headline(summary: Iterable[EngineSummary], base: str | None) -> list[str]:
         faster = f" It is {times(row.speedup)} as fast as {base}." if row.speedup is not None and row.name != base else ""
         lines.append(f"{row.name}: {state}. {row.verdict.text[0].upper()}{row.verdict.text[1:]}.{faster}")
     return lines
-
-
-def times(ratio: float | None) -> str:
-    """2.1345 -> '2.13x'."""
-    return "" if ratio is None else f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.1f}x" if ratio < 100 else f"{ratio:.0f}x"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from toolkit.report.listing import Listing, shorten
 from toolkit.why.result import LayerLoss, Remedy, Why
 
 LETTERS = 26  # of a layer's name
@@ -21,9 +20,9 @@ NOTE = (
 )
 
 
-def why_table(found: Why) -> RenderableType:
-    """The headline, the layers, the worst images, the remedies, the notes."""
-    parts: list[RenderableType] = [Text(headline(found), style="bold"), _layers(found)]
+def why_table(found: Why, *, verbose: bool = False) -> RenderableType:
+    """The headline, the layers (all of them if `verbose`), the worst images, the remedies, the notes."""
+    parts: list[RenderableType] = [Text(headline(found), style="bold"), _layers(found, len(found.layers) if verbose else SHOWN)]
     if found.worst_images:
         parts.append(Text("worst images: " + ", ".join(f"{w.name} {decibels(w.snr)}" for w in found.worst_images[:3])))
     parts.append(Text("What to do", style="bold"))
@@ -40,21 +39,20 @@ def headline(found: Why) -> str:
     return f"{what} on {found.images} images, {found.agreement:.1%} of the answers agree{rest}"
 
 
-def _layers(found: Why) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), caption=NOTE, caption_justify="left")
-    table.add_column("layer", min_width=14, overflow="fold")
-    for name in ("", "loss", "born", "inherited", "output", "w c r %", "time", "channel"):
-        table.add_column(name, justify="right", no_wrap=True)
+def _layers(found: Why, most: int) -> Listing:
     ranked = found.ranked
-    for layer in ranked[:SHOWN]:
+    names = shorten([layer.name for layer in ranked[:most]], LETTERS)
+    body = []
+    for name, layer in zip(names, ranked, strict=False):
         time = "" if layer.time is None else f"{layer.time:.0%}"
         worst = "" if not layer.channels else f"{layer.channels[0].name}: {layer.channels[0].share:.0%}"
         ratios = [decibels(value) for value in (layer.born, layer.inherited, layer.snr)]
-        table.add_row(*map(Text, [short(layer.name), layer.precision, f"{layer.share:.1%}", *ratios, causes(layer), time, worst]))
-    if len(ranked) > SHOWN:
-        rest = sum(layer.share for layer in ranked[SHOWN:])
-        table.add_row(Text(f"{len(ranked) - SHOWN} more layers"), Text(""), Text(f"{rest:.1%}"))
-    return table
+        body.append([name, layer.precision, f"{layer.share:.1%}", *ratios, causes(layer), time, worst])
+    if len(ranked) > most:
+        rest = sum(layer.share for layer in ranked[most:])
+        body.append([f"{len(ranked) - most} more layers", "", f"{rest:.1%}", *[""] * 6])
+    head = ("layer", "", "loss", "born", "inherited", "output", "w c r %", "time", "channel")
+    return Listing(head, body, text=(0, 1), note=NOTE)
 
 
 def advice(found: Why) -> list[str]:
@@ -84,11 +82,6 @@ def causes(layer: LayerLoss) -> str:
 def decibels(value: float | None) -> str:
     """A ratio in dB; none where nothing is lost."""
     return "-" if value is None else "not finite" if value <= -120 else f"{value:.1f}"
-
-
-def short(name: str) -> str:
-    """The end of a long name, which tells more than its beginning."""
-    return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
 
 
 def shortened(names: Sequence[str], most: int = 3) -> str:

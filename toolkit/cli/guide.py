@@ -1,0 +1,107 @@
+"""Guide: under which heading the help lists each command, and examples of it. A test holds it to the commands that there are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import typer
+from rich.markup import escape
+from typer.core import TyperCommand, TyperGroup
+
+Called = TypeVar("Called", bound=Callable[..., Any])
+DUMB = os.environ.get("TERM") == "dumb"  # no boxes there
+
+MAKE, MEASURE, EXPLAIN, USE, HERE = "Make engines", "Measure and judge", "Explain", "Put to use", "This machine"
+ENGINE = "engines/built/fashion-resnet18-int8"
+RECIPE = "engines/fashion-resnet18-int8.toml"
+
+# command -> its heading and its examples, each without the word `toolkit`
+GUIDE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "init": (MAKE, ("init model.onnx", "init resnet50.pth --precision int8 --images calibration/ --val val/")),
+    "build": (MAKE, (f"build {RECIPE}", f"build {RECIPE} --target cpu,rtx:sm89", "build model.onnx --images photos/")),
+    "tune": (MAKE, (f"tune {RECIPE} -o tuned.toml",)),
+    "finetune": (MAKE, (f"finetune {RECIPE} -o tuned/",)),
+    "migrate": (MAKE, ("migrate calib.cache -o mine.toml --onnx m.onnx", 'migrate "trtexec --onnx=m.onnx --int8" -o mine.toml')),
+    "export": (MAKE, (f"export {RECIPE} -o model.onnx",)),
+    "calibrate": (MAKE, (f"calibrate {RECIPE} -o ranges.json",)),
+    "run": (MEASURE, (f"run {ENGINE} photo.jpg", f"run {ENGINE} photos/ --json")),
+    "accuracy": (MEASURE, (f"accuracy {ENGINE}", f"accuracy {ENGINE} --data val/ --json")),
+    "bench": (MEASURE, ("bench engines/built/* -o results.json", f"bench {ENGINE} --scenario server --bound-ms 15")),
+    "report": (MEASURE, ("report results.json -o report.html", "report results.json --markdown report.md")),
+    "compare": (MEASURE, ("compare old.json new.json", "compare old.json new.json -o compare.html")),
+    "parity": (MEASURE, (f"parity {ENGINE} --data val/",)),
+    "capacity": (MEASURE, ("capacity results.json --images 1e9",)),
+    "why": (EXPLAIN, (f"why {ENGINE} -o why.html", f"why {ENGINE} --write mended.toml")),
+    "diff": (EXPLAIN, (f"diff engines/built/fashion-resnet18-fp32 {ENGINE}",)),
+    "inspect": (EXPLAIN, (f"inspect {ENGINE}", f"inspect {ENGINE} -o engine.html")),
+    "describe": (EXPLAIN, ("describe resnet50",)),
+    "pack": (USE, (f"pack {ENGINE} -o mine.engine",)),
+    "serve": (USE, (f"serve {ENGINE} --port 8000",)),
+    "handoff": (USE, ()),
+    "verify": (USE, (f"verify {ENGINE} --trusted key.pub",)),
+    "upgrade": (USE, (f"upgrade {ENGINE}",)),
+    "bom": (USE, (f"bom {ENGINE}",)),
+    "doctor": (HERE, ("doctor",)),
+    "cache": (HERE, ()),
+    "handoff ort": (USE, ("handoff ort engines/built/mine-rtx -o onnx/",)),
+    "cache dir": (HERE, ("cache dir",)),
+    "cache clean": (HERE, ("cache clean",)),
+}  # fmt: skip
+EVERYWHERE = "Everywhere: --quiet (-q), --verbose (-v), --debug."
+
+
+class Command(TyperCommand):
+    """A command whose help is text: "[accept]" is a table of a recipe, not markup."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for parameter in () if self.rich_markup_mode is None else self.params:
+            if said := getattr(parameter, "help", None):
+                parameter.help = escape(said)  # type: ignore[attr-defined]
+
+
+class Group(TyperGroup):
+    """A group that lists its commands in the guide's order and under its headings, on a dumb terminal too."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        known = list(GUIDE)
+        return sorted(self.commands, key=lambda name: known.index(name) if name in known else len(known))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command = self.commands[name]
+            panel = getattr(command, "rich_help_panel", None)
+            said = (command.help or "").strip().partition("\n")[0]
+            panels.setdefault(panel if isinstance(panel, str) else "Commands", []).append((name, said))
+        for panel, lines in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(lines)
+
+
+class App(typer.Typer):
+    """A Typer whose commands stand under their heading in the help, with their examples below. `path` is a group's own name."""
+
+    def __init__(self, *, path: str = "", **options: Any) -> None:
+        super().__init__(cls=Group, no_args_is_help=True, rich_markup_mode=None if DUMB else "rich", **options)
+        self.path = path
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Called], Called]:
+        def register(function: Called) -> Called:
+            word = name or function.__name__.replace("_", "-")
+            panel, examples = GUIDE.get(f"{self.path} {word}".strip(), (None, ()))
+            given: dict[str, Any] = {"epilog": epilog(examples), "cls": Command, **options}
+            if panel and not self.path:
+                given["rich_help_panel"] = panel
+            return super(App, self).command(name, **given)(function)
+
+        return register
+
+
+def epilog(examples: tuple[str, ...]) -> str:
+    """Below a command's options: its examples, a line each."""
+    lines = ["Examples:" if len(examples) > 1 else "Example:", *(f"  $ toolkit {one}" for one in examples)] if examples else []
+    text = "\n\n".join([*lines, EVERYWHERE])
+    return text if DUMB else escape(text)
