@@ -48,7 +48,8 @@ def test_a_percentile_needs_calls_beyond_it(results: Results):
 def test_a_failed_engine_keeps_its_row(results: Results):
     failed = next(row for row in rows(results) if row.name in results.failures)
     assert failed.p50 is None
-    assert failed.trouble == (results.failures[failed.name],)
+    assert failed.absent == results.failures[failed.name]
+    assert not failed.unsteady, "nothing was timed that could be unsteady"
 
 
 def test_headline_names_each_judged_engine(results: Results):

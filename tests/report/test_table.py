@@ -58,4 +58,4 @@ def test_markdown_is_a_table_that_a_name_cannot_break(results: Results):
 
 def test_what_was_not_measured_is_a_dash(results: Results):
     failed = next(row for row in rows(results) if row.name in results.failures)
-    assert cells_of(failed)[2:] == ["-"] * 7
+    assert cells_of(failed)[2:] == ["-"] * 9

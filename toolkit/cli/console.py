@@ -14,6 +14,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from toolkit.report.listing import flow
+
 # Control codes but tab and newline, and halves of surrogate pairs: Python's way to hold a file name that is no UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 UNBOUNDED = 100_000  # columns of a pipe
@@ -34,17 +36,20 @@ class PlainConsole(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
         self.detail: Detail = "normal"
-        if self._width is None and not self.is_terminal:
+        if "width" not in options and not self.is_terminal:  # whatever COLUMNS says: that is of a terminal
             self._width = UNBOUNDED
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        given = options or self.options
+        if isinstance(renderable, Text) and not given.no_wrap and given.max_width < UNBOUNDED:
+            renderable = flow(renderable, given.max_width)
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As rich prints, but lines of text are never cut, and words of them never broken."""
         if not options.get("soft_wrap"):
-            options = {"overflow": "ignore", "crop": False, **options}
+            options = {"crop": False, **options}
         super().print(*objects, **options)
 
     @property

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from toolkit.cli.app import app, out
+from toolkit.cli.app import Json, app, out, print_json
 from toolkit.cli.guide import GUIDE, App
 
 commands = App(path="handoff", help="An engine in the form that another program loads.")
@@ -19,18 +19,25 @@ def ort(
     engines: Annotated[list[Path], typer.Argument(help="engines for rtx")],
     output: Annotated[Path, typer.Option("-o", "--output", help="the folder that the ONNX files go into")],
     embed: Annotated[bool, typer.Option(help="the plan inside the ONNX file, or beside it")] = True,
+    as_json: Json = False,
 ) -> None:
     """An ONNX file that carries its TensorRT-RTX engine: ONNX Runtime loads it with NVIDIA's plugin, without a build."""
     from toolkit.engine.engine import Engine
     from toolkit.handoff.ort import LOADING, PLUGIN, PLUGIN_SMS, to_onnxruntime
 
+    files = []
     for path in engines:
         engine = Engine.open(path)
         file = to_onnxruntime(engine, output, embed=embed)
+        files.append(str(file))
+        if as_json:
+            continue
         out.print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, {engine.manifest.precision} for {engine.manifest.device}")
         out.print(f"It needs pip install onnxruntime {PLUGIN} and a GPU of compute capability {PLUGIN_SMS}. Load it:")
         loading = LOADING.replace("FILE", repr(file.name)).replace("INPUT", repr(engine.manifest.inputs[0].name))
-        out.print(loading, highlight=False, soft_wrap=True)
+        out.print(loading, highlight=False)
+    if as_json:
+        print_json({"files": files})
 
 
 @commands.command("triton")
@@ -45,6 +52,7 @@ def triton(
         typer.Option(help="Triton's own where it has one, or python: the toolkit's runner, for every engine"),
     ] = "auto",
     version: Annotated[int | None, typer.Option(help="absent: the next, or the one that this very engine has")] = None,
+    as_json: Json = False,
 ) -> None:
     """A model repository for NVIDIA's Triton: tensors or pictures in, with labels, batching, warm-up and a client."""
     from toolkit.engine.engine import Engine
@@ -53,9 +61,14 @@ def triton(
 
     opened = [Engine.open(path) for path in engines]
     measured = None if results is None else Results.read(results)
-    for one in to_triton(opened, output, backend=backend, results=measured, version=version):
+    made = to_triton(opened, output, backend=backend, results=measured, version=version)
+    if as_json:
+        told = [{"models": list(one.models), "version": one.version, "remarks": list(one.remarks)} for one in made]
+        print_json({"repository": str(output), "engines": told})
+        return
+    for one in made:
         out.print(f"{output}: {', '.join(one.models)}, version {one.version}", highlight=False)
         for remark in one.remarks:
-            out.print(f"  {remark}", highlight=False, soft_wrap=True)
+            out.print(f"  {remark}", highlight=False)
     said = f"Start it: tritonserver --model-repository {output}\nAsk it: python {output / 'client.py'} photo.jpg"
-    out.print(said, highlight=False, soft_wrap=True)
+    out.print(said, highlight=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
@@ -74,9 +75,9 @@ def _misused(error: Any) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     message = " ".join(error.format_message().split())
-    near = getattr(error, "possibilities", None)
-    if near:
-        message = f"{message.partition(' (Possible')[0].partition(' Did you mean')[0]} Did you mean {' or '.join(sorted(near))}?"
+    if near := getattr(error, "possibilities", None):
+        meant = get_close_matches(error.option_name, near, 1, 0.0)[0]
+        message = f"{message.partition(' (Possible')[0].partition(' Did you mean')[0].rstrip('.')}. Did you mean {meant}?"
     command = error.ctx.command_path if error.ctx is not None else "toolkit"
     err.print(Text.assemble(("error:", "bold red"), f" {message.rstrip('.')}{'' if message.endswith('?') else '.'} "
                             f"See {command} --help"))  # fmt: skip

@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,6 +58,21 @@ def open_regular(path: Path, folder: int | None = None) -> BinaryIO:
         os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return os.fdopen(handle, "rb")
+
+
+def near(path: Path) -> Path | None:
+    """What a mistyped path may have meant: a file or folder of nearly that name, with the same suffix; None where none is."""
+    folder = path.parent
+    try:
+        if not folder.exists():
+            folders = [one.name for one in os.scandir(folder.parent) if one.is_dir()]
+            folder = folder.parent / get_close_matches(folder.name, folders, 1)[0]
+        if (folder / path.name).exists():
+            return folder / path.name
+        names = [one.name for one in os.scandir(folder) if Path(one.name).suffix == path.suffix]
+        return folder / get_close_matches(path.name, names, 1)[0]
+    except (OSError, IndexError):
+        return None
 
 
 def read_regular(path: Path, limit: int | None = None, folder: int | None = None) -> bytes:

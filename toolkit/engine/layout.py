@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from toolkit.disk.files import sha256_bytes, write_atomically
+from toolkit.disk.files import near, sha256_bytes, write_atomically
 from toolkit.disk.folders import settled
 from toolkit.errors import EngineError
 from toolkit.manifest import MANIFEST, SIGNATURE, Manifest
@@ -44,7 +44,9 @@ def pack(manifest: Manifest, contents: dict[str, bytes], target: Path) -> None:
 def _read_folder(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
     folder = settled(folder)
     if not folder.exists():
-        raise EngineError(f"{folder} is not an engine: there is nothing of that name", remedy="Build one: toolkit build RECIPE")
+        meant = near(folder)
+        remedy = f"Did you mean '{meant}'?" if meant else "Build one: toolkit build RECIPE"
+        raise EngineError(f"{folder} is not an engine: there is nothing of that name", remedy=remedy)
     for attempt in range(TRIES):
         handle = _open_folder(folder)
         try:

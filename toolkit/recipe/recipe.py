@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from toolkit.disk.files import read_regular
+from toolkit.disk.files import near, read_regular
 from toolkit.errors import RecipeError
 from toolkit.recipe.flags import tables
 from toolkit.recipe.modules import MEMORY
@@ -241,6 +241,10 @@ class Recipe(Frozen, frozen=True):
         path = Path(path)
         try:
             text = read_regular(path, SIZE).decode()
+        except FileNotFoundError:
+            meant = near(path)
+            remedy = f"Did you mean '{meant}'?" if meant else "Write a first one: toolkit init MODEL"
+            raise RecipeError(f"there is no recipe {path}", remedy=remedy) from None
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"cannot read the recipe {path}: {error}") from error
         return cls.parse(text, where=str(path)).resolve(path.parent)

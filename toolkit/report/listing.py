@@ -5,6 +5,7 @@ Names are shortened only on a terminal, and never until two of them look alike.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from rich import box
@@ -40,19 +41,19 @@ class Listing:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
         if self.title:
-            yield _words(self.title, "bold")
+            yield flow(Text(self.title, style="bold"), options.max_width)
         if self.width <= options.max_width:
             yield self._table()
         else:
-            yield from self._records()
+            yield from (flow(line, options.max_width) for line in self._records())
         if self.note:
-            yield _words(self.note, "dim")
+            yield flow(Text(self.note, style="dim"), options.max_width)
 
     @property
     def width(self) -> int:
         """Columns that the whole table needs."""
         columns = [[name] + [row[i].plain for row in self.rows if i < len(row)] for i, name in enumerate(self.head)]
-        return sum(1 + max(cell_len(line) for cell in column for line in cell.split("\n")) for column in columns)
+        return sum(2 + max(cell_len(line) for cell in column for line in cell.split("\n")) for column in columns)
 
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
@@ -62,27 +63,44 @@ class Listing:
             table.add_row(*row, style=style)
         return table
 
-    def _records(self) -> Iterable[RenderableType]:
+    def _records(self) -> Iterable[Text]:
         """The first cell of a row as its heading, and below it the others with the names of their columns."""
         for row, style in zip(self.rows, self.styles, strict=True):
             first, *others = row
             rest = [(name, cell) for name, cell in zip(self.head[1:], others, strict=False) if cell.plain.strip(" -")]
             head = Text(first.plain, style=style or "bold")
             if len(rest) == 1 and "\n" not in rest[0][1].plain:
-                yield _words(head + Text(": ") + rest[0][1])
+                yield head + Text(": ") + rest[0][1]
                 continue
-            yield _words(head)
+            yield head
             for name, cell in rest:
                 if "\n" in cell.plain:  # a drawing: its lines belong under each other
-                    yield from (_words(Text("  ") + line) for line in cell.split("\n"))
+                    yield from (Text("  ") + line for line in cell.split("\n"))
                 else:
-                    yield _words(Text(f"  {name} " if name else "  ") + cell)
+                    yield Text(f"  {name} " if name else "  ") + cell
 
 
-def _words(text: Cell, style: str = "") -> Text:
-    made = text if isinstance(text, Text) else Text(text, style=style)
-    made.overflow = "ignore"
-    return made
+def flow(text: Text, width: int) -> Text:
+    """The text in lines of at most `width` columns, broken between words; a longer word, such as a path, keeps a line of its own.
+
+    Lines that go on are indented as their first one is.
+    """
+    plain, indent = text.plain, len(text.plain) - len(text.plain.lstrip(" "))
+    breaks, used = list[int](), 0
+    for word in re.finditer(r"\S+[ \n]*|^ +", plain):
+        letters = word[0].rstrip(" \n")
+        if used + cell_len(letters) > width and used > indent:
+            breaks.append(word.start())
+            used = indent
+        used = 0 if "\n" in word[0] else used + cell_len(word[0])
+    lines = text.divide(breaks)
+    for line in lines[1:]:
+        line.pad_left(indent)
+    for line in lines:
+        line.rstrip()
+    whole = Text("\n").join(lines)
+    whole.overflow, whole.no_wrap, whole.style = "ignore", True, text.style
+    return whole
 
 
 def shorten(names: Sequence[str], letters: int) -> list[str]:
