@@ -95,6 +95,28 @@ def test_a_reference_that_was_not_measured_has_no_star(results: Results) -> None
     assert decide(absent, rows(absent)) is not None
 
 
+def test_too_few_rounds_decide_nothing(results: Results) -> None:
+    made = timed(results, reference=4.5, fp32=0.3, int8=0.1)
+    short = tuple(msgspec.structs.replace(m, blocks=m.blocks[:4]) for m in made.measurements)
+    found = decided(msgspec.structs.replace(made, measurements=short))
+    assert found.engine is None
+    assert "too few rounds" in found.sentence
+    assert found.next.endswith("--seconds 60")
+
+
+def test_a_wide_interval_is_not_called_nothing(results: Results) -> None:
+    made = timed(results, reference=4.5, fp32=0.3, int8=0.2)
+    wild = []
+    for m in made.measurements:
+        factors = (0.3, 3.0) if m.engine == "int8" else (1.0, 1.0)
+        times = [tuple(int(s * factors[i % 2]) for s in b.samples_ns) for i, b in enumerate(m.blocks)]
+        blocks = tuple(msgspec.structs.replace(b, samples_ns=t) for b, t in zip(m.blocks, times, strict=True))
+        wild.append(msgspec.structs.replace(m, blocks=blocks))
+    found = decided(msgspec.structs.replace(made, measurements=tuple(wild)))
+    assert "is not shown to be faster" in found.sentence
+    assert "buys nothing" not in found.sentence
+
+
 def test_nothing_timed_is_no_decision(results: Results) -> None:
     bare = Results(environment=results.environment)
     assert decide(bare, rows(bare)) is None

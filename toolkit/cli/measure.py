@@ -144,7 +144,8 @@ def _show(results: Results, as_json: bool, last: str) -> None:
     for row in summary if out.detail == "verbose" else ():
         out.notes(row.trouble, "")
     decision = decide(results, summary)
-    finish(f"{decision.text} {last}" if decision else last)
+    after = f"Next: {decision.next}. " if decision and decision.next else ""
+    finish(f"{decision.text} {after}{last}" if decision else last)
 
 
 @app.command()

@@ -60,19 +60,17 @@ def open_regular(path: Path, folder: int | None = None) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
-def near(path: Path) -> Path | None:
-    """What a mistyped path may have meant: a file or folder of nearly that name, with the same suffix; None where none is."""
+def near(path: Path, otherwise: str) -> str:
+    """What a mistyped path may have meant, as a question: a file or folder of nearly that name; `otherwise` where none is."""
     folder = path.parent
     try:
         if not folder.exists():
             folders = [one.name for one in os.scandir(folder.parent) if one.is_dir()]
             folder = folder.parent / get_close_matches(folder.name, folders, 1)[0]
-        if (folder / path.name).exists():
-            return folder / path.name
         names = [one.name for one in os.scandir(folder) if Path(one.name).suffix == path.suffix]
-        return folder / get_close_matches(path.name, names, 1)[0]
+        return f"Did you mean '{folder / get_close_matches(path.name, names, 1)[0]}'?"
     except (OSError, IndexError):
-        return None
+        return otherwise
 
 
 def read_regular(path: Path, limit: int | None = None, folder: int | None = None) -> bytes:

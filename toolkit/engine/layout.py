@@ -44,9 +44,8 @@ def pack(manifest: Manifest, contents: dict[str, bytes], target: Path) -> None:
 def _read_folder(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
     folder = settled(folder)
     if not folder.exists():
-        meant = near(folder)
-        remedy = f"Did you mean '{meant}'?" if meant else "Build one: toolkit build RECIPE"
-        raise EngineError(f"{folder} is not an engine: there is nothing of that name", remedy=remedy)
+        what = f"{folder} is not an engine: there is nothing of that name"
+        raise EngineError(what, remedy=near(folder, "Build one: toolkit build RECIPE"))
     for attempt in range(TRIES):
         handle = _open_folder(folder)
         try:

@@ -70,8 +70,7 @@ def run_bench(
     monitor, batches, counter = Monitor(gpu), batches or BATCHES[scenario], energy.meter(gpu)[0]
     keep = _keeper(results, monitor, save)
     if scenario == "single-stream":
-        entries = entries_of(runners, batches, images, pictures)
-        progress = stage(f"latency of {len(runners)} engines in shuffled rounds")
+        entries, progress = entries_of(runners, batches, images, pictures), stage(f"latency of {len(runners)} engines in rounds")
         tools = {"monitor": monitor, "yardstick": yardstick, "meter": counter}
         return keep(measure_latency(entries, plan, **tools, checkpoint=keep, progress=progress))  # type: ignore[arg-type]
     limit, measure = bound or (accept.max_p99_ms or 15.0) / 1000, run_offline if scenario == "offline" else run_server

@@ -242,9 +242,7 @@ class Recipe(Frozen, frozen=True):
         try:
             text = read_regular(path, SIZE).decode()
         except FileNotFoundError:
-            meant = near(path)
-            remedy = f"Did you mean '{meant}'?" if meant else "Write a first one: toolkit init MODEL"
-            raise RecipeError(f"there is no recipe {path}", remedy=remedy) from None
+            raise RecipeError(f"there is no recipe {path}", remedy=near(path, "Write a first one: toolkit init MODEL")) from None
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"cannot read the recipe {path}: {error}") from error
         return cls.parse(text, where=str(path)).resolve(path.parent)

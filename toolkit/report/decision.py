@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from toolkit.harness import intervals
@@ -46,6 +47,8 @@ def decide(results: Results, summary: Sequence[EngineSummary]) -> Decision | Non
         return None
     ranked = sorted(timed, key=lambda row: (RANKS.get(row.precision.partition("+")[0], 4), row.p50 or 0.0))
     fastest = min(timed, key=lambda row: row.p50 or 0.0)
+    if (open_ := _untold(ranked, fastest)) is not None:
+        return open_
     chosen = next(row for row in ranked if row is fastest or not _gains(row, fastest))
     sentence = f"Ship {chosen.name}: {_fast(chosen, ranked)}{_accurate(chosen)}."
     also = [*_others(chosen, ranked, results), *_doubts(chosen, ranked, bool(judged))]
@@ -62,6 +65,15 @@ def _none(judged: Sequence[EngineSummary]) -> Decision:
     worst = ", ".join(row.name for row in judged)
     what = f"Ship none: {worst} {'is' if len(judged) == 1 else 'are'} refused."
     return Decision(engine=None, sentence=what, next=f"toolkit why {judged[-1].name}")
+
+
+def _untold(ranked: Sequence[EngineSummary], fastest: EngineSummary) -> Decision | None:
+    """Where too few rounds were measured for an interval, nothing is decided."""
+    found = _ratio(ranked[0], fastest)
+    if found is None or math.isfinite(found.high) or found.value < WORTH:
+        return None
+    what = f"{fastest.name} looks {times(found.value)} as fast as {ranked[0].name}, but too few rounds were measured to be sure."
+    return Decision(engine=None, sentence=f"Ship none yet: {what}", next="toolkit bench ENGINE... --seconds 60")
 
 
 def _gains(plain: EngineSummary, fast: EngineSummary) -> bool:
@@ -84,11 +96,12 @@ def _fast(chosen: EngineSummary, ranked: Sequence[EngineSummary]) -> str:
     found = _ratio(chosen, nearest) if nearest is not None else None
     if nearest is None or found is None:
         return text
-    if found.low >= 1:
+    if found.low >= 1 and found.high < WORTH**2:
         return f"{text}; {nearest.name} is faster by too little to give up precision for ({_against(found)})"
     if found.high <= 1:
         return f"{text}; {nearest.name} is slower ({_against(found)})"
-    return f"{text}; {nearest.name} at {milliseconds(nearest.p50)} ms buys nothing over it ({_against(found)})"
+    what = "buys nothing over it" if found.high < WORTH else "is not shown to be faster"
+    return f"{text}; {nearest.name} at {milliseconds(nearest.p50)} ms {what} ({_against(found)})"
 
 
 def _against(found: Estimate) -> str:
