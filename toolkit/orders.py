@@ -11,13 +11,23 @@ from typing import NamedTuple
 from toolkit import pipeline
 from toolkit.backends import backend
 from toolkit.disk.folders import settled
-from toolkit.engine.place import refuse_other
-from toolkit.errors import BudgetError, DataError, MissingExtra, RecipeError, ToolkitError, UndecidedError, WeightsError
+from toolkit.engine.place import other_model, refuse_other
+from toolkit.errors import (
+    BudgetError,
+    DataError,
+    EngineError,
+    MissingExtra,
+    RecipeError,
+    ToolkitError,
+    UndecidedError,
+    WeightsError,
+)
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import class_names
 from toolkit.manifest import Manifest
 from toolkit.pipeline import Numerics, Trip, calibration_images
 from toolkit.recipe import Recipe
+from toolkit.recipe.flags import is_made_up
 from toolkit.recipe.modules import held
 from toolkit.types import Stage, Target, quiet
 
@@ -65,6 +75,7 @@ def foresee(order: Order) -> ToolkitError | None:
             calibration_images(recipe)
         pipeline.proof_images(recipe)
         refuse_other(settled(order.folder))
+        _refuse_other_model(order)
         backend(order.target).check(recipe.build, order.target)
     except ToolkitError as error:
         return error
@@ -123,6 +134,28 @@ def failure(outcomes: Sequence[Outcome]) -> ToolkitError | None:
 def is_missing(outcome: Outcome) -> bool:
     """Whether it failed for want of a Python package."""
     return isinstance(outcome.error, MissingExtra)
+
+
+def _refuse_other_model(order: Order) -> None:
+    """A name that was made up after a file may be that of two: the second model's engine does not take the first one's place."""
+    recipe, folder = order.recipe, settled(order.folder)
+    if not is_made_up(recipe.to_dict()):
+        return
+    was = other_model(folder, recipe, lambda: _weights(recipe))
+    if was is not None and Path(was).is_absolute():
+        remedy = "Give this one a name, as by --set name=NAME, or another folder, as by -o"
+        raise EngineError(f"{folder} is the engine of another model, {was}: it is not replaced", remedy=remedy)
+
+
+def _weights(recipe: Recipe) -> str:
+    """The hash of the reference, as the manifest keeps it."""
+    if recipe.reference.onnx is not None:
+        from toolkit.graph.load.read import digest_of
+
+        return digest_of(Path(recipe.reference.onnx))
+    from toolkit.reference.weights import digest, load_reference
+
+    return digest(load_reference(recipe.reference))
 
 
 def _require_files(recipe: Recipe) -> None:

@@ -12,11 +12,11 @@ import onnx_ir as ir
 from toolkit.backends import backend
 from toolkit.calibration import Ranges
 from toolkit.disk.files import sha256, write_atomically
-from toolkit.disk.folders import new_folder
+from toolkit.disk.folders import new_folder, settled
 from toolkit.engine import locations
 from toolkit.engine.explain import explain, keep_answers, keep_proof
 from toolkit.engine.identity import identity, precision_of
-from toolkit.engine.place import refuse_other
+from toolkit.engine.place import other_model, refuse_other
 from toolkit.errors import BudgetError, UndecidedError
 from toolkit.graph.lint import lint
 from toolkit.graph.magnitude import magnitudes
@@ -32,8 +32,10 @@ from toolkit.onnxfile import serialize
 from toolkit.recipe import Recipe
 from toolkit.reference.baseline import baseline_of
 from toolkit.reference.check import BATCHES, Agreement, check
-from toolkit.reference.source import open_source, refuse_unfit
-from toolkit.reference.standing import standing_of
+from toolkit.reference.names import called_by_folders, refuse_unfit, said
+from toolkit.reference.source import Source, open_source
+from toolkit.reference.standing import Standing, standing_of
+from toolkit.runtime.runner import Runner
 from toolkit.settle import hold_back, settle
 from toolkit.trip import Trip as Trip
 from toolkit.trip import calibration_images as calibration_images
@@ -87,7 +89,7 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     else:
         source, truth, baseline = open_source(recipe, progress=stage("reference and export")), None, None
         if judged is not None and recipe.accept.data is not None:
-            refuse_unfit(source, judged, recipe)
+            refuse_unfit(source.reference.manifest, judged, recipe)
         agreement = check(source, judged or check_images(recipe))
     if judged is not None and proof and truth is None:
         truth = answers_of(source.reference, judged, progress=stage("reference answers"))
@@ -99,11 +101,22 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
         target = Target.parse_many(recipe.build.target)[0]
         recipe, graph, ranges, reasons = settle(recipe, graph, held, scheme_of(target), room_of(recipe, target), stage)
     large = peaks(graph, held.ranging) if held is not None and held.ranging is not None and foreseeing else {}
-    heard = [reasons, source.reference.manifest.notes, agreement.remarks]
+    own = standing_of(source, recipe.reference, *labelled)
+    source, named = _named(source, recipe, labelled[0], own)
+    heard = [reasons, source.reference.manifest.notes, agreement.remarks, named]
     heard += [images.remarks for images in (judged, *(held or ())) if images is not None]
     remarks = tuple(dict.fromkeys(remark for some in heard for remark in some))
-    own = standing_of(source, recipe.reference, *labelled)
     return Trip(recipe, source, agreement, judged, truth, baseline, graph, ranges, large, remarks, own)
+
+
+def _named(source: Source, recipe: Recipe, images: Images | None, standing: Standing) -> tuple[Source, tuple[str, ...]]:
+    """The reference with the names of the class folders, where the recipe names no classes and the answers bear them out."""
+    manifest = source.reference.manifest
+    names = None if recipe.reference.classes or not standing.trusted else called_by_folders(manifest, images)
+    if names is None or images is None or source.reference.executor is None:
+        return source, ()
+    named = Runner(msgspec.structs.replace(manifest, classes=names), source.reference.executor)
+    return source._replace(reference=named), (said(names, images),)
 
 
 def peaks(graph: ir.Model, images: Images) -> dict[str, float]:
@@ -128,12 +141,14 @@ def build(
     proofs = {} if proofs is None else proofs
     recipe, graph, scheme = trip.recipe, typed(trip, target), scheme_of(target)
     numerics = scheme, target.kind not in ON_CPU and holds_half(graph)
+    was = other_model(settled(folder), recipe, lambda: trip.source.reference.manifest.hashes["weights"])
+    replaced = () if was is None else (f"it took the place of the engine of another model, {Path(was).name[:80]}",)
     with new_folder(folder, refuse_other) as draft:
         stage(f"compile {recipe.name} for {target}")
         compiled = for_cpus(backend(target).compile(graph, recipe.build, target, draft), graph, target)
         findings = lint(graph, scheme, recipe.precision.keep)
         ranges = trip.ranges if recipe.precision.quantized else None
-        remarks = (*recipe.notes, *trip.remarks, *(ranges.remarks if ranges is not None else ()))
+        remarks = (*recipe.notes, *replaced, *trip.remarks, *(ranges.remarks if ranges is not None else ()))
         compiled = msgspec.structs.replace(
             compiled, notes=(*compiled.notes, *remarks, *map(str, (*foreseen(trip), *findings)), *unforeseen(trip))
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,42 @@ def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
     for name in ("none.onnx", "none.pth"):
         done = CliRunner().invoke(app, ["build", str(tmp_path / name), "-o", str(tmp_path / "out")])
         assert isinstance(done.exception, ToolkitError) and "there is no file" in str(done.exception)
+
+
+def weighted(model: Path, folder: Path, weight: float) -> Path:
+    """The same network with other weights, under the same file name in another folder."""
+    proto = onnx.load(str(model))
+    proto.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.eye(3, dtype=np.float32) * np.float32(weight), "weights"))
+    folder.mkdir()
+    onnx.save(proto, folder / model.name)
+    return folder / model.name
+
+
+def test_another_models_engine_of_the_same_name_is_not_replaced(model: Path, tmp_path: Path) -> None:
+    """Two files called alike in two folders. The same file built again, moved or with new weights, replaces its own engine."""
+    options = ("--precision", "fp32", "-o", tmp_path / "out", "--set", "threads=1")
+    one, two = weighted(model, tmp_path / "one", 2), weighted(model, tmp_path / "two", 3)
+    run("build", one, *options)
+    seal = toolkit.Engine.open(tmp_path / "out/tiny-fp32").manifest.seal
+    again = f"is the engine of another model, {one}: it is not replaced. Give this one a name"
+    with pytest.raises(ToolkitError, match=re.escape(again)):
+        run("build", two, *options)
+    assert toolkit.Engine.open(tmp_path / "out/tiny-fp32").manifest.seal == seal
+    run("build", two, *options, "--set", "name=other")
+    assert toolkit.Engine.open(tmp_path / "out/other").name == "other"
+    (tmp_path / "moved").mkdir()
+    moved = one.rename(tmp_path / "moved" / one.name)
+    assert "another model" not in run("build", moved, *options)
+    moved.write_bytes(two.read_bytes())
+    assert "another model" not in run("build", moved, *options)
+
+
+def test_a_recipe_that_a_person_named_replaces_another_models_engine_with_a_word(model: Path, tmp_path: Path) -> None:
+    for folder, weight in (("one", 2), ("two", 3)):
+        path = weighted(model, tmp_path / folder, weight)
+        recipe = Recipe.of(path, name="mine", size=(8, 6), layout="NHWC", threads=1)
+        (engine,) = toolkit.build(recipe, out=tmp_path / "out")
+    assert "it took the place of the engine of another model, tiny.onnx" in engine.manifest.notes
 
 
 def test_keys_are_toml_or_text() -> None:

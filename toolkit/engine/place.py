@@ -1,15 +1,18 @@
-"""Place: what a build may replace. An engine makes way for the next one; a person's files do not."""
+"""Place: what a build may replace. An engine makes way for the next one of its model; a person's files do not, and an engine of
+another model only with a word."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from toolkit.disk.files import decode_json, read_regular
 from toolkit.disk.folders import NEXT, refuse_foreign
-from toolkit.engine import layout
+from toolkit.engine import layout, locations
 from toolkit.errors import EngineError
-from toolkit.manifest import MANIFEST, SIGNATURE
+from toolkit.manifest import MANIFEST, SIGNATURE, Manifest
+from toolkit.recipe import Recipe
 
 # All that any version of the toolkit has laid into an engine's folder, and what file browsers leave anywhere.
 KNOWN = {
@@ -40,3 +43,15 @@ def refuse_other(path: Path) -> None:
     if strange:
         what = f"{path} holds {strange[0]}, which is no part of an engine: it is not replaced"
         raise EngineError(what, remedy="Move that away, or choose another folder with -o")
+
+
+def other_model(path: Path, recipe: Recipe, weights: Callable[[], str]) -> str | None:
+    """What the engine at `path` was built from, where that is another model than the recipe's: neither the same file nor the same
+    weights (`weights` gives their hash, as the manifest keeps it). None where none stands there, or it is of the same model."""
+    try:
+        manifest = Manifest.read(path)
+        old = locations.recipe_of(manifest.recipe, manifest.seal, manifest.name).reference
+    except EngineError:
+        return None
+    was, now = (one.onnx or one.weights or "" for one in (old, recipe.reference))
+    return None if was == now or manifest.hashes.get("weights") == weights() else was

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from toolkit.errors import RecipeError
-from toolkit.recipe.modules import hold, is_module
+from toolkit.recipe.modules import MEMORY, hold, is_module
 
 TABLES = ("reference", "preprocess", "precision", "build")  # whose keys stand for themselves; a dict of them does as well
 DATA = ("calibration", "accept")  # tables of images: a path stands for their `data`
@@ -91,6 +91,13 @@ def _reference(model: Any, given: Mapping[str, Any]) -> dict[str, str]:
     if "arch" not in given:
         raise RecipeError(f"{text} holds weights, and not which network they are of", remedy="Say `arch`, such as resnet50")
     return {"weights": text}
+
+
+def is_made_up(recipe: Mapping[str, Any]) -> bool:
+    """Whether the name in a recipe's plain values is what `tables` would call it, and no name that a person gave."""
+    reference = recipe["reference"]
+    model = reference.get("onnx") or reference["weights"]
+    return bool(not model.startswith(MEMORY) and recipe["name"] == _name(model, recipe))
 
 
 def _name(model: Any, found: Mapping[str, Any]) -> str:

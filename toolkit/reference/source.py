@@ -12,14 +12,14 @@ import toolkit.reference  # noqa: F401  it tells OpenMP how to wait, which torch
 from toolkit import cpu
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.backends.onnxruntime.backend import ForeignExecutor
-from toolkit.errors import DataError, GraphError
-from toolkit.images.dataset import Images, class_names
+from toolkit.errors import GraphError
+from toolkit.images.dataset import class_names
 from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialize
-from toolkit.outputs import Outputs
 from toolkit.recipe import Recipe
 from toolkit.recipe.modules import held
 from toolkit.reference.fit import FirstNorm
+from toolkit.reference.names import label_names
 from toolkit.runtime.runner import Runner
 from toolkit.types import Progress, Target, TensorSpec
 
@@ -128,44 +128,6 @@ def _norm_of(model: torch.nn.Module) -> FirstNorm | None:
     gamma: Any = norm.weight
     beta: Any = norm.bias
     return FirstNorm(tensor="conv1", mean=tuple(beta.tolist()), deviation=tuple(gamma.abs().tolist()))
-
-
-def label_names(names: tuple[str, ...] | None, outputs: Outputs, columns: int, where: str) -> tuple[str, ...] | None:
-    """The names, once they are as many as there are classes. Raises DataError."""
-    count = outputs.classes(columns)
-    if names is None or len(names) == count:
-        return names
-    what = f"{where} answers with {columns} column{'s' * (columns > 1)}, and `reference.classes` names {len(names)} classes"
-    raise DataError(what, remedy=_remedy(columns, len(names), outputs))
-
-
-def _remedy(columns: int, names: int, outputs: Outputs) -> str:
-    if outputs.binary:
-        return "One column tells two classes apart: name both, the one that a low value means first"
-    if columns == names + 1:
-        return "TensorFlow's ImageNet models count 1001, a background class first: set `reference.offset = 1` to leave it out"
-    return "Give the names that belong to this model, one a line, in the order of its columns"
-
-
-def refuse_unfit(source: Source, images: Images, recipe: Recipe) -> None:
-    """Raises DataError where a label is no class of the reference, or where labels come from folders that are not as many as its
-    classes, so that a label means another one."""
-    manifest = source.reference.manifest
-    count = manifest.meaning.classes(int(manifest.outputs[0].shape[1]))
-    names = images.classes
-    highest = int(images.labels.max()) if images.labels is not None and not manifest.meaning.multilabel else 0
-    if highest >= count:
-        what = f"{images.where} has the label {highest}, and the reference answers the classes 0 to {count - 1}"
-        remedy = "Folders named by whole numbers are labels; where they are names, list them in `reference.classes`, one a line"
-        raise DataError(what, remedy=remedy)
-    if images.labels is None or names is None or recipe.reference.classes or manifest.meaning.multilabel or len(names) == count:
-        return
-    if all(name.isdigit() for name in names):  # they say their class themselves
-        return
-    what = f"{images.where} has {len(names)} class folders, and the reference answers {count} classes"
-    if count == len(names) + 1:
-        raise DataError(what, remedy=_remedy(count, len(names), manifest.meaning))
-    raise DataError(what, remedy="Name the model's classes in `reference.classes`, one a line: folders are matched by name")
 
 
 def torch_module(source: Source) -> torch.nn.Module | None:

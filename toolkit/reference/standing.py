@@ -38,6 +38,13 @@ class Standing(Frozen, frozen=True):
     doubt: str | None = None  # why its answers should not be trusted
 
     @property
+    def trusted(self) -> bool:
+        """Whether labels and answers seem to count the same classes: nothing was compared, or the top-1 is far above guessing."""
+        if self.top1 is None or self.guessing is None or self.doubt is None:
+            return True
+        return self.top1 - self.guessing >= USUAL * (1 - self.guessing)
+
+    @property
     def text(self) -> str:
         """One line; one that starts with WARNING where there is a doubt."""
         if self.top1 is None:

@@ -53,7 +53,7 @@ class File(NamedTuple):
 def read(path: Path, sized: Callable[[int], None] = lambda size: None) -> File:
     """The model in a file. `sized` is told how many bytes it has, before tensors are read. Raises GraphError."""
     proto = _parse(path)
-    files = [path, *sorted({_external_file(owner, tensor, path) for owner, tensor in tensors(proto) if _is_external(tensor)})]
+    files = _files(path, proto)
     stored = sum(file.stat().st_size for file in files)
     sized(stored)
     for owner, tensor in tensors(proto):
@@ -72,8 +72,20 @@ def read(path: Path, sized: Callable[[int], None] = lambda size: None) -> File:
     model = ir.from_proto(proto)
     ir.external_data.set_base_dir(model.graph, path.parent)
     ir.external_data.load_to_model(model)
-    digest = sha256(path) if len(files) == 1 else sha256_bytes(*(sha256(file).encode() for file in files))
-    return File(_sorted(model, path), digest, stored)
+    return File(_sorted(model, path), _digest(path, files), stored)
+
+
+def digest_of(path: Path) -> str:
+    """The hash that `read` would give of a file; its tensors are not read into memory. Raises GraphError."""
+    return _digest(path, _files(path, _parse(path)))
+
+
+def _files(path: Path, proto: onnx.ModelProto) -> list[Path]:
+    return [path, *sorted({_external_file(owner, tensor, path) for owner, tensor in tensors(proto) if _is_external(tensor)})]
+
+
+def _digest(path: Path, files: list[Path]) -> str:
+    return sha256(path) if len(files) == 1 else sha256_bytes(*(sha256(file).encode() for file in files))
 
 
 def _check_graph(proto: onnx.ModelProto, path: Path) -> None:
