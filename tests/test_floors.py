@@ -73,6 +73,7 @@ HOMES = {
     "pynvml": {"harness"},
     "tritonclient": {"handoff"},
     "PIL": {"images", "report", "runtime"},
+    "tempfile": {"disk/drafts.py"},  # a temporary folder that `scratch` did not make is never swept after a kill
 }
 
 

@@ -350,6 +350,7 @@ with scratch() as folder:
     assert len(entries(tmp_path)) == 1
     with scratch() as folder:
         assert entries(tmp_path) == [folder.name]
+        assert folder.stat().st_mode & 0o777 == 0o700  # a model is nobody else's, on a machine that many share
     assert entries(tmp_path) == []
 
 

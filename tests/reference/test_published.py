@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.disk.drafts import DRAFT
 from toolkit.errors import WeightsError
 from toolkit.reference.published import BASE, CHECKPOINTS, cache_folder, fetch, published
 
@@ -49,6 +50,14 @@ def test_a_download_with_another_hash_is_thrown_away(server: tuple[str, Path], t
     with pytest.raises(WeightsError, match=rf"{NAME} should have a SHA-256 that starts with"):
         fetch(f"{address}/{NAME}", tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_a_killed_download_left_goes_with_the_next(server: tuple[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / f".{NAME}.abcdefgh{DRAFT}").write_bytes(CONTENT[:1000])
+    fetch(f"{server[0]}/{NAME}", folder)
+    assert [path.name for path in folder.iterdir()] == [NAME]
 
 
 def test_a_cached_file_with_another_hash_is_refused_and_kept_for_its_owner(tmp_path: Path) -> None:

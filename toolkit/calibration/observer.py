@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.calibration.pieces import Piece, in_pieces, write_watched
+from toolkit.disk.drafts import scratch
 from toolkit.errors import CalibrationError
 from toolkit.types import Array, Float, Target
 
@@ -132,8 +131,8 @@ def _open(graph: ir.Model, tensors: Sequence[str], threads: int) -> tuple[list[_
     if not tensors:
         return [], {}
     settings, cpu = {"threads": threads, "spin": False}, Target("cpu")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps a file that is mapped
-        path, optimized = Path(folder, "watched.onnx"), Path(folder, "optimised.onnx")
+    with scratch() as folder:
+        path, optimized = folder / "watched.onnx", folder / "optimised.onnx"
         write_watched(graph, path, tensors)
         onnxruntime.session(str(path), cpu, settings, lean=True, optimized=optimized)
         pieces, constants = in_pieces(optimized)

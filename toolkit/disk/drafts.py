@@ -38,7 +38,7 @@ def scratch() -> Iterator[Path]:
     """A temporary folder for what a library must find in files; one that a killed process left is removed by the next."""
     place, prefix = Path(tempfile.gettempdir()), "resnet-deploy-"
     sweep(place, lambda draft: draft.name.startswith(f".{prefix}") and draft.stat().st_uid == os.getuid())
-    with draft_folder(place / prefix) as folder:
+    with draft_folder(place / prefix, mode=0o700) as folder:  # others use the same machine
         yield folder
 
 
@@ -54,11 +54,11 @@ def draft_file(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 @contextmanager
-def draft_folder(path: Path) -> Iterator[Path]:
+def draft_folder(path: Path, mode: int = 0o755) -> Iterator[Path]:
     """A new folder beside `path`, removed at the end if it is still there under its name."""
     draft, handle = _new_folder(path)
     try:
-        os.chmod(draft, 0o755)
+        os.chmod(draft, mode)
         yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)

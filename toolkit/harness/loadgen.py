@@ -7,7 +7,6 @@ The raw latencies come from its trace, where Server counts from the scheduled ar
 from __future__ import annotations
 
 import re
-import tempfile
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.disk.drafts import scratch
 from toolkit.errors import MeasurementError, MissingExtra
 from toolkit.harness.lane import Contender
 from toolkit.harness.measurement import Measurement, Scenario
@@ -63,10 +63,10 @@ def run_loadgen(
             answer.add_done_callback(lambda answer, identity=sample.id: complete(identity, answer))  # type: ignore[misc]
 
     settings = _settings(load, scenario, seconds, rate, bound, seed)
-    with tempfile.TemporaryDirectory() as folder:
-        _start(load, issue, images, settings, Path(folder))
-        latencies = read_trace(Path(folder) / "mlperf_log_trace.json")
-        detail = read_detail(Path(folder) / "mlperf_log_detail.txt")
+    with scratch() as folder:
+        _start(load, issue, images, settings, folder)
+        latencies = read_trace(folder / "mlperf_log_trace.json")
+        detail = read_detail(folder / "mlperf_log_detail.txt")
     duration = int(latencies.max()) if scenario == "offline" else round(1e9 * len(latencies) / _answered_rate(detail, latencies))
     how = {"loadgen": detail}
     return as_measurement(entry, latencies, duration, rate, bound, seed, failures, overrun=False, settings=how, scenario=scenario)

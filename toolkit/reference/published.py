@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import urllib.request
 from pathlib import Path
+from typing import BinaryIO
 from urllib.error import URLError
 
+from toolkit.disk.drafts import draft_file, sweep
 from toolkit.disk.files import cache_folder, sha256
 from toolkit.errors import WeightsError
 from toolkit.types import Progress
@@ -52,25 +53,30 @@ def fetch(url: str, folder: Path, progress: Progress | None = None) -> Path:
     by_hand = f"Fetch {url} on a machine with a network and lay it at {path}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
+        sweep(folder)
+        with draft_file(path) as (partial, file):
+            try:
+                _download(url, file, progress)
+                _check(partial, path, by_hand)
+                os.replace(partial, path)
+            except (URLError, OSError) as error:
+                raise WeightsError(f"cannot download {url}: {getattr(error, 'reason', error)}", remedy=by_hand) from error
+            finally:
+                partial.unlink(missing_ok=True)
     except OSError as error:
         raise WeightsError(f"cannot write to {folder}: {error}", remedy=NO_CACHE) from error
-    partial = Path(temporary)
-    try:
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=30) as answer:
-            total, done = int(answer.headers.get("Content-Length") or 0), 0
-            while chunk := answer.read(1 << 18):
-                file.write(chunk)
-                done += len(chunk)
-                if progress is not None:
-                    progress(done, max(total, done))
-        _check(partial, path, by_hand)
-        os.replace(partial, path)
-    except (URLError, OSError) as error:
-        raise WeightsError(f"cannot download {url}: {getattr(error, 'reason', error)}", remedy=by_hand) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
+
+
+def _download(url: str, file: BinaryIO, progress: Progress | None) -> None:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        total, done = int(answer.headers.get("Content-Length") or 0), 0
+        while chunk := answer.read(1 << 18):
+            file.write(chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, max(total, done))
+    file.flush()
 
 
 def _check(file: Path, named: Path, remedy: str) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import msgspec
@@ -15,6 +13,7 @@ import numpy as np
 
 from toolkit import pipeline
 from toolkit.cpu import cores
+from toolkit.disk.drafts import scratch
 from toolkit.engine import engine
 from toolkit.errors import BackendError, DeviceError, EngineError, RecipeError
 from toolkit.graph.qdq import scheme_of
@@ -88,7 +87,7 @@ def fastest(bench: Workbench, trials: Sequence[Trial], seconds: float) -> tuple[
 
 def live(bench: Workbench, trial: Trial, stack: ExitStack) -> Runner:
     """The trial as a live engine for its recipe's target, in a folder that goes with `stack`."""
-    folder = Path(stack.enter_context(TemporaryDirectory())) / "engine"
+    folder = stack.enter_context(scratch()) / "engine"
     target = Target.parse_many(trial.recipe.build.target)[0]
     pipeline.build(bench.trip(trial.recipe)._replace(truth=None), target, folder)  # no truth, no proof: `judge` has that
     return engine.load(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolkit import pipeline
+from toolkit.disk.drafts import scratch
 from toolkit.engine.engine import Engine
 from toolkit.engine.layout import RANGES
 from toolkit.engine.locations import is_here
@@ -67,8 +67,8 @@ def _trip(engine: Engine, stage: Stage) -> tuple[Trip | None, tuple[str, ...]]:
     holds what was chosen, and so does not tell. Both ways are tried, the one that the notes speak for first.
     """
     fault: ToolkitError | None = None
-    with TemporaryDirectory() as scratch:
-        own = Path(scratch, RANGES)
+    with scratch() as folder:
+        own = folder / RANGES
         if RANGES in engine.contents:
             own.write_bytes(engine.contents[RANGES])
         chosen = any(note.startswith("auto:") for note in engine.manifest.notes)

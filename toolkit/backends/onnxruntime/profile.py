@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.backends.onnxruntime.backend import session
+from toolkit.disk.drafts import scratch
 from toolkit.errors import MeasurementError
 from toolkit.harness.layers import Layer, LayerTimes
 from toolkit.manifest import Manifest
@@ -25,9 +25,9 @@ def profile(source: Contents, manifest: Manifest, batch: int = 1, runs: int = 10
     spec = manifest.inputs[0]
     shape = [batch if isinstance(size, str) else size for size in spec.shape]
     images = np.random.default_rng(0).standard_normal(shape).astype(spec.dtype)
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch() as folder:
         live = session(
-            manifest.compiled(source), manifest.to_target(), manifest.settings, profile=Path(scratch, "profile")
+            manifest.compiled(source), manifest.to_target(), manifest.settings, profile=folder / "profile"
         )
         for _ in range(runs + 2):
             live.run(None, {spec.name: images})

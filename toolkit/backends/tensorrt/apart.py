@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -15,6 +14,7 @@ from toolkit import errors
 from toolkit.backends.tensorrt.build import Built
 from toolkit.backends.tensorrt.library import Library
 from toolkit.disk import cache
+from toolkit.disk.drafts import scratch
 from toolkit.disk.files import sha256_bytes
 from toolkit.errors import BackendError
 from toolkit.recipe import Build
@@ -73,8 +73,8 @@ def build_apart(library: Library, data: bytes, build: Build, target: Target) -> 
 
 
 def _build_in_child(library: Library, request: bytes, target: Target) -> Built:
-    with tempfile.TemporaryDirectory(prefix="resnet-deploy-") as folder:
-        question, reply = Path(folder, "request"), Path(folder, "answer")
+    with scratch() as folder:
+        question, reply = folder / "request", folder / "answer"
         question.write_bytes(request)
         command = [sys.executable, "-m", CHILD, str(question), str(reply)]
         done = subprocess.run(command, env=_environment(), capture_output=True, check=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -17,6 +16,7 @@ import onnx_ir as ir
 
 import toolkit
 from toolkit import errors
+from toolkit.disk.drafts import scratch
 from toolkit.errors import GraphError
 from toolkit.graph.load.loading import Facts, LoadedGraph
 from toolkit.recipe import Preprocess, Reference
@@ -50,8 +50,7 @@ def load_apart(
     path: Path, preprocess: Preprocess, reference: Reference, *, memory: int = MEMORY, seconds: int = SECONDS
 ) -> LoadedGraph:
     """As `load`, in a child process with limits. Raises GraphError, also where the child reaches one."""
-    with tempfile.TemporaryDirectory(prefix="resnet-deploy-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         where = str(path.absolute())
         request = LoadRequest(path=where, preprocess=preprocess, reference=reference, memory=memory, seconds=seconds)
         (folder / REQUEST).write_bytes(msgspec.msgpack.encode(request))
