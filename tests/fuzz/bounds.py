@@ -8,9 +8,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.fuzz.readers import Reader
 from toolkit.errors import ToolkitError
+
+if TYPE_CHECKING:
+    from tests.fuzz.readers import Reader
 
 SECONDS, MEMORY = 5.0, 1 << 30
 

@@ -7,6 +7,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,15 +15,19 @@ import msgspec
 import numpy as np
 from PIL import Image
 
+from tests.fuzz import foreign
 from tests.fuzz.mutate import changed_value, mutant
 from toolkit.calibration.ranges import Ranges
 from toolkit.cli.console import PlainConsole
 from toolkit.engine import layout
 from toolkit.engine.engine import Engine
+from toolkit.errors import EngineError
 from toolkit.harness.results import Results
 from toolkit.images.dataset import open_data, read_classes, read_idx
 from toolkit.images.picture import preprocess
 from toolkit.manifest import MANIFEST, UNSEALED, Manifest, Profile
+from toolkit.migrate.cache import read_cache
+from toolkit.migrate.trtexec import read_line
 from toolkit.recipe import Preprocess, Recipe
 from toolkit.reference.weights.load import read_weights
 from toolkit.report.inspection import inspection
@@ -175,6 +180,26 @@ def _use_engine(path: Path) -> None:
         runner(np.zeros((3, 3, 8, 8), np.float32))
 
 
+def _keys() -> list[bytes]:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()
+    kinds = (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), (Encoding.OpenSSH, PublicFormat.OpenSSH)
+    return [key.public_bytes(*kind) for kind in kinds]
+
+
+def _read_key_file(path: Path) -> None:
+    """An engine that nobody signed is refused only after the keys are read."""
+    from toolkit.engine.signing import verify
+
+    with suppress(EngineError):
+        verify({}, [path], "x")
+
+
+_CACHE = b"TRT-8601-EntropyCalibration2\ninput: 3c010a14\n(Unnamed Layer* 0) [Convolution]_output: 3d8b4396\n"
+_LINE = b"trtexec --onnx=resnet.onnx --int8 --fp16 --calib=a.cache --minShapes=input:1x3x224x224 --optShapes=input:8x3x224x224 "
+_LINE += b"--maxShapes=input:32x3x224x224 --memPoolSize=workspace:4096MiB --layerPrecisions='*:fp16,fc:fp32'"
 READERS = {
     "recipe": Reader(".toml", _recipes, Recipe.load),
     "ranges": Reader(".json", _ranges, Ranges.read, _either),
@@ -188,6 +213,11 @@ READERS = {
     "class names": Reader(".txt", lambda: [b"cat\ndog\n"], lambda path: read_classes(str(path))),
     "safetensors": Reader(".safetensors", _safetensors, read_weights),
     "pickled weights": Reader(".pth", _pickles, read_weights),
+    "ONNX file": Reader(".onnx", foreign.models, foreign.open_model, foreign.changed_model),
+    "image folder": Reader(".txt", foreign.folders, foreign.read_images, foreign.changed_folder),
+    "TensorRT's cache": Reader(".cache", lambda: [_CACHE], read_cache),
+    "trtexec line": Reader(".txt", lambda: [_LINE], lambda path: read_line(path.read_text(errors="replace"))),
+    "public key": Reader(".pub", _keys, _read_key_file),
 }  # fmt: skip
 
 

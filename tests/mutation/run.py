@@ -1,0 +1,105 @@
+"""Mutation testing of the pure modules: `pip install mutmut==3.8.1`, then `python -m tests.mutation.run [GROUP...]`.
+
+mutmut changes one thing at a time in a copy of the tree, and runs the tests that reach it; a change that no test notices
+survives. `survivors.md` says what was killed and why the rest may live. A group is some modules and the tests about them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "statistics": (
+        ("harness/statistics.py", "harness/paired.py", "harness/verdict.py", "harness/stability.py"),
+        ("harness/test_statistics_bench.py", "harness/test_paired.py", "harness/test_stability.py", "harness/test_accuracy.py"),
+    ),
+    "calibration": (
+        ("calibration/methods.py", "calibration/ranges.py", "calibration/histogram.py"),
+        ("calibration/test_methods.py", "calibration/test_ranges.py", "calibration/test_histogram.py"),
+    ),
+    "graph": (
+        ("graph/select.py", "graph/bias.py", "graph/offsets.py", "graph/work.py", "graph/magnitude.py", "graph/overflow.py"),
+        ("graph/test_select.py", "graph/test_bias.py", "graph/test_offsets.py", "graph/test_work.py", "graph/test_overflow.py"),
+    ),
+    "qdq": (
+        ("graph/qdq.py", "graph/scheme_cpu.py", "graph/scheme_tensorrt.py", "graph/weights.py"),
+        (
+            "graph/test_qdq.py", "graph/test_scheme_cpu.py", "graph/test_scheme_tensorrt.py", "graph/test_weights_int8.py",
+            "graph/test_fp8.py", "graph/test_select.py",
+        ),
+    ),
+}  # fmt: skip
+CONFIG = """
+[mutmut]
+source_paths=toolkit
+only_mutate=
+{modules}
+pytest_add_cli_args_test_selection=
+{tests}
+pytest_add_cli_args=
+    -p
+    no:cacheprovider
+also_copy=
+    tests
+    engines
+    examples
+    docs
+    pyproject.toml
+    README.md
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("groups", nargs="*", help=f"absent: all of {', '.join(GROUPS)}")
+    parser.add_argument("--keep", type=Path, help="a folder for the copies; a run that was cut short goes on there")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        for name in given.groups or GROUPS:
+            folder = (given.keep or Path(place)) / name
+            _lay_out(folder, *GROUPS[name])
+            env = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+            command = [sys.executable, "-m", "mutmut", "run", "--max-children", "1"]
+            log = folder / "mutmut.log"
+            with log.open("wb") as file:
+                done = subprocess.run(command, cwd=folder, env=env, stdout=file, stderr=subprocess.STDOUT, check=False)
+            if done.returncode:
+                sys.exit(f"mutmut ended with {done.returncode}: {log.read_bytes()[-2000:].decode(errors='replace')}")
+            report(name, folder)
+
+
+def _lay_out(folder: Path, modules: tuple[str, ...], tests: tuple[str, ...]) -> None:
+    for name in ("toolkit", "tests", "engines", "examples", "docs"):
+        skipped = shutil.ignore_patterns("__pycache__", "built", "corpus")
+        shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True, ignore=skipped)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy2(ROOT / name, folder / name)
+    listed = ["\n".join(f"    {room}/{path}" for path in paths) for room, paths in (("toolkit", modules), ("tests", tests))]
+    (folder / "setup.cfg").write_text(CONFIG.format(modules=listed[0], tests=listed[1]))
+
+
+def report(name: str, folder: Path) -> None:
+    """Counts by module, and the names of the survivors; `mutmut show NAME` in the folder prints the change."""
+    for path in sorted((folder / "mutants").rglob("*.meta")):
+        codes: dict[str, int | None] = json.loads(path.read_text())["exit_code_by_key"]
+        counts = Counter("survived" if code == 0 else "untested" if code in (5, 33) else "killed" for code in codes.values())
+        total = sum(counts.values())
+        module = path.relative_to(folder / "mutants").with_suffix("")
+        if total:
+            print(f"{name}: {module}: {counts['killed']} of {total} killed ({counts['killed'] / total:.0%})", flush=True)
+        for key, code in codes.items():
+            if code in (0, 5, 33):
+                print(f"  {'survived' if code == 0 else 'untested'} {key}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
