@@ -20,6 +20,7 @@ settings.load_profile("shared")
 # Two workers on two cores: one thread each, and none that spins. It must stand before torch is first imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that import ONNX Runtime themselves
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -81,9 +81,9 @@ def look() -> Here:
             continue
     providers: tuple[str, ...] = ()
     if "onnxruntime" in packages or "onnxruntime-gpu" in packages:
-        import onnxruntime as library
+        from toolkit.backends.onnxruntime.backend import library
 
-        providers = tuple(library.get_available_providers())
+        providers = tuple(library().get_available_providers())
     try:
         device = best()
     except (MissingExtra, DeviceError) as error:

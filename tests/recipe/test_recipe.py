@@ -29,7 +29,18 @@ def test_every_recipe_in_engines_is_read(path: Path) -> None:
         ("[precision]\nint9 = true", ["int9", "True", "[precision]", "int8", "keep"]),
         ('[precision]\ncompute = "fp8"', ["precision.compute", "fp8", "fp32, fp16"]),
         ('[calibration]\nimages = "many"', ["calibration.images", "many", "int"]),
-        ("[calibration]\nimages = 0", ["[calibration]", "at least 1"]),
+        ("[calibration]\nimages = 0", ["[calibration]", "must be 1 to"]),
+        ("[calibration]\nimages = 99999999999", ["[calibration]", "must be 1 to"]),
+        ("[preprocess]\nmean = [nan, 0, 0]", ["[preprocess]", "finite"]),
+        ("[preprocess]\nstd = [inf, 1, 1]", ["[preprocess]", "finite"]),
+        ("[preprocess]\nscale = 0", ["[preprocess]", "not 0"]),
+        ("[accept]\nmax_top1_drop = nan", ["[accept]", "`max_top1_drop` must be 0 or more"]),
+        ("[accept]\nmin_agreement = nan", ["[accept]", "`min_agreement` 0 to 1"]),
+        ("[accept]\nmax_p99_ms = nan", ["[accept]", "`max_p99_ms` above 0"]),
+        ("[accept]\nimages = -1", ["[accept]", "`images` must be at least 1"]),
+        ("[build]\nthreads = 100000", ["[build]", "`threads` must be 1 to 1024"]),
+        ("[build]\nworkspace_mib = -5", ["[build]", "`workspace_mib` must be 1 to"]),
+        ("[build]\nbatch = [1, 8, 99999999999]", ["[build]", "min <= opt <= max, from 1 to"]),
         ('[calibration]\nmethod = "magic"', ["magic", "minmax, entropy, percentile, mse"]),
         ("[calibration]\npercentile = 12.0", ["99.9, 99.99 or 99.999"]),
         ("[preprocess]\nmean = [1.0]", ["mean", "3 value(s)", "RGB"]),
@@ -78,6 +89,13 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert recipe.reference.weights == str(tmp_path / "weights.pth")
     assert recipe.accept.data == str(tmp_path / "val")
     assert recipe.calibration.data == "packaged:fashion-train"
+
+
+@pytest.mark.parametrize("data", ["~nobody-of-this-name/images", "a\\u0000b"])
+def test_what_can_be_no_path_is_refused(tmp_path: Path, data: str) -> None:
+    (tmp_path / "x.toml").write_text(f'{BASE}[calibration]\ndata = "{data}"\n')
+    with pytest.raises(RecipeError, match=r"home folder that is not here|NUL"):
+        Recipe.load(tmp_path / "x.toml")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

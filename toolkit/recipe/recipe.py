@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +13,14 @@ from toolkit.disk.files import near, read_regular
 from toolkit.errors import RecipeError
 from toolkit.recipe.flags import tables
 from toolkit.recipe.modules import MEMORY
+from toolkit.recipe.paths import absolute
 from toolkit.recipe.text import explain, strip
 from toolkit.recipe.toml import SIZE, read_toml
 from toolkit.types import Frozen, Meaning, Target
 
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 MOST = 1 << 14  # pixels of a side
+MOST_BATCH, MOST_IMAGES, MOST_THREADS = 1 << 24, 1 << 31, 1024
 Method = Literal["auto", "minmax", "entropy", "percentile", "mse"]
 
 
@@ -56,8 +59,8 @@ class Reference(Frozen, frozen=True):
             raise ValueError("`width` must be above 0 and at most 64: it multiplies the 64 channels of the first stage")
         if self.onnx is None and (self.input or self.feed or self.output or self.offset):
             raise ValueError("`input`, `feed`, `output` and `offset` are about an `onnx` file")
-        if self.offset < 0:
-            raise ValueError("`offset` must be 0 or more")
+        if self.offset < 0 or (self.threshold is not None and not math.isfinite(self.threshold)):
+            raise ValueError("`offset` must be 0 or more, and `threshold` finite")
 
     @property
     def in_memory(self) -> bool:
@@ -84,6 +87,8 @@ class Preprocess(Frozen, frozen=True):
             raise ValueError(f"`mean` and `std` need {channels} value(s) for color {self.color}")
         if not 1 <= min(self.size) <= max(self.size) <= MOST or min(self.std) <= 0:
             raise ValueError(f"`size` must be 1 to {MOST}, and `std` above 0")
+        if self.scale == 0 or not all(map(math.isfinite, (self.scale, *self.mean, *self.std))):
+            raise ValueError("`scale`, `mean` and `std` must be finite, and `scale` not 0: no picture would be seen")
         if self.resize is not None and self.resize < max(self.size):
             raise ValueError(f"`resize` {self.resize} is smaller than the crop {list(self.size)}")
 
@@ -134,8 +139,8 @@ class Calibration(Frozen, frozen=True):
     ranges: str | None = None  # a ranges.json made before, instead of a pass over `data`
 
     def __post_init__(self) -> None:
-        if self.images < 1:
-            raise ValueError("`images` must be at least 1: there is nothing to calibrate with")
+        if not 1 <= self.images <= MOST_IMAGES:
+            raise ValueError(f"`images` must be 1 to {MOST_IMAGES}: with none there is nothing to calibrate with")
         if self.percentile not in (99.9, 99.99, 99.999):
             raise ValueError("`percentile` must be 99.9, 99.99 or 99.999")
 
@@ -161,10 +166,11 @@ class Build(Frozen, frozen=True):
         if not self.batch or (not _is_profile(self.batch) and any(isinstance(b, int) for b in self.batch)):
             raise ValueError("`batch` must be [min, opt, max], or a list of several such profiles")
         for low, opt, high in self.profiles:
-            if not 1 <= low <= opt <= high:
-                raise ValueError(f"`batch` {[low, opt, high]} must be min <= opt <= max, from 1 up")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError("`threads` must be at least 1")
+            if not 1 <= low <= opt <= high <= MOST_BATCH:
+                raise ValueError(f"`batch` {[low, opt, high]} must be min <= opt <= max, from 1 to {MOST_BATCH}")
+        for key, value, most in (("threads", self.threads, MOST_THREADS), ("workspace_mib", self.workspace_mib, 1 << 31)):
+            if value is not None and not 1 <= value <= most:
+                raise ValueError(f"`{key}` must be 1 to {most}")
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise ValueError("`optimization_level` must be 0 to 5")
 
@@ -189,8 +195,10 @@ class Accept(Frozen, frozen=True):
     max_p99_ms: float | None = None
 
     def __post_init__(self) -> None:
-        if self.max_top1_drop < 0 or not 0 <= self.min_agreement <= 1:
+        if not self.max_top1_drop >= 0 or not 0 <= self.min_agreement <= 1:  # so that nan, which refuses nothing, is refused
             raise ValueError("`max_top1_drop` must be 0 or more, and `min_agreement` 0 to 1")
+        if (self.images is not None and self.images < 1) or (self.max_p99_ms is not None and not self.max_p99_ms > 0):
+            raise ValueError("`images` must be at least 1, and `max_p99_ms` above 0")
 
 
 class Recipe(Frozen, frozen=True):
@@ -262,23 +270,23 @@ class Recipe(Frozen, frozen=True):
         """The same recipe with paths made absolute against `folder`."""
         reference = msgspec.structs.replace(
             self.reference,
-            weights=_absolute(self.reference.weights, folder),
-            onnx=_absolute(self.reference.onnx, folder),
-            classes=_absolute(self.reference.classes, folder),
+            weights=absolute(self.reference.weights, folder),
+            onnx=absolute(self.reference.onnx, folder),
+            classes=absolute(self.reference.classes, folder),
         )
         return msgspec.structs.replace(
             self,
             reference=reference,
             calibration=msgspec.structs.replace(
                 self.calibration,
-                data=_absolute(self.calibration.data, folder),
-                ranges=_absolute(self.calibration.ranges, folder),
+                data=absolute(self.calibration.data, folder),
+                ranges=absolute(self.calibration.ranges, folder),
             ),
-            accept=msgspec.structs.replace(self.accept, data=_absolute(self.accept.data, folder)),
+            accept=msgspec.structs.replace(self.accept, data=absolute(self.accept.data, folder)),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, without those that equal their default; `msgspec.toml.encode` writes them."""
+        """Plain values, without those that equal their default; `toolkit.tuning.result.recipe_toml` writes them."""
         return strip(msgspec.to_builtins(self), msgspec.to_builtins(Recipe(name=self.name, reference=Reference(onnx="-"))))
 
 
@@ -292,9 +300,3 @@ def _with_assumptions(table: dict[str, Any], recipe: Recipe) -> Recipe:
     shown = {"color": how.color, "scale": f"{how.scale:.6g}", "mean": list(how.mean), "std": list(how.std)}
     note = f"assumed, since [preprocess] does not say: {', '.join(f'{key} = {shown[key]}' for key in left)}"
     return recipe if note in recipe.notes else msgspec.structs.replace(recipe, notes=(*recipe.notes, note))
-
-
-def _absolute(value: str | None, folder: Path) -> Any:
-    if value is None or re.match(r"(packaged|torchvision|random|memory):", value):
-        return value
-    return str((folder / Path(value).expanduser()).absolute())

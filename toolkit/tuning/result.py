@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import msgspec
 from toolkit.recipe import Recipe
 from toolkit.tuning.trial import Sensitivity, Trial
 from toolkit.types import Frozen
+
+PATHS = {"reference": {"weights", "onnx", "classes"}, "calibration": {"data", "ranges"}, "accept": {"data"}}  # of a recipe
 
 
 class TuneResult(Frozen, frozen=True):
@@ -49,13 +53,14 @@ def recipe_toml(recipe: Recipe, folder: Path) -> str:
     return "\n".join(_lines(_relative(values, folder), ())) + "\n"
 
 
-def _relative(value: dict[str, Any], folder: Path) -> dict[str, Any]:
-    def path(item: Any) -> Any:
-        if isinstance(item, dict):
-            return _relative(item, folder)
-        return os.path.relpath(item, folder) if isinstance(item, str) and os.path.isabs(item) else item
-
-    return {key: path(item) for key, item in value.items()}
+def _relative(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Only what `Recipe.resolve` made absolute: the names that PyTorch gives tensors begin with a slash as well."""
+    made = dict(values)
+    for table, keys in PATHS.items():
+        for key in keys & values.get(table, {}).keys():
+            if os.path.isabs(path := values[table][key]):
+                made[table] = {**made[table], key: os.path.relpath(path, folder)}
+    return made
 
 
 def _lines(table: dict[str, Any], where: tuple[str, ...]) -> list[str]:
@@ -69,11 +74,12 @@ def _lines(table: dict[str, Any], where: tuple[str, ...]) -> list[str]:
 
 
 def _key(key: str) -> str:
-    bare = all(character.isalnum() or character in "_-" for character in key) and key.isascii()
-    return key if bare else msgspec.json.encode(key).decode()
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
 
 
 def _value(item: Any) -> str:
     if isinstance(item, (list, tuple)):
         return f"[{', '.join(_value(part) for part in item)}]"
-    return msgspec.json.encode(item).decode()
+    if item == math.inf:  # of a budget that allows anything; JSON has no such number
+        return "inf"
+    return msgspec.json.encode(item).decode().replace("\x7f", "\\u007f")  # the one character that JSON leaves and TOML does not

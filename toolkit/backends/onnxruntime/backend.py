@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +36,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 def check(build: Build, target: Target) -> None:
     """Raise what `compile` would raise for want of a library or an option, before there is any graph."""
     refuse_foreign_options(build, target)
-    _library()
+    library()
 
 
 def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Compiled:
@@ -43,7 +44,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     from toolkit.onnxfile import serialize
 
     refuse_foreign_options(build, target)
-    library = _library()
+    ort = library()
     data = serialize(graph)
     digest = sha256_bytes(data)
     settings: dict[str, Any] = {"threads": build.threads or cores(), "spin": bool(build.spin)}
@@ -51,13 +52,13 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
     if target.kind == "cpu":
         session(data, target, settings)
         _, batch, _ = build.profiles[0]  # the one to be fast at
-        key = f"{digest} {library.__version__} {cpu_name()}"
+        key = f"{digest} {ort.__version__} {cpu_name()}"
         settings, notes = choose(lambda tried: session(data, target, tried), candidates(build, cores()), batch, key)
     write_atomically(folder / FILE, data)
     return Compiled(
         file=FILE,
         device=_device(target),
-        versions={"onnxruntime": library.__version__},
+        versions={"onnxruntime": ort.__version__},
         settings=settings,
         hashes={"onnx": digest},
         notes=notes,
@@ -149,21 +150,21 @@ def session(
 
     Raises BackendError where the provider is not there: ONNX Runtime itself would print a line and use the CPU.
     """
-    library = _library()
+    ort = library()
     provider = PROVIDERS[target.kind]
-    if provider not in library.get_available_providers():
+    if provider not in ort.get_available_providers():
         raise BackendError(
             f"this ONNX Runtime has no {provider}",
             remedy="Run: pip install 'resnet-deploy[gpu]'" if target.kind == "cuda" else "Reinstall onnxruntime",
         )
-    options = _session_options(library, settings, lean, profile, optimized)
+    options = _session_options(ort, settings, lean, profile, optimized)
     if as_is:
-        options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if unfused:  # what any correct kernel would answer
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.add_session_config_entry("session.disable_double_qdq_remover", "1")
     try:
-        live = library.InferenceSession(model, options, providers=[provider], disabled_optimizers=without or None)
+        live = ort.InferenceSession(model, options, providers=[provider], disabled_optimizers=without or None)
     except Exception as error:  # ONNX Runtime's own classes, made while it loads
         raise EngineError(f"ONNX Runtime cannot load this graph: {str(error).strip()}") from error
     if provider not in live.get_providers():
@@ -189,7 +190,13 @@ def _session_options(library: Any, settings: dict[str, Any], lean: bool, profile
 
 
 @functools.cache
-def _library() -> ModuleType:
+def library() -> ModuleType:
+    """ONNX Runtime, told to send nothing. Raises MissingExtra.
+
+    From 1.29 on its wheels report to their maker, unless told otherwise before they are loaded: the file names and hashes of
+    models, the path of the process, an id of the machine. An app that wants that sets ORT_DISABLE_TELEMETRY=0 itself.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError:
