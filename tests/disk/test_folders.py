@@ -303,6 +303,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", disk], check=True)
 
 
+def test_a_full_place_for_temporary_files_says_where_it_is(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(small_disk))
+    with pytest.raises(OSError, match=rf"No space left on device: '{small_disk}'"), scratch() as folder:
+        (folder / "model.onnx").write_bytes(b"x" * (1 << 17))
+    assert entries(small_disk) == []
+
+
 def test_a_mounted_folder_and_a_mounted_file_are_filled_anew(small_disk: Path, tmp_path: Path) -> None:
     build(small_disk, "first")
     build(small_disk, "after")

@@ -6,6 +6,7 @@ without a lock is litter, and the next good write in that folder removes it; whe
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 DRAFT = ".toolkit-draft"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sweep(folder: Path, mine: Callable[[Path], bool] = bool) -> None:
@@ -39,7 +41,12 @@ def scratch() -> Iterator[Path]:
     place, prefix = Path(tempfile.gettempdir()), "resnet-deploy-"
     sweep(place, lambda draft: draft.name.startswith(f".{prefix}") and draft.stat().st_uid == os.getuid())
     with draft_folder(place / prefix, mode=0o700) as folder:  # others use the same machine
-        yield folder
+        try:
+            yield folder
+        except OSError as error:
+            if error.filename is None and error.errno in FULL:
+                error.filename = str(place)  # a full disk's error does not say where
+            raise
 
 
 @contextmanager

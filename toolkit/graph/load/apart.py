@@ -26,6 +26,7 @@ MEMORY = 2 << 30  # bytes, beside ten times the file's: several copies of the we
 SECONDS = 60  # of computing, beside one for every 4 MB
 PATIENCE = 20  # times as long by the clock: the machine may be busy, and the file large
 STEADY = {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+CANNOT_WRITE = 73  # the child's exit code (EX_CANTCREAT)
 REQUEST, ANSWER, GRAPH, ORIGINAL = "request", "answer", "graph.onnx", "original.onnx"
 
 
@@ -54,8 +55,11 @@ def load_apart(
         where = str(path.absolute())
         request = LoadRequest(path=where, preprocess=preprocess, reference=reference, memory=memory, seconds=seconds)
         (folder / REQUEST).write_bytes(msgspec.msgpack.encode(request))
-        code = _run(folder, PATIENCE * seconds)
+        code, said = _run(folder, PATIENCE * seconds)
         answer = folder / ANSWER
+        if code == CANNOT_WRITE:
+            what = f"{path} cannot be opened for want of a place to work in: {said}: '{folder.parent}'"
+            raise GraphError(what, remedy="Make room there, or set TMPDIR to another folder")
         if not answer.is_file():
             raise _died(path, code)
         found = msgspec.msgpack.decode(answer.read_bytes(), type=LoadAnswer)
@@ -66,17 +70,16 @@ def load_apart(
         return LoadedGraph(_take(folder / GRAPH), found.facts, original)
 
 
-def _run(folder: Path, seconds: float) -> int | None:
-    """The child's exit code; None where it had to be stopped."""
+def _run(folder: Path, seconds: float) -> tuple[int | None, str]:
+    """The child's exit code, None where it had to be stopped; and its last word."""
     command = [sys.executable, "-m", "toolkit.graph.load.child", str(folder)]
     path = [str(Path(toolkit.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, **STEADY, "PYTHONPATH": os.pathsep.join(filter(None, path))}
     try:
-        return subprocess.run(
-            command, env=env, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds, check=False
-        ).returncode
+        done = subprocess.run(command, env=env, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        return None
+        return None, ""
+    return done.returncode, done.stdout.decode(errors="replace").strip().rpartition("\n")[2]
 
 
 def _take(path: Path) -> ir.Model:

@@ -11,7 +11,7 @@ import msgspec
 import onnx_ir as ir
 
 from toolkit.errors import GraphError, ToolkitError
-from toolkit.graph.load.apart import ANSWER, GRAPH, ORIGINAL, REQUEST, LoadAnswer, LoadRequest
+from toolkit.graph.load.apart import ANSWER, CANNOT_WRITE, GRAPH, ORIGINAL, REQUEST, LoadAnswer, LoadRequest
 from toolkit.graph.load.loading import load
 
 COPIES = 10  # of the file's bytes: as stored, as arrays, folded, converted, serialized, and what ONNX Runtime makes of them
@@ -67,4 +67,8 @@ def _save(model: ir.Model, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except OSError as fault:  # of its own folder: what is wrong with the file is in the answer
+        print(fault.strerror or fault)
+        sys.exit(CANNOT_WRITE)
