@@ -14,7 +14,7 @@ from toolkit.errors import RecipeError
 from toolkit.recipe.flags import tables
 from toolkit.recipe.modules import MEMORY
 from toolkit.recipe.paths import absolute
-from toolkit.recipe.text import explain, strip
+from toolkit.recipe.text import explain, strip, with_assumptions
 from toolkit.recipe.toml import SIZE, read_toml
 from toolkit.types import Frozen, Meaning, Target
 
@@ -260,7 +260,7 @@ class Recipe(Frozen, frozen=True):
         """TOML text -> Recipe; raises RecipeError."""
         try:
             table = read_toml(text)
-            return _with_assumptions(table, msgspec.convert(table, cls))
+            return with_assumptions(table, msgspec.convert(table, cls))
         except msgspec.ValidationError as error:
             raise RecipeError(f"{where}: {explain(str(error), read_toml(text), cls)}") from error
         except ValueError as error:
@@ -288,15 +288,3 @@ class Recipe(Frozen, frozen=True):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without those that equal their default; `toolkit.tuning.result.recipe_toml` writes them."""
         return strip(msgspec.to_builtins(self), msgspec.to_builtins(Recipe(name=self.name, reference=Reference(onnx="-"))))
-
-
-def _with_assumptions(table: dict[str, Any], recipe: Recipe) -> Recipe:
-    """How a foreign file wants its pictures nothing in it tells: what the recipe leaves to the defaults is said."""
-    said = table.get("preprocess", {})
-    left = [key for key in ("color", "scale", "mean", "std") if key not in said]
-    if recipe.reference.onnx is None or not left:
-        return recipe
-    how = recipe.preprocess
-    shown = {"color": how.color, "scale": f"{how.scale:.6g}", "mean": list(how.mean), "std": list(how.std)}
-    note = f"assumed, since [preprocess] does not say: {', '.join(f'{key} = {shown[key]}' for key in left)}"
-    return recipe if note in recipe.notes else msgspec.structs.replace(recipe, notes=(*recipe.notes, note))
