@@ -20,6 +20,7 @@ from toolkit.engine.place import other_model, refuse_other
 from toolkit.errors import BudgetError, UndecidedError
 from toolkit.graph.lint import lint
 from toolkit.graph.magnitude import magnitudes
+from toolkit.graph.pixels import how_taken
 from toolkit.graph.qdq import Scheme, scheme_of
 from toolkit.graph.rounding import holds_half
 from toolkit.graph.run import predicting_runner
@@ -63,7 +64,8 @@ def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> Exported:
     target = Target.parse_many(recipe.build.target)[0]
     graph = typed(trip, target)
     write_atomically(path, serialize(graph))
-    found, notes = f"{precision_of(recipe)}, {len(graph.graph)} nodes", (*recipe.notes, *unforeseen(trip))
+    found = f"{precision_of(recipe)}, {len(graph.graph)} nodes"
+    notes = (*recipe.notes, *taken_by(recipe, graph), *unforeseen(trip))
     return Exported(found, trip.agreement, compare(trip, graph, target, stage), notes)
 
 
@@ -148,7 +150,8 @@ def build(
         compiled = for_cpus(backend(target).compile(graph, recipe.build, target, draft), graph, target)
         findings = lint(graph, scheme, recipe.precision.keep)
         ranges = trip.ranges if recipe.precision.quantized else None
-        remarks = (*recipe.notes, *replaced, *trip.remarks, *(ranges.remarks if ranges is not None else ()))
+        remarks = (*recipe.notes, *replaced, *taken_by(recipe, graph), *trip.remarks)
+        remarks = (*remarks, *(ranges.remarks if ranges is not None else ()))
         compiled = msgspec.structs.replace(
             compiled, notes=(*compiled.notes, *remarks, *map(str, (*foreseen(trip), *findings)), *unforeseen(trip))
         )
@@ -191,6 +194,7 @@ def compare(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -
     images, accept, name = trip.judged, trip.recipe.accept, trip.recipe.name
     if images is None or trip.truth is None:
         return None
+    images = images.having(trip.recipe.preprocess.inside)
     answers = answers_of(
         predicting_runner(graph, target), images, name=name, progress=stage(f"prove {name} on {images.count} images")
     )
@@ -202,24 +206,29 @@ def compare(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -
     return msgspec.structs.replace(verdict, held_back=held_back)
 
 
+def taken_by(recipe: Recipe, graph: ir.Model) -> tuple[str, ...]:
+    """A note on what the graph does with pixels, where it takes them."""
+    return (how_taken(graph),) if recipe.preprocess.inside else ()
+
+
 def same_start(one: Recipe, other: Recipe) -> bool:
     """Whether two recipes share the reference, the preprocessing and the images of the proof."""
-    return (one.reference, one.preprocess, one.accept.data, one.accept.images) == (
+    return (one.reference, one.preprocess.outside, one.accept.data, one.accept.images) == (
         other.reference,
-        other.preprocess,
+        other.preprocess.outside,
         other.accept.data,
         other.accept.images,
     )
 
 
 def proof_images(recipe: Recipe) -> Images | None:
-    """The images of `[accept]`; None where it names none. Raises DataError."""
+    """The images of `[accept]` as the reference takes them; None where it names none. Raises DataError."""
     accept = recipe.accept
     classes = class_names(recipe)
-    return None if accept.data is None else open_data(accept.data, recipe.preprocess, accept.images, classes=classes)
+    return None if accept.data is None else open_data(accept.data, recipe.preprocess.outside, accept.images, classes=classes)
 
 
 def check_images(recipe: Recipe) -> Images:
     """What an export is checked on where no accuracy is proven: the images of `[calibration]`, else seeded synthetic ones."""
     count = sum(BATCHES)
-    return synthetic(recipe.preprocess, count) if recipe.calibration_data is None else calibration_images(recipe, count)
+    return synthetic(recipe.preprocess.outside, count) if recipe.calibration_data is None else calibration_images(recipe, count)

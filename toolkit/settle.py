@@ -60,9 +60,9 @@ def hold_back(recipe: Recipe) -> Held:
     data = recipe.calibration_data
     if data is None:
         return Held(None if recipe.calibration.ranges is not None else calibration_images(recipe), None, None)
-    everything = open_data(data, recipe.preprocess)
+    everything = open_data(data, recipe.preprocess.outside)
     total = everything.count
-    ranging = open_data(data, recipe.preprocess, wanted)
+    ranging = open_data(data, recipe.preprocess.outside, wanted)
     choosing = CHOOSING if recipe.precision.quantized and is_open(recipe) else 0
     judging = JUDGING if recipe.accept.data is None else 0
     random = np.random.default_rng(SEED)
@@ -153,7 +153,7 @@ def _with(recipe: Recipe, settings: Settings) -> Recipe:
 def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Callable[[str], Progress]) -> Ranges:
     """One pass over the images, unless the same was done before: the ranges that every target draws on."""
     tensors = watched(graph)
-    origin = origin_of(graph, tensors, images.sha256, sha256_bytes(msgspec.json.encode(recipe.preprocess)))
+    origin = origin_of(graph, tensors, images.sha256, sha256_bytes(recipe.preprocess.card()))
     kept = calibration.find_ranges(origin, images.count)
     count = f"{images.count} images" if images.count > 1 else "1 image"
     progress = stage(f"calibrate on {count}{', done before' if kept else ''}")

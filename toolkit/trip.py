@@ -16,6 +16,7 @@ from toolkit.graph.edit import require_matches
 from toolkit.graph.fp8 import first_layers
 from toolkit.graph.fp16 import to_bf16, to_fp16, unsafe_on_cpu
 from toolkit.graph.overflow import fp16_overflow
+from toolkit.graph.pixels import PREFIX, Form, take_pixels
 from toolkit.graph.qdq import needs_vnni, quantize, quantized_layers, scheme_of
 from toolkit.graph.variance import Island, vanishing, variances
 from toolkit.graph.weights import Room
@@ -47,17 +48,19 @@ class Trip(NamedTuple):
 
 def typed(trip: Trip, target: Target) -> ir.Model:
     """The final graph for `target`: quantised by its scheme, then FP16 around that. Raises GraphError, CalibrationError."""
-    recipe, graph = trip.recipe, trip.graph
+    recipe = trip.recipe
     refuse_precision(recipe, target)
     scheme, keep = scheme_of(target), recipe.precision.keep_fp32
-    require_matches(graph, keep, "precision.keep_fp32")
-    keep = (*keep, *(node for found in foreseen(trip) for node in found.nodes))
+    require_matches(trip.graph, keep, "precision.keep_fp32")
+    keep = (*keep, *(node for found in foreseen(trip) for node in found.nodes), PREFIX)
+    graph = plain = with_input(trip.graph, recipe, target)
     if recipe.precision.quantized:
         assert trip.ranges is not None
         room = room_of(recipe, target)
         graph = quantize(graph, trip.ranges, recipe.precision, recipe.calibration, scheme=scheme, room=room)
         if recipe.precision.bias_correction:
-            graph = correct_bias(trip.graph, graph, calibration_images(recipe).batches(8))
+            images = calibration_images(recipe).having(recipe.preprocess.inside)
+            graph = correct_bias(plain, graph, images.batches(8))
         if scheme == "cpu":
             keep = (*keep, *quantized_layers(graph))  # in INT8 they hold no FP16; Casts between would break the fusion
     if target.kind == "cpu":
@@ -65,6 +68,18 @@ def typed(trip: Trip, target: Target) -> ir.Model:
     if recipe.precision.compute == "bf16":
         return to_bf16(graph, keep)
     return to_fp16(graph, keep) if recipe.precision.compute == "fp16" else graph
+
+
+def with_input(graph: ir.Model, recipe: Recipe, target: Target) -> ir.Model:
+    """The FP32 graph with the input that an engine for `target` has: pixels where preprocessing is `inside` (`pixels.py`)."""
+    if not recipe.preprocess.inside:
+        return graph
+    form: Form = "plain"
+    if not target.is_nvidia and recipe.precision.int8:
+        form = "quantized"
+    elif not target.is_nvidia and recipe.precision.compute == "fp32":
+        form = "folded"
+    return take_pixels(graph, recipe.preprocess, form, recipe.precision.keep)
 
 
 def refuse_precision(recipe: Recipe, target: Target) -> None:
@@ -134,8 +149,8 @@ def unforeseen(trip: Trip) -> tuple[str, ...]:
 
 
 def calibration_images(recipe: Recipe, limit: int | None = None) -> Images:
-    """The images of `[calibration]`. Raises RecipeError where it names none, DataError."""
+    """The images of `[calibration]` as the reference takes them. Raises RecipeError where it names none, DataError."""
     data = recipe.calibration_data
     if data is None:
         raise RecipeError(f"{recipe.name} names no images to calibrate on", remedy="Set `calibration.data`")
-    return open_data(data, recipe.preprocess, limit or recipe.calibration.images)
+    return open_data(data, recipe.preprocess.outside, limit or recipe.calibration.images)

@@ -57,6 +57,15 @@ class TensorSpec(Frozen, frozen=True):
     shape: tuple[int | str, ...]
 
 
+def noise(spec: TensorSpec, batch: int, seed: int = 0) -> Array:
+    """Seeded values in the shape and dtype of an input: unit white noise, or any pixels where it takes those."""
+    random = np.random.default_rng(seed)
+    shape = (batch, *(size if isinstance(size, int) else 1 for size in spec.shape[1:]))
+    if spec.dtype == "uint8":
+        return random.integers(0, 256, shape, np.uint8)
+    return random.standard_normal(shape).astype(spec.dtype)
+
+
 class Target(msgspec.Struct, frozen=True):
     """What an engine is compiled for: `cpu` (ONNX Runtime), `openvino`, `cuda`, `tensorrt`, or `rtx` for one or several SMs.
 

@@ -251,3 +251,31 @@ def test_a_reader_that_stops_early_leaves_no_thread_behind(tmp_path: Path) -> No
     next(batches)
     batches.close()
     assert threading.active_count() == before
+
+
+def test_the_hash_of_a_set_is_what_it_was_before_preprocessing_could_be_inside(classes: Path) -> None:
+    """Engines keep it, and ranges are of it: a new key that changes no image must not change it."""
+    import hashlib
+
+    values = {key: value for key, value in msgspec.to_builtins(SMALL).items() if key not in ("inside", "draft")}
+    digest = hashlib.sha256(msgspec.json.encode(values))
+    data = open_data(str(classes), SMALL)
+    for index in range(data.count):
+        content = Path(data.name(index)).read_bytes()
+        digest.update(struct.pack("<Q", len(content)) + content)
+    assert data.sha256 == digest.hexdigest() == data.having(True).sha256
+    assert open_data(str(classes), msgspec.structs.replace(SMALL, draft=True)).sha256 != data.sha256
+
+
+def test_the_same_images_as_pixels(classes: Path, tmp_path: Path) -> None:
+    data = open_data(str(classes), SMALL)
+    floats, pixels = next(data.batches(9)), next(data.having(True).batches(9))
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (6, 8, 8, 3))
+    assert data.having(False) is data
+    np.testing.assert_array_equal(data.having(True).labels, data.labels)
+    np.save(tmp_path / "ready.npy", floats)
+    ready = open_data(str(tmp_path / "ready.npy"), SMALL)
+    np.testing.assert_array_equal(next(ready.having(True).batches(9)), pixels)  # undone, as they came from pixels
+    np.save(tmp_path / "other.npy", floats + np.float32(0.006))  # a third of a level off
+    with pytest.raises(DataError, match=r"image 0 of .* is no preprocessed picture of 8 bits"):
+        next(open_data(str(tmp_path / "other.npy"), SMALL).having(True).batches(9))

@@ -305,3 +305,47 @@ def test_a_strip_cannot_take_all_memory() -> None:
         with pytest.raises(DataError, match="would become 256 x 5120000"):
             preprocess(np.zeros(shape, np.uint8), Preprocess(resize=256))
     assert preprocess(np.zeros((300, 3), np.uint8), Preprocess(resize=256)).shape == (3, 224, 224)
+
+
+BGR = Preprocess(size=(30, 40), resize=48, color="BGR", mean=(1.0, 2.0, 3.0), std=(2.0, 3.0, 5.0), scale=0.7)
+KINDS = [Preprocess(size=(30, 40), resize=48), BGR, msgspec.structs.replace(BGR, layout="NHWC"),
+         Preprocess(size=(30, 40), color="L", mean=(0.3,), std=(0.7,))]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", KINDS)
+def test_every_value_has_the_bits_of_the_formula_in_float32(how: Preprocess) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    cut = preprocess(pixels, msgspec.structs.replace(how, inside=True))
+    values = cut.astype(np.float32)[..., ::-1] if how.color == "BGR" else cut.astype(np.float32)
+    want = (values * np.float32(how.scale) - np.array(how.mean, np.float32)) / np.array(how.std, np.float32)
+    found = preprocess(pixels, how)
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, want if how.layout == "NHWC" else want.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("how", KINDS)
+def test_inside_gives_the_cropped_picture_itself(how: Preprocess) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    inside = msgspec.structs.replace(how, inside=True)
+    found = preprocess(pixels, inside)
+    assert (found.dtype, found.shape) == (np.uint8, (30, 40, how.channels))
+    picture = restore(preprocess(pixels, how), how)  # what outside preprocessing was made of, RGB or gray
+    np.testing.assert_array_equal(np.asarray(picture).reshape(found.shape), found)
+
+
+def test_a_draft_is_what_pillow_decodes_small_and_no_smaller_than_twice_the_size(tmp_path: Path) -> None:
+    data = pytest.importorskip("sklearn.datasets")
+    Image.fromarray(data.load_sample_image("china.jpg")).save(tmp_path / "x.jpg", quality=90)  # 640 x 427
+    how = Preprocess(size=(48, 48), resize=50, draft=True)
+    with Image.open(tmp_path / "x.jpg") as image:
+        image.draft(None, (100, 100))
+        assert image.size == (160, 107)  # a quarter: 100 at least is left of the shorter side
+        small = image.copy()
+    plain = msgspec.structs.replace(how, draft=False)
+    found, full = preprocess(tmp_path / "x.jpg", how), preprocess(tmp_path / "x.jpg", plain)
+    np.testing.assert_array_equal(found, preprocess(small, plain))
+    assert 0 < np.abs(found - full).max() < 0.5  # other pixels, of the same picture
+    large, plain_large = (msgspec.structs.replace(one, resize=220, size=(200, 200)) for one in (how, plain))
+    np.testing.assert_array_equal(preprocess(tmp_path / "x.jpg", large), preprocess(tmp_path / "x.jpg", plain_large))
+    Image.open(tmp_path / "x.jpg").save(tmp_path / "x.png")
+    np.testing.assert_array_equal(preprocess(tmp_path / "x.png", how), preprocess(tmp_path / "x.png", plain))

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from toolkit.diff.nodes import changes, layers
 from toolkit.diff.result import Diff, Difference, Latency, LayerDiff
@@ -34,7 +35,7 @@ def diff(a: str | Path, b: str | Path, *, data: str | None = None, seconds: floa
     notes: list[str] = []
     images, few = _images(one, two, data, notes)
     found = _tensors(one, two, few, notes, stage)
-    alike = _shape(one) == _shape(two)
+    alike = _takes(one) == _takes(two) or _same_pictures(one, two)
     latency, verdict = run(one, two, images, seconds, notes, stage) if alike else (None, None)
     logits = found.get(one.graph.graph.outputs[0].name or "")
     nodes = [{node.name or "": node for node in side.graph.graph} for side in (one, two)]
@@ -57,9 +58,15 @@ def diff(a: str | Path, b: str | Path, *, data: str | None = None, seconds: floa
     )
 
 
-def _shape(side: Side) -> list[int | str]:
-    """Of one image."""
-    return [size if isinstance(size, int) else "N" for size in side.graph.graph.inputs[0].shape or ()][1:]
+def _takes(side: Side) -> tuple[list[int | str], ir.DataType | None]:
+    """The shape of one image, and its type."""
+    value = side.graph.graph.inputs[0]
+    return [size if isinstance(size, int) else "N" for size in value.shape or ()][1:], value.dtype
+
+
+def _same_pictures(one: Side, two: Side) -> bool:
+    """Whether both can be given the same pictures, though one takes pixels and the other preprocessed images."""
+    return one.recipe is not None and two.recipe is not None and one.recipe.preprocess.outside == two.recipe.preprocess.outside
 
 
 def _operators(one: Side, two: Side) -> tuple[tuple[str, int, int], ...]:
@@ -68,8 +75,12 @@ def _operators(one: Side, two: Side) -> tuple[tuple[str, int, int], ...]:
 
 
 def _tensors(one: Side, two: Side, few: list[Float], notes: list[str], stage: Stage) -> dict[str, Ratios]:
-    if _shape(one) != _shape(two):
-        notes.append(f"they take images of different shapes, {_shape(one)} and {_shape(two)}: only their nodes are compared")
+    if _takes(one) != _takes(two):
+        if _same_pictures(one, two):
+            notes.append("one takes pixels, the other preprocessed images: their tensors are not compared")
+        else:
+            shapes = " and ".join(f"{kind.name if kind else '?'} {shape}" for shape, kind in (_takes(one), _takes(two)))
+            notes.append(f"they take images of different shapes or types, {shapes}: only their nodes are compared")
         return {}
     stage("tensors of both")
     try:
@@ -86,7 +97,7 @@ def _images(one: Side, two: Side, data: str | None, notes: list[str]) -> tuple[I
         what = "two bare graphs do not say how a picture becomes an input"
         raise DataError(what, remedy="Compare a graph with an engine or a recipe, or leave --data away")
     if recipe is not None:
-        if one.recipe is not None and two.recipe is not None and one.recipe.preprocess != two.recipe.preprocess:
+        if one.recipe is not None and two.recipe is not None and not _same_pictures(one, two):
             notes.append(f"they preprocess pictures in different ways: both are given what {one.name} wants")
         specs = (data,) if data is not None else (recipe.accept.data, recipe.calibration_data)
         for spec in (spec for spec in specs if spec is not None):

@@ -10,6 +10,7 @@ import numpy as np
 
 from toolkit.diff.result import Latency
 from toolkit.diff.sides import Side, answers
+from toolkit.engine.identity import specs
 from toolkit.errors import MeasurementError, ToolkitError
 from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.harness.lane import Contender
@@ -19,7 +20,7 @@ from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import Images
 from toolkit.recipe import Accept
 from toolkit.runtime.runner import Runner
-from toolkit.types import Classifier, Stage
+from toolkit.types import Classifier, Stage, noise
 
 LEAST = 6  # launches, or blocks, that an interval takes
 
@@ -55,7 +56,7 @@ def _verdict(
     accept = recipe.accept if recipe is not None else Accept()
     try:
         one, two = (
-            answers_of(runner, images, name=side.name, progress=stage(f"answers of {side.name}"))
+            answers_of(runner, _for(side, images), name=side.name, progress=stage(f"answers of {side.name}"))
             for side, runner in zip((a, b), runners, strict=True)
         )
         margin, least = accept.max_top1_drop, accept.min_agreement
@@ -65,13 +66,18 @@ def _verdict(
         return None
 
 
+def _for(side: Side, images: Images) -> Images:
+    """The images as the side takes them: a recipe's graph has no manifest that says it."""
+    return images if side.recipe is None else images.having(side.recipe.preprocess.inside)
+
+
 def _latency(
     a: Side, b: Side, runners: Sequence[Classifier], seconds: float, notes: list[str], stage: Stage
 ) -> Latency | None:
-    shapes = [[size if isinstance(size, int) else 1 for size in side.graph.graph.inputs[0].shape or ()] for side in (a, b)]
-    batch = max(shape[0] for shape in shapes)
-    image = np.random.default_rng(0).standard_normal([batch, *shapes[0][1:]], np.float32)
-    entries = [_entry(name, batch, partial(runner, image), runner) for name, runner in zip("AB", runners, strict=True)]
+    takes = [specs(side.graph.graph.inputs)[0] for side in (a, b)]
+    batch = max(first if isinstance(first, int) else 1 for first, *_ in (spec.shape for spec in takes))
+    calls = [partial(runner, noise(spec, batch)) for runner, spec in zip(runners, takes, strict=True)]
+    entries = [_entry(name, batch, call, runner) for name, call, runner in zip("AB", calls, runners, strict=True)]
     progress = stage("latency of both, in turns")
     one, two = measure_latency(entries, Sampling(seconds=seconds, warmup=0.5, yardstick=False), progress=progress)
     if one.failure or two.failure:

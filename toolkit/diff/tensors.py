@@ -86,7 +86,8 @@ def _woven(a: ir.Model, b: ir.Model) -> tuple[ir.Model, dict[str, int]]:
     """Both graphs in one, with six sums a channel of each common tensor; and the positions in a channel of each."""
     weaver = Weaver()
     source = a.graph.inputs[0]
-    entry = weaver.input("input", [1, *(size if isinstance(size, int) else "?" for size in list(source.shape or [])[1:])])
+    entry_shape = [1, *(size if isinstance(size, int) else "?" for size in list(source.shape or [])[1:])]
+    entry = weaver.input("input", entry_shape, source.dtype)
     copies = []
     for model in (as_rounded(graph) if holds_half(graph) else graph for graph in (a, b)):
         values = {model.graph.inputs[0]: entry}

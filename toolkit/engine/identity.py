@@ -71,9 +71,13 @@ def precision_of(recipe: Recipe) -> str:
 
 
 def specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:
-    """Inputs or outputs of a graph as the manifest holds them; every precision has float32 ends."""
+    """Inputs or outputs of a graph as the manifest holds them; every precision has float32 ends, or takes uint8 pixels."""
     return tuple(
-        TensorSpec(name=v.name or "", dtype="float32", shape=tuple(d if isinstance(d, int) else "N" for d in v.shape))
+        TensorSpec(
+            name=v.name or "",
+            dtype="uint8" if v.dtype == ir.DataType.UINT8 else "float32",
+            shape=tuple(d if isinstance(d, int) else "N" for d in v.shape),
+        )
         for v in values
         if v.shape is not None
     )

@@ -14,7 +14,7 @@ from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import CalibrationError, GraphError
 from toolkit.graph.edit import initializer, make
 from toolkit.onnxfile import serialize
-from toolkit.types import Float, Target
+from toolkit.types import Array, Float, Target
 
 Real = NDArray[np.float64]
 SETTINGS = {"threads": 0, "spin": False}
@@ -60,13 +60,15 @@ def singly(images: Iterable[Float]) -> Iterator[Float]:
     return (batch[i : i + 1] for batch in images for i in range(len(batch)))
 
 
-def noise(model: ir.Model, count: int = 16, seed: int = 0) -> list[Float]:
-    """Where there are no images: batches of 4 of unit white noise in the shape of the graph's input."""
+def noise(model: ir.Model, count: int = 16, seed: int = 0) -> list[Array]:
+    """Where there are no images: batches of 4 of unit white noise, or of any pixels, in the shape of the graph's input."""
     source = model.graph.inputs[0]
     shape = [d if isinstance(d, int) else 0 for d in (source.shape or [])][1:]
     if not shape or 0 in shape:
         raise GraphError(f"the input '{source.name}' has no fixed image size", remedy="Give images")
     random = np.random.default_rng(seed)
+    if source.dtype == ir.DataType.UINT8:
+        return [random.integers(0, 256, (4, *shape), np.uint8) for _ in range(count // 4)]
     return [random.standard_normal((4, *shape), np.float32) for _ in range(count // 4)]
 
 

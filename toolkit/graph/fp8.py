@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from toolkit.graph.edges import origin
 from toolkit.graph.edit import weight_of
+from toolkit.graph.pixels import PREFIX
 from toolkit.types import Array, Float
 
 FP8: np.dtype[np.generic] = np.dtype(ml_dtypes.float8_e4m3fn)
@@ -43,8 +44,11 @@ def fp8_weight(array: Array) -> tuple[Array, Float]:
 
 
 def first_layers(model: ir.Model) -> tuple[str, ...]:
-    """The layers that read the image itself, be it through operators that only move values."""
+    """The layers that read the image itself, be it through operators that only move values, or its preprocessing."""
     inputs = set(model.graph.inputs)
+    for node in model.graph:
+        if (node.name or "").startswith(f"{PREFIX}."):
+            inputs.update(node.outputs)
     layers = [node for node in model.graph if weight_of(node) is not None and node.inputs[0] is not None]
     return tuple(node.name or "" for node in layers if node.inputs[0] is not None and origin(node.inputs[0]) in inputs)
 

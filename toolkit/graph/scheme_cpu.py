@@ -79,7 +79,9 @@ class _Plan:
 
     def is_quantized(self, value: ir.Value) -> bool:
         """Whether `value` has a pair."""
-        unit = self.units.get(value)
+        unit, producer = self.units.get(value), value.producer()
+        if producer is not None and producer.op_type == "DequantizeLinear":  # pixels, which come quantized (`pixels.py`)
+            return False
         if value.is_graph_output() or value.dtype not in (ir.DataType.FLOAT, None) or (unit is not None and self._fuses(unit)):
             return False
         return self._made_by(value, ("Conv",)) or self._is_wanted(value)

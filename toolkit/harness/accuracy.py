@@ -31,7 +31,16 @@ class LabelledImages(Protocol):
     @property
     def sha256(self) -> str: ...
 
-    def batches(self, size: int) -> Iterator[Float]: ...
+    def batches(self, size: int) -> Iterator[Array]: ...
+
+
+def fitting(images: LabelledImages, runner: Classifier) -> LabelledImages:
+    """The images as `runner` takes them, pixels or preprocessed: engines and their reference may differ in that."""
+    manifest, having = getattr(runner, "manifest", None), getattr(images, "having", None)
+    if manifest is None or having is None:
+        return images
+    found: LabelledImages = having(manifest.preprocess.inside)
+    return found
 
 
 def answers_of(
@@ -42,13 +51,13 @@ def answers_of(
     name: str = "the engine",
     progress: Progress | None = None,
 ) -> Float:
-    """Logits float32 [count, classes] for all images, in their order.
+    """Logits float32 [count, classes] for all images, in their order; a Runner is given them as its manifest says.
 
     Raises MeasurementError where the runner answers NaN or infinity, naming the first such image, or a wrong shape.
     """
     parts: list[Float] = []
     done = 0
-    for array in images.batches(batch):
+    for array in fitting(images, runner).batches(batch):
         logits = np.asarray(runner(array))
         check_logits(logits, len(array), name, first=done)
         parts.append(logits.astype(np.float32, copy=False))

@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit.errors import MeasurementError, ToolkitError
 from toolkit.harness import energy
-from toolkit.harness.accuracy import LabelledImages, answers_of, compare_accuracy
+from toolkit.harness.accuracy import LabelledImages, answers_of, compare_accuracy, fitting
 from toolkit.harness.answers import Answers
 from toolkit.harness.conditions import Monitor
 from toolkit.harness.environment import read_environment
@@ -24,7 +24,7 @@ from toolkit.harness.verdict import Verdict
 from toolkit.harness.yardstick import Handoff, Yardstick
 from toolkit.recipe import Accept
 from toolkit.runtime.runner import Runner
-from toolkit.types import ON_CPU, Array, Float, Stage, quiet
+from toolkit.types import ON_CPU, Array, Float, Stage, noise, quiet
 
 BATCHES: dict[Scenario, tuple[int, ...]] = {"single-stream": (1, 8), "offline": (1, 8, 32), "server": (1, 4, 16)}
 QUICK = Sampling(seconds=20, warmup=3, least_blocks=8)
@@ -133,13 +133,12 @@ def _bind(call: Callable[[Any], Any], value: Any) -> Callable[[], Any]:
 
 
 def _inputs(runner: Runner, batch: int, images: LabelledImages | None) -> Array:
-    """`batch` real images over and over, or noise where there are none: float [batch, ...] as the runner takes it."""
+    """`batch` real images over and over, or noise where there are none: [batch, ...] as the runner takes it."""
     spec = runner.manifest.inputs[0]
-    if images is not None:
-        first: Float = next(images.batches(min(batch, images.count)))
-        array = np.concatenate([first] * -(-batch // len(first)))[:batch]
-    else:
-        array = np.random.default_rng(0).standard_normal((batch, *(int(d) for d in spec.shape[1:])))
+    if images is None:
+        return noise(spec, batch)
+    first: Array = next(fitting(images, runner).batches(min(batch, images.count)))
+    array = np.concatenate([first] * -(-batch // len(first)))[:batch]
     return np.ascontiguousarray(array, dtype=spec.dtype)
 
 

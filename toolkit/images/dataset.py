@@ -8,9 +8,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import cached_property
 from itertools import islice
@@ -22,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from toolkit.cpu import cores
 from toolkit.disk.files import read_regular
 from toolkit.errors import DataError, InputError
+from toolkit.images.ahead import read_ahead
 from toolkit.images.folder import read_folder
-from toolkit.images.picture import open_picture, preprocess, restore
+from toolkit.images.picture import normalized, open_picture, preprocess, restore
 from toolkit.recipe import Preprocess, Recipe
 from toolkit.types import Array, Float
 
@@ -61,6 +59,15 @@ class Images:
         self.where, self.labels, self.classes, self.remarks = where, labels, classes, remarks
         self._items, self._preprocess, self._ready = items, preprocess, ready
 
+    def having(self, inside: bool) -> Images:
+        """The same images for an engine that takes pixels (`inside`), or for one that takes them preprocessed."""
+        if self._preprocess.inside == inside:
+            return self
+        how = msgspec.structs.replace(self._preprocess, inside=inside)
+        return Images(
+            self.where, self._items, how, labels=self.labels, classes=self.classes, ready=self._ready, remarks=self.remarks
+        )
+
     @property
     def count(self) -> int:
         return len(self._items)
@@ -68,8 +75,11 @@ class Images:
     def __len__(self) -> int:
         return len(self._items)
 
-    def batches(self, size: int) -> Iterator[Float]:
-        """float32 [n, C, H, W] (or [n, H, W, C]) of n = `size`, less in the last. Raises DataError, which names the image."""
+    def batches(self, size: int) -> Iterator[Array]:
+        """float32 [n, C, H, W] (or [n, H, W, C]; for preprocessing `inside` uint8 [n, H, W, C]) of n = `size`, less in the last.
+
+        Raises DataError, which names the image.
+        """
         if size < 1:
             raise InputError(f"a batch of {size} images makes no sense", remedy="Use 1 or more")
         with closing(self._inputs()) as inputs:
@@ -109,38 +119,37 @@ class Images:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 in hex over the preprocessing and each image's bytes (a file's as stored), in order. It reads them all."""
-        digest = hashlib.sha256(b"ready" if self._ready else msgspec.json.encode(self._preprocess))
+        digest = hashlib.sha256(b"ready" if self._ready else self._preprocess.card())
         for item in self._items:
             data = self._bytes(item)
             digest.update(struct.pack("<Q", len(data)))
             digest.update(data)
         return digest.hexdigest()
 
-    def _inputs(self) -> Generator[Float, None, None]:
+    def _inputs(self) -> Generator[Array, None, None]:
         """Every image in turn. Files are decoded a few ahead of the reader, on all cores: Pillow lets go of the interpreter."""
         if isinstance(self._items, np.ndarray):
             yield from map(self._input, range(self.count))
             return
-        workers = cores()
-        ahead: deque[Future[Float]] = deque()
-        pool = ThreadPoolExecutor(workers)
-        try:
-            for index in range(self.count):
-                ahead.append(pool.submit(self._input, index))
-                if len(ahead) > 2 * workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from read_ahead(range(self.count), self._input)
 
-    def _input(self, index: int) -> Float:
+    def _input(self, index: int) -> Array:
         if not self._ready:
             return preprocess(self._items[index], self._preprocess)
         image = np.asarray(self._items[index])
         if not np.isfinite(image).all():
             raise DataError(f"image {index} of {self.where} holds NaN or infinity", remedy="Write it again from clean images")
-        return image
+        return self._pixels(index, image) if self._preprocess.inside else image
+
+    def _pixels(self, index: int, image: Float) -> Array:
+        """The pixels of an image that was preprocessed before it was stored. Raises DataError where it came from none."""
+        how = self._preprocess
+        pixels = np.asarray(restore(image, how)).reshape(how.pixel_shape)
+        step = float(how.scale / max(how.std))
+        if not np.allclose(normalized(pixels, how), image, rtol=1e-5, atol=step / 16):
+            what = f"image {index} of {self.where} is no preprocessed picture of 8 bits, whose pixels could be had back"
+            raise DataError(what, remedy="Give the pictures themselves, or leave `preprocess.inside` away")
+        return pixels
 
 
 def open_data(spec: str, preprocess: Preprocess, limit: int | None = None, *, classes: Sequence[str] | None = None) -> Images:

@@ -87,7 +87,8 @@ def trtexec_line(file: Path, recipe: Recipe, name: str | None = None) -> str:
     TensorRT 11 networks are always strongly typed; on 10.13 and later --stronglyTyped says so, and 11 takes it too.
     """
     name = name or ir.load(file).graph.inputs[0].name
-    image = "x".join(map(str, recipe.preprocess.input_shape))
+    how = recipe.preprocess
+    image = "x".join(map(str, how.pixel_shape if how.inside else how.input_shape))
     several = len(recipe.build.profiles) > 1
     words = ["trtexec", f"--onnx={file}", "--stronglyTyped"]
     for index, batches in enumerate(recipe.build.profiles):

@@ -14,12 +14,12 @@ from toolkit.errors import RecipeError
 from toolkit.recipe.flags import tables
 from toolkit.recipe.modules import MEMORY
 from toolkit.recipe.paths import absolute
+from toolkit.recipe.preprocess import Preprocess
 from toolkit.recipe.text import explain, strip, with_assumptions
 from toolkit.recipe.toml import SIZE, read_toml
 from toolkit.types import Frozen, Meaning, Target
 
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-MOST = 1 << 14  # pixels of a side
 MOST_BATCH, MOST_IMAGES, MOST_THREADS = 1 << 24, 1 << 31, 1024
 Method = Literal["auto", "minmax", "entropy", "percentile", "mse"]
 
@@ -66,41 +66,6 @@ class Reference(Frozen, frozen=True):
     def in_memory(self) -> bool:
         """Whether it is a module that `Recipe.of` was given."""
         return (self.weights or "").startswith(MEMORY)
-
-
-class Preprocess(Frozen, frozen=True):
-    """How a picture becomes an input: resize, centre crop, value * scale, then (value - mean) / std, per channel."""
-
-    size: tuple[int, int] = (224, 224)  # height, width
-    resize: int | None = None  # shorter side before the centre crop; absent: straight to size
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    scale: float = 1 / 255
-    color: Literal["RGB", "BGR", "L"] = "RGB"
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
-    exif: bool = False  # turn a picture as its EXIF orientation says; torchvision's loader takes it as it is stored
-
-    def __post_init__(self) -> None:
-        channels = self.channels
-        if len(self.mean) != channels or len(self.std) != channels:
-            raise ValueError(f"`mean` and `std` need {channels} value(s) for color {self.color}")
-        if not 1 <= min(self.size) <= max(self.size) <= MOST or min(self.std) <= 0:
-            raise ValueError(f"`size` must be 1 to {MOST}, and `std` above 0")
-        if self.scale == 0 or not all(map(math.isfinite, (self.scale, *self.mean, *self.std))):
-            raise ValueError("`scale`, `mean` and `std` must be finite, and `scale` not 0: no picture would be seen")
-        if self.resize is not None and self.resize < max(self.size):
-            raise ValueError(f"`resize` {self.resize} is smaller than the crop {list(self.size)}")
-
-    @property
-    def channels(self) -> int:
-        return 1 if self.color == "L" else 3
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """The shape of one image as the network sees it."""
-        height, width = self.size
-        return (height, width, self.channels) if self.layout == "NHWC" else (self.channels, height, width)
 
 
 class Precision(Frozen, frozen=True):

@@ -72,7 +72,7 @@ def module_runner(model: nn.Module, recipe: Recipe) -> Runner:
 
 
 def _runner(model: nn.Module, columns: int, recipe: Recipe, notes: tuple[str, ...]) -> Runner:
-    how = recipe.preprocess
+    how = recipe.preprocess.outside
     manifest = Manifest(
         name=f"{recipe.name}-reference",
         target="cpu",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 
 from toolkit.cpu import cores
 from toolkit.errors import ClosedError, DataError, InputError
+from toolkit.images.ahead import read_ahead
 from toolkit.images.picture import pictures_of, preprocess
 from toolkit.manifest import Manifest
 from toolkit.runtime import forks
@@ -34,7 +36,8 @@ class Prediction(NamedTuple):
 
 
 class Runner:
-    """float32 [N, C, H, W] (or [N, H, W, C] where the manifest says NHWC) -> logits float32 [N, classes].
+    """float32 [N, C, H, W] (or [N, H, W, C] where the manifest says NHWC) -> logits float32 [N, classes]. An engine with its
+    preprocessing inside takes uint8 [N, H, W, C], RGB or gray. `manifest.inputs` says which, `preprocess` makes either.
 
     Any N from 1 up: a batch that the engine cannot take at once is split. A tensor of another library is read where it is
     (DLPack, or the CUDA array interface); on a GPU only by an engine that runs on that GPU. Threads may call it at once.
@@ -119,15 +122,33 @@ class Runner:
         return found
 
     def answers(self, pictures: Iterable[Any] | Any, top: int = 5) -> Iterator[list[Prediction] | DataError]:
-        """As `classify`, one after another in the memory of a few: for long lists. A bad file's answer is its DataError."""
-        waiting = pictures_of(pictures, self.manifest.preprocess.color)
-        step = min(self._max, SLICE_IMAGES)
-        while some := [self._read(picture) for picture in islice(waiting, step)]:
-            good = [image for image in some if not isinstance(image, DataError)]
-            best = iter(self.predictions(self(np.stack(good)), top) if good else ())
-            yield from (image if isinstance(image, DataError) else next(best) for image in some)
+        """As `classify`, one after another in the memory of a few: for long lists. A bad file's answer is its DataError.
 
-    def _read(self, picture: Any) -> Float | DataError:
+        Threads read the next batch's pictures while the engine works on this one.
+        """
+        step = min(self._max, SLICE_IMAGES)
+        with closing(self._images(pictures, step)) as images:
+            while some := list(islice(images, step)):
+                good = [image for image in some if not isinstance(image, DataError)]
+                best = iter(self.predictions(self(np.stack(good)), top) if good else ())
+                yield from (image if isinstance(image, DataError) else next(best) for image in some)
+
+    def preprocess(self, pictures: Iterable[Any] | Any) -> Array:
+        """What the engine takes for these pictures (see `classify`), in one array [n, ...]: float32, or uint8 for an engine with
+        its preprocessing inside. Raises DataError, which names the picture."""
+        found = []
+        with closing(self._images(pictures, SLICE_IMAGES)) as images:
+            for image in images:
+                if isinstance(image, DataError):
+                    raise image
+                found.append(image)
+        return np.stack(found)
+
+    def _images(self, pictures: Any, most: int) -> Generator[Array | DataError, None, None]:
+        """Pictures decoded and resized on threads of their own, at most `most` ahead of whoever asks."""
+        return read_ahead(pictures_of(pictures, self.manifest.preprocess.color), self._read, most)
+
+    def _read(self, picture: Any) -> Array | DataError:
         try:
             return preprocess(picture, self.manifest.preprocess)
         except DataError as error:
@@ -160,7 +181,7 @@ class Runner:
             raise InputError(what, remedy=f"Use batch.astype('{self._dtype}')")
         if shape[0] == 0:
             raise InputError(f"{self.manifest.name} was given a batch of 0 images")
-        if self._finite:
+        if self._finite and self._dtype.kind == "f":
             self._check_finite(batch)
 
     def _check_finite(self, batch: Array) -> None:

@@ -26,12 +26,16 @@ def tune(
     winner's recipe names its target.
     Raises BudgetError where nothing meets the budget: it says what the best is and what would help.
     """
-    bench = Workbench(recipe, stage, limit, targets_of(recipe, targets))
+    outside = msgspec.structs.replace(recipe, preprocess=recipe.preprocess.outside)  # where it is done changes no layer
+    bench = Workbench(outside, stage, limit, targets_of(recipe, targets))
     found = Search(bench).run()
     winner, finalists, reasons = choose(bench, found, seconds)
     name = recipe.name if recipe.name.endswith("-tuned") else f"{recipe.name}-tuned"
     notes = tuple(f"tuned: {reason}" for reason in reasons)
-    winner = msgspec.structs.replace(winner, recipe=msgspec.structs.replace(winner.recipe, name=name, notes=notes))
+    if recipe.preprocess.inside:
+        notes = (*notes, "tuned: with preprocessing outside, as the search runs each graph on preprocessed images")
+    best = msgspec.structs.replace(winner.recipe, name=name, notes=notes, preprocess=recipe.preprocess)
+    winner = msgspec.structs.replace(winner, recipe=best)
     return TuneResult(
         recipe=recipe,
         winner=winner,

@@ -44,8 +44,15 @@ def why(engine: str | Path, *, data: str | None = None, remedies: bool = True, s
     notes = list(subject.notes)
     if remedies and subject.trip is not None:
         found, more = tried(subject, subject.trip, layers, stage)
+        found = [_as_built(subject, remedy) for remedy in found]
         notes += more
     return _why(subject, parts, layers, powers, found, notes)
+
+
+def _as_built(subject: Subject, remedy: Remedy) -> Remedy:
+    """With preprocessing where the engine has it."""
+    recipe = msgspec.structs.replace(remedy.recipe, preprocess=subject.engine.recipe.preprocess)
+    return msgspec.structs.replace(remedy, recipe=recipe)
 
 
 def remedied(found: Why, folder: Path) -> str:
@@ -71,7 +78,7 @@ def _why(
     batch = np.concatenate(subject.images)
     truth = _answers(graph_runner(subject.plain), batch)
     with answering(subject.engine) as (runner, how):
-        answers = _answers(runner, batch)
+        answers = _answers(runner, subject.taken)
     last = powers[parts[-1].name]
     ends = last["signal"].sum(axis=1), last["noise"].sum(axis=1)
     return Why(

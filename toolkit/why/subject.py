@@ -20,9 +20,10 @@ from toolkit.images.dataset import Images, open_data
 from toolkit.manifest import Manifest
 from toolkit.recipe import Recipe
 from toolkit.trip import Trip
-from toolkit.types import Float, Stage
+from toolkit.types import Array, Float, Stage
 from toolkit.why.strip import stripped
 
+TWIN = "the engine takes pixels; its layers are those of the same engine with its preprocessing outside"
 ANALYSED, PROVEN = 16, 32  # images that are looked into, and those that remedies are proven on
 
 
@@ -37,6 +38,7 @@ class Subject(NamedTuple):
     images: tuple[Float, ...]  # float32 [1, ...]
     names: tuple[str, ...]
     proof: Float  # other images, in one batch
+    taken: Array  # `images` in one batch, as the engine itself takes them
     notes: tuple[str, ...]
 
     @property
@@ -50,14 +52,29 @@ def open_subject(path: Path, data: str | None, stage: Stage) -> Subject:
     if engine.manifest.precision == "fp32":
         what = f"{engine.name} computes in FP32, as its reference does: no layer loses anything to its precision"
         raise EngineError(what, remedy="Ask why of an INT8 or FP16 engine")
-    typed = engine.graph
-    typed = as_rounded(typed) if holds_half(typed) else typed
     images, proof, notes = _images(engine, data)
     first = tuple(images.batches(1))
     trip, more = _trip(engine, stage)
+    inside = engine.recipe.preprocess.inside
+    typed = _twin(engine, trip, more) if inside else engine.graph
+    typed = as_rounded(typed) if holds_half(typed) else typed
     plain = trip.graph if trip is not None else stripped(typed)
     names = tuple(images.name(index) for index in range(len(first)))
-    return Subject(engine, engine.recipe, typed, plain, trip, first, names, proof, (*notes, *more))
+    taken = np.concatenate(list(images.having(inside).batches(1)))
+    more = (*more, TWIN) if inside else more
+    return Subject(engine, _outside(engine.recipe), typed, plain, trip, first, names, proof, taken, (*notes, *more))
+
+
+def _outside(recipe: Recipe) -> Recipe:
+    return msgspec.structs.replace(recipe, preprocess=recipe.preprocess.outside)
+
+
+def _twin(engine: Engine, trip: Trip | None, why_not: tuple[str, ...]) -> ir.Model:
+    """The typed graph of an engine that takes pixels, as it would be if it took preprocessed images. Raises EngineError."""
+    if trip is None:
+        what = f"{engine.name} takes pixels, and is looked into by its FP32 network: {why_not[0]}"
+        raise EngineError(what, remedy="Ask where its reference and its images are")
+    return pipeline.typed(trip, engine.manifest.to_target())
 
 
 def _trip(engine: Engine, stage: Stage) -> tuple[Trip | None, tuple[str, ...]]:
@@ -74,7 +91,8 @@ def _trip(engine: Engine, stage: Stage) -> tuple[Trip | None, tuple[str, ...]]:
         chosen = any(note.startswith("auto:") for note in engine.manifest.notes)
         for method in dict.fromkeys(("auto", engine.recipe.calibration.method) if chosen else (None, "auto")):
             try:
-                return pipeline.prepare(_given(engine.recipe, method, own), stage, proof=False)._replace(recipe=engine.recipe), ()
+                trip = pipeline.prepare(_given(engine.recipe, method, own), stage, proof=False)
+                return trip._replace(recipe=_outside(engine.recipe)), ()
             except CalibrationError as error:
                 fault = fault or error
             except ToolkitError as error:
@@ -98,7 +116,7 @@ def _given(recipe: Recipe, method: Any, ranges: Path) -> Recipe:
 def _images(engine: Engine, data: str | None) -> tuple[Images, Float, tuple[str, ...]]:
     """Images to look into, and others to prove on: those of `[accept]`, else later ones of the calibration set."""
     recipe = engine.recipe
-    how, classes = recipe.preprocess, engine.manifest.classes
+    how, classes = recipe.preprocess.outside, engine.manifest.classes
     given = [spec for spec in (recipe.calibration_data, recipe.accept.data) if spec is not None]
     spec = data or next((spec for spec in given if is_here(spec)), None)
     if spec is None:

@@ -30,9 +30,9 @@ class Weaver:
         self._originals: list[ir.Value] = []  # keeps the ids above alive
         self._count = 0
 
-    def input(self, name: str, shape: Sequence[int | str]) -> ir.Value:
-        """A float32 input of the graph."""
-        return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(FLOAT))
+    def input(self, name: str, shape: Sequence[int | str], kind: ir.DataType | None = FLOAT) -> ir.Value:
+        """An input of the graph."""
+        return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(kind or FLOAT))
 
     def constant(self, array: Array, name: str = "constant") -> ir.Value:
         """An initializer that holds `array`."""

@@ -14,7 +14,7 @@ from toolkit.disk.drafts import scratch
 from toolkit.errors import MeasurementError
 from toolkit.harness.layers import Layer, LayerTimes
 from toolkit.manifest import Manifest
-from toolkit.types import Array, Contents, Target
+from toolkit.types import Array, Contents, Target, noise
 
 
 def profile(source: Contents, manifest: Manifest, batch: int = 1, runs: int = 10) -> LayerTimes:
@@ -23,8 +23,7 @@ def profile(source: Contents, manifest: Manifest, batch: int = 1, runs: int = 10
     Raises EngineError, MeasurementError.
     """
     spec = manifest.inputs[0]
-    shape = [batch if isinstance(size, str) else size for size in spec.shape]
-    images = np.random.default_rng(0).standard_normal(shape).astype(spec.dtype)
+    images = noise(spec, batch)
     with scratch() as folder:
         live = session(
             manifest.compiled(source), manifest.to_target(), manifest.settings, profile=folder / "profile"

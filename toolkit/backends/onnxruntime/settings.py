@@ -107,7 +107,8 @@ def _time(live: Any, batch: int) -> Iterator[float]:
     """Seconds of each call over `SECONDS`, one at least, after two that do not count."""
     spec = live.get_inputs()[0]
     shape = [size if isinstance(size, int) else 1 for size in spec.shape]
-    image: Array = np.zeros([shape[0] if isinstance(spec.shape[0], int) else batch, *shape[1:]], np.float32)
+    kind = np.uint8 if spec.type == "tensor(uint8)" else np.float32
+    image: Array = np.zeros([shape[0] if isinstance(spec.shape[0], int) else batch, *shape[1:]], kind)
     for _ in range(2):
         live.run(None, {spec.name: image})
     end = time.perf_counter() + SECONDS
