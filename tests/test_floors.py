@@ -62,7 +62,7 @@ HOMES = {
     "cyclonedx": {"engine"},
     "packageurl": {"engine"},
     "pycuda": {"runtime"},
-    "onnx": {"graph"},
+    "onnx": {"graph", "backends/onnxruntime/epcontext.py"},
     "onnx_ir": {"graph", "calibration/pieces.py", "reference", "pipeline.py", "trip.py", "engine", "tuning", "onnxfile.py"}
     | {"finetune", "settle.py", "why", "diff", "migrate"},
     "onnxscript": {"graph"},

@@ -27,6 +27,7 @@ PACKAGES = {
     "onnxruntime-gpu": ("gpu", "target cuda"),
     "tensorrt": ("gpu", "target tensorrt"),
     "tensorrt-rtx": ("rtx", "targets rtx and rtx:smNN"),
+    "onnxruntime-ep-nv-tensorrt-rtx-cu13": ("ort-rtx", "running target ort-rtx"),
     "cuda-bindings": ("gpu", "running on a GPU"),
     "pycuda": ("pycuda", "running on a GPU in an app that uses PyCUDA"),
     "nvidia-ml-py": ("gpu", "power and clocks of a GPU"),

@@ -70,28 +70,30 @@ class Target(msgspec.Struct, frozen=True):
     """What an engine is compiled for: `cpu` (ONNX Runtime), `openvino`, `cuda`, `tensorrt`, or `rtx` for one or several SMs.
 
     `rtx` is one engine for every SM from 80 on that the library builds for, `rtx:sm89+` from 89 on, `rtx:sm89+sm120` one engine
-    for just these two, `rtx:sm89` for one.
+    for just these two, `rtx:sm89` for one. `ort-rtx`, with the same words behind it, is such an engine inside an ONNX file.
     """
 
     kind: TargetKind
     sm: int | None = None  # of rtx: the SM, or the least of several
     also: tuple[int, ...] = ()  # further SMs of the same engine
     onward: bool = False  # and every later SM that the library builds for
+    hosted: bool = False  # `ort-rtx`: ONNX Runtime runs it, by NVIDIA's plugin
 
     @classmethod
     def parse(cls, text: str) -> Target:
         """`rtx:sm89` -> Target('rtx', 89). Raises RecipeError, which says what is allowed."""
-        match = re.fullmatch(r"(cpu|openvino|cuda|tensorrt)|(rtx)(?::(sm\d+(?:\+sm\d+)*)(\+)?)?", text)
+        match = re.fullmatch(r"(cpu|openvino|cuda|tensorrt)|(?:ort-)?(rtx)(?::(sm\d+(?:\+sm\d+)*)(\+)?)?", text)
         if match is None or (match[4] and "+" in match[3]):
-            remedy = "Use cpu, cuda, tensorrt, rtx (one engine for sm80 and later), rtx:sm89 or rtx:sm89+sm120; or openvino"
+            remedy = "Use cpu, cuda, tensorrt, rtx (one engine for sm80 and later), rtx:sm89 or rtx:sm89+sm120, ort-rtx; openvino"
             raise RecipeError(f"target '{text}' is not known", remedy=remedy)
         if match[1]:
             kind: Any = match[1]
             return cls(kind)
+        hosted = text.startswith("ort-")
         if not match[3]:
-            return cls("rtx", PORTABLE_FROM, onward=True)
+            return cls("rtx", PORTABLE_FROM, onward=True, hosted=hosted)
         first, *others = sorted({int(sm[2:]) for sm in match[3].split("+")})
-        return cls("rtx", first, tuple(others), bool(match[4]))
+        return cls("rtx", first, tuple(others), bool(match[4]), hosted)
 
     @classmethod
     def parse_many(cls, text: str) -> tuple[Target, ...]:
@@ -99,13 +101,19 @@ class Target(msgspec.Struct, frozen=True):
         targets: list[Target] = []
         for part in text.split(","):
             part = part.strip()
-            targets.append(cls.parse(f"rtx:{part}" if part.startswith("sm") and targets and targets[-1].kind == "rtx" else part))
+            before = targets[-1] if targets and part.startswith("sm") else None
+            targets.append(cls.parse(f"{before.family}:{part}" if before is not None and before.kind == "rtx" else part))
         return tuple(targets)
 
     def __str__(self) -> str:
         if self.sm is None or (self.onward and self.sm == PORTABLE_FROM):
-            return self.kind
-        return f"{self.kind}:{'+'.join(f'sm{sm}' for sm in (self.sm, *self.also))}{'+' if self.onward else ''}"
+            return self.family
+        return f"{self.family}:{'+'.join(f'sm{sm}' for sm in (self.sm, *self.also))}{'+' if self.onward else ''}"
+
+    @property
+    def family(self) -> str:
+        """The target without its SMs."""
+        return f"ort-{self.kind}" if self.hosted else self.kind
 
     @property
     def is_nvidia(self) -> bool:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import onnx
@@ -15,10 +16,12 @@ import onnxruntime
 import pytest
 
 from toolkit import orders
+from toolkit.backends.onnxruntime import plugin
 from toolkit.engine.engine import Engine
-from toolkit.errors import EngineError
+from toolkit.errors import DeviceError, EngineError, MissingExtra, RecipeError
 from toolkit.handoff.ort import to_onnxruntime
-from toolkit.recipe import Preprocess, Recipe
+from toolkit.recipe import Build, Preprocess, Recipe
+from toolkit.types import Target
 
 pytest.importorskip("tensorrt_rtx", reason="the rtx extra is not installed")
 ROOT = Path(__file__).parents[2]
@@ -86,3 +89,50 @@ def test_the_plugin_loads_or_names_what_it_lacks() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=dict(os.environ), check=False)
     assert "NvTensorRTRTXExecutionProvider" in done.stdout or "libcuda.so.1" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def hosted(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network for `ort-rtx`."""
+    recipe = Recipe.load(ROOT / "engines" / "fashion-resnet18-fp32.toml")
+    [(folder, _)] = orders.build_all([recipe], "ort-rtx", tmp_path_factory.mktemp("hosted"), proof=False)
+    return folder
+
+
+def test_an_engine_for_onnx_runtime_with_the_plugin_holds_the_same_plan(built: Path, hosted: Path, tmp_path: Path) -> None:
+    """Built as for `rtx`; handed off, it gives the file that the `rtx` engine gives but for its own name."""
+    assert hosted.name.endswith("-ort-rtx") and not list(hosted.glob("*.plan"))
+    source = Engine.open(hosted)
+    assert str(source.manifest.to_target()) == "ort-rtx" and source.manifest.to_target().is_nvidia
+    model = onnx.load_from_string(source.contents[source.manifest.file])
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in model.graph.node[0].attribute}
+    assert values["hardware_architecture"] == b"80+" and values["embed_mode"] == 1
+    plain = engine(built, "-rtx")
+    assert len(values["ep_cache_context"]) == len(plain.contents[plain.manifest.file])
+    handed = onnx.load(to_onnxruntime(source, tmp_path))
+    assert onnx.helper.get_attribute_value(handed.graph.node[0].attribute[2]) == values["ep_cache_context"]
+    assert {prop.key for prop in handed.metadata_props} >= {"classes", "preprocess"}
+
+
+def test_without_plugin_or_gpu_such_an_engine_says_what_it_lacks_and_is_judged_as_predicted(hosted: Path) -> None:
+    with pytest.raises((MissingExtra, DeviceError), match=r"resnet-deploy\[ort-rtx\]|NVIDIA's plugin"):
+        Engine.open(hosted).runner()
+    judgement = Engine.open(hosted).judge()
+    assert judgement.how.startswith("predicted") and judgement.verdict is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"batch": ((1, 1, 4), (8, 8, 16))}, "one range of batches"), ({"strip_weights": True}, "holds an engine with its weights")],
+)
+def test_what_the_plugin_could_not_run_is_refused_before_the_work(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        plugin.check(Build(**change), Target.parse("ort-rtx"))
+
+
+def test_targets_of_the_plugin_are_read_and_written_like_those_of_rtx() -> None:
+    for text in ("ort-rtx", "ort-rtx:sm89", "ort-rtx:sm89+", "ort-rtx:sm89+sm120"):
+        assert str(Target.parse(text)) == text
+    assert [str(target) for target in Target.parse_many("ort-rtx:sm89,sm120,rtx")] == ["ort-rtx:sm89", "ort-rtx:sm120", "rtx"]
+    with pytest.raises(RecipeError, match="ort-cpu"):
+        Target.parse("ort-cpu")

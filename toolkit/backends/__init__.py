@@ -13,9 +13,10 @@ BACKENDS = {
     "openvino": "openvino",
     "tensorrt": "tensorrt.backend",
     "rtx": "tensorrt.backend",
+    "ort-rtx": "onnxruntime.plugin",
 }
 
 
 def backend(target: Target) -> Any:
     """The module that compiles for and opens `target`; its library is imported when first needed."""
-    return import_module(f"toolkit.backends.{BACKENDS[target.kind]}")
+    return import_module(f"toolkit.backends.{BACKENDS[target.family]}")

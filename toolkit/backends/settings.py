@@ -56,6 +56,10 @@ class CpuOptions(Frozen, frozen=True):
     threads: Threads | None = None
 
 
+class PluginOptions(Frozen, frozen=True):
+    """What `toolkit.load` takes for an engine that ONNX Runtime runs by NVIDIA's plugin: nothing."""
+
+
 class PlanOptions(Frozen, frozen=True):
     """What `toolkit.load` takes for a TensorRT engine; `device` and `jit_cache` are objects of the app's own."""
 

@@ -72,12 +72,12 @@ class Engine:
 
     @property
     def has_graph(self) -> bool:
-        return self.manifest.file.endswith(".onnx") or layout.GRAPH in self.contents
+        return self.manifest.file == layout.MODEL or layout.GRAPH in self.contents
 
     @cached_property
     def graph(self) -> ir.Model:
         """The typed graph that it was compiled from. Raises EngineError, MissingExtra (`export`)."""
-        data = self.contents.get(self.manifest.file if self.manifest.file.endswith(".onnx") else layout.GRAPH)
+        data = self.contents.get(layout.MODEL if self.manifest.file == layout.MODEL else layout.GRAPH)
         if data is None:
             raise EngineError(f"{self.path} carries no graph", remedy="Build the engine again")
         try:

@@ -22,7 +22,7 @@ from toolkit.types import ON_CPU, Finding, Float, Target
 
 def explain(draft: Path, file: str, graph: ir.Model, ranges: Ranges | None, findings: Sequence[Finding]) -> None:
     """The typed graph where `file` is not that, the ranges, the operators and what lint found."""
-    if not file.endswith(".onnx"):
+    if file != layout.MODEL:
         write_atomically(draft / layout.GRAPH, serialize(graph))
     if ranges is not None:
         ranges.write(draft / layout.RANGES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from toolkit.types import Classifier, Float, Frozen, Stage
 if TYPE_CHECKING:
     from toolkit.engine.engine import Engine
 
-REFERENCE = "the reference"
+REFERENCE, MEASURED = "the reference", "measured"
 
 
 class Proof(Frozen, frozen=True):
@@ -29,6 +29,25 @@ class Proof(Frozen, frozen=True):
     verdict: Verdict
     how: str  # measured | predicted: why
     device: str = ""
+
+
+class Envelope(Frozen, frozen=True):
+    """What may come out where the engine runs, under each way that a GPU may round (see `graph/envelope.py`).
+
+    Bounds are image by image: each image's answer is that of any one way. `flips` are the images whose top-1 differs among ways.
+    """
+
+    ways: tuple[str, ...]
+    flips: tuple[int, ...]
+    agreement: tuple[float, float] | None = None  # with the reference, 0 to 1; None where not all images could be compared
+    top1: tuple[float, float] | None = None  # None without labels
+
+    def __str__(self) -> str:
+        spans = (("agreement", self.agreement), ("top-1", self.top1))
+        between = ", ".join(f"{name} between {low:.2%} and {high:.2%}" for name, (low, high) in _known(spans))
+        answers = "1 answer depends" if len(self.flips) == 1 else f"{len(self.flips)} answers depend"
+        found = f"{answers} on how the GPU rounds ({len(self.ways)} ways tried)"
+        return f"{found}: predicted {between}" if between else found
 
 
 class Judgement(Frozen, frozen=True):
@@ -44,6 +63,7 @@ class Judgement(Frozen, frozen=True):
     top1: float | None = None
     images: int = 0
     remarks: tuple[str, ...] = ()
+    envelope: Envelope | None = None  # where the answers are predicted, and the graph holds FP16
 
     @property
     def accepted(self) -> bool | None:
@@ -69,6 +89,8 @@ class Judgement(Frozen, frozen=True):
             lines.append(f"top-1 {self.top1:.2%} on {self.images} images here")
         if self.verdict is not None and self.verdict.undecided:
             lines.append(self.verdict.remedy)
+        if self.envelope is not None:
+            lines.append(str(self.envelope))
         return "\n  ".join((*lines, self.how, *self.remarks))
 
 
@@ -84,12 +106,52 @@ def judge(engine: Engine, data: str | None, against: Engine | None, stage: Stage
         return Judgement(engine=engine.name, how=how, stored=stored, remarks=(f"{stored.how}{where}",))
     with answering(engine) as (runner, how):
         ours = answers_of(runner, images, name=engine.name, progress=stage(f"answers of {engine.name}"))
+    found = _compared(engine, images, ours, how, data, against, stage)
+    if how == MEASURED:
+        return found
+    return msgspec.structs.replace(found, envelope=_envelope(engine, images, ours, found.verdict, stage))
+
+
+def _compared(
+    engine: Engine, images: Images, ours: Float, how: str, data: str | None, against: Engine | None, stage: Stage
+) -> Judgement:
     if against is not None:
         with answering(against) as (runner, _):
             truth: Float = answers_of(runner, images, name=against.name, progress=stage(f"answers of {against.name}"))
         return _judged(engine, against.name, images, truth, ours, how, None)
     remarks = () if data is None else (f"images: {images.where}",)
     return _against_reference(engine, images, ours, how, (*remarks, *engine.remarks), stage)
+
+
+def _envelope(engine: Engine, images: Images, ours: Float, verdict: Verdict | None, stage: Stage) -> Envelope | None:
+    """Under each rounding that the GPU may choose; `ours` are the answers as typed. None where the graph leaves no choice."""
+    from toolkit.graph.envelope import roundings
+
+    if not engine.manifest.to_target().is_nvidia:
+        return None
+    scores = engine.manifest.meaning.scores
+    ways, tops = list[str](), list[np.ndarray]()
+    for name, live in roundings(engine.graph).items():
+        known = ours if not ways else answers_of(live(), images, name=name, progress=stage(f"under another rounding: {name}"))
+        ways.append(name)
+        tops.append(scores(known).argmax(1))
+    if not ways or engine.manifest.meaning.multilabel:
+        return None
+    top = np.stack(tops)
+    flips = (top != top[0]).any(axis=0)
+    agreement = top1 = None
+    if verdict is not None and verdict.images == images.count:
+        same = np.ones(images.count, bool)
+        same[list(verdict.disagreements)] = False
+        agreement = (float((same & ~flips).mean()), float((same | flips).mean()))
+    if images.labels is not None:
+        right = top == images.labels
+        top1 = (float(right.all(axis=0).mean()), float(right.any(axis=0).mean()))
+    return Envelope(ways=tuple(ways), flips=tuple(np.flatnonzero(flips).tolist()), agreement=agreement, top1=top1)
+
+
+def _known(spans: Iterable[tuple[str, tuple[float, float] | None]]) -> Iterator[tuple[str, tuple[float, float]]]:
+    return ((name, span) for name, span in spans if span is not None)
 
 
 def _against_reference(
@@ -196,7 +258,7 @@ def answering(engine: Engine) -> Iterator[tuple[Classifier, str]]:
         yield predicting_runner(engine.graph, engine.manifest.to_target()), why
         return
     with runner:
-        yield runner, "measured"
+        yield runner, MEASURED
 
 
 def proof_of(data: bytes) -> Proof:

@@ -15,7 +15,8 @@ from toolkit.disk.folders import settled
 from toolkit.errors import EngineError
 from toolkit.manifest import MANIFEST, SIGNATURE, Manifest
 
-GRAPH = "graph.onnx"  # the typed graph, beside a compiled file that is not ONNX itself
+MODEL = "model.onnx"  # a compiled file that is the typed graph itself
+GRAPH = "graph.onnx"  # the typed graph, beside a compiled file of another kind
 RANGES = "ranges.json"  # what INT8 was scaled by
 LAYERS = "layers.json"  # operators, what lint found, and, where the backend tells, its layers
 ANSWERS = "answers.npz"  # the reference's answers on the images of `[accept]`

@@ -17,7 +17,7 @@ from toolkit.recipe import Recipe
 # All that any version of the toolkit has laid into an engine's folder, and what file browsers leave anywhere.
 KNOWN = {
     *(MANIFEST, SIGNATURE, layout.GRAPH, layout.RANGES, layout.LAYERS, layout.ANSWERS, layout.VERDICT, NEXT),
-    *("model.onnx", "engine.plan", "weights.onnx", ".DS_Store", "Thumbs.db", "desktop.ini"),
+    *("model.onnx", "engine.plan", "engine.onnx", "weights.onnx", ".DS_Store", "Thumbs.db", "desktop.ini"),
 }
 
 

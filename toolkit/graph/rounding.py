@@ -31,6 +31,8 @@ EXACT = (
     *MONOTONE, "Abs", "Concat", "Expand", "Flatten", "Gather", "Identity", "Max", "Min", "Neg", "Reshape", "Slice", "Split",
     "Squeeze", "Tile", "Transpose", "Unsqueeze",
 )  # fmt: skip
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+EPILOGUE = ("Add", "Mul", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "LeakyRelu", "BatchNormalization")
 # ONNX Runtime's fusions that look through a Cast, and would leave out the roundings inside.
 UNROUNDING = ("LayerNormFusion", "SimplifiedLayerNormFusion")
 
@@ -40,8 +42,11 @@ def holds_half(model: ir.Model) -> bool:
     return any(output.dtype in HALF for node in model.graph for output in node.outputs)
 
 
-def as_rounded(model: ir.Model) -> ir.Model:
-    """The FP32 graph that answers as `model`, a typed graph with known dtypes, does where half precision is real."""
+def as_rounded(model: ir.Model, *, epilogues: bool = False) -> ir.Model:
+    """The FP32 graph that answers as `model`, a typed graph with known dtypes, does where half precision is real.
+
+    With `epilogues`, what a layer hands to the operators that a backend may fuse behind it is not rounded: one rounding a kernel.
+    """
     model = model.clone()
     graph = model.graph
     kinds = {output: output.dtype for node in graph for output in node.outputs if output.dtype in HALF}
@@ -56,7 +61,7 @@ def as_rounded(model: ir.Model) -> ir.Model:
             reader = sole_consumer(output)
             if node.op_type == "Cast":
                 _widen(graph, node, output, output.name or node.name or "")
-            elif node.op_type in EXACT and not node.domain and pending.isdisjoint(node.inputs):
+            elif _is_exact(node, pending) or (epilogues and _is_fused(node, reader)):
                 output.type = FLOAT()
             elif reader is not None and reader.op_type in MONOTONE and not reader.domain:
                 output.type = FLOAT()
@@ -64,6 +69,14 @@ def as_rounded(model: ir.Model) -> ir.Model:
             else:
                 _round(graph, node, output, kind)
     return finish(model)
+
+
+def _is_exact(node: ir.Node, pending: set[ir.Value]) -> bool:
+    return node.op_type in EXACT and not node.domain and pending.isdisjoint(node.inputs)
+
+
+def _is_fused(node: ir.Node, reader: ir.Node | None) -> bool:
+    return node.op_type in LAYERS and reader is not None and reader.op_type in EPILOGUE and not reader.domain
 
 
 def _widen_constants(graph: ir.Graph) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 
+from toolkit.backends.onnxruntime.epcontext import EMBEDDABLE, ep_context, plan_of
+from toolkit.backends.onnxruntime.plugin import architecture
 from toolkit.disk.files import write_atomically
 from toolkit.engine.engine import Engine
 from toolkit.errors import EngineError
-from toolkit.graph.epcontext import EMBEDDABLE, ep_context
 from toolkit.manifest import Manifest
-from toolkit.types import PORTABLE_FROM
 
 PLUGIN = "onnxruntime-ep-nv-tensorrt-rtx-cu13"
 PLUGIN_SMS = "86, 89, 120 and later"  # what its release 0.5 runs on
@@ -34,6 +34,8 @@ def to_onnxruntime(engine: Engine, folder: Path, *, embed: bool = True) -> Path:
         what = f"{manifest.name} is an engine for {manifest.target}; such a file carries one of TensorRT-RTX"
         raise EngineError(what, remedy="Build one: toolkit build RECIPE --target rtx")
     data = engine.contents[manifest.file]
+    if manifest.to_target().hosted:
+        data = plan_of(data)
     if embed and len(data) > EMBEDDABLE:
         what = f"the engine of {manifest.name} has {len(data) / 2**30:.1f} GiB; an ONNX file holds less than 2"
         raise EngineError(what, remedy="Leave it beside the file: --no-embed")
@@ -48,19 +50,11 @@ def to_onnxruntime(engine: Engine, folder: Path, *, embed: bool = True) -> Path:
         manifest.outputs,
         name=manifest.name,
         sdk=manifest.versions["tensorrt_rtx"],
-        architecture=_architecture(manifest),
+        architecture=architecture(manifest.to_target(), manifest.settings),
         metadata=metadata_of(manifest),
     )
     write_atomically(path, file)
     return path
-
-
-def _architecture(manifest: Manifest) -> str:
-    """`80+` for every GPU from Ampere on, else the one SM, or several with commas."""
-    target = manifest.to_target()
-    if target.onward and target.sm == PORTABLE_FROM:
-        return "80+"
-    return ",".join(str(sm) for sm in manifest.settings.get("sms", [manifest.settings.get("sm", target.sm)]))
 
 
 def metadata_of(manifest: Manifest) -> dict[str, str]:

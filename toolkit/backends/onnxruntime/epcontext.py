@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onnx import TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from toolkit.types import TensorSpec
 
@@ -48,3 +48,10 @@ def ep_context(
     helper.set_model_props(model, dict(metadata))
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def plan_of(file: bytes) -> bytes:
+    """The plan inside such a file."""
+    (node,) = ModelProto.FromString(file).graph.node
+    (found,) = (attribute.s for attribute in node.attribute if attribute.name == "ep_cache_context")
+    return bytes(found)
