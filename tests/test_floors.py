@@ -29,6 +29,7 @@ FLOORS = {
     "trip": 8,
     "settle": 8,
     "handoff": 8,
+    "serve": 8,
     "engine": 7,
     "reference": 6,
     "graph": 5,
@@ -72,6 +73,9 @@ HOMES = {
     "mlperf_loadgen": {"harness"},
     "pynvml": {"harness"},
     "tritonclient": {"handoff"},
+    "uvicorn": {"serve"},
+    "prometheus_client": {"serve"},
+    "python_multipart": {"serve"},
     "PIL": {"images", "report", "runtime"},
     "tempfile": {"disk/drafts.py"},  # a temporary folder that `scratch` did not make is never swept after a kill
 }

@@ -11,7 +11,19 @@ from typing import Any, NoReturn
 import typer
 from rich.text import Text
 
-from toolkit.cli import build, cache, capacity, handoff, look, measure, migrate, orders, trust, why  # noqa: F401  each registers its commands
+from toolkit.cli import (  # noqa: F401  each registers its commands
+    build,
+    cache,
+    capacity,
+    handoff,
+    look,
+    measure,
+    migrate,
+    orders,
+    serve,
+    trust,
+    why,
+)
 from toolkit.cli.app import UNDECIDED, app, err, out
 from toolkit.errors import BudgetError, ToolkitError, UndecidedError
 

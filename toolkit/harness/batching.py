@@ -23,7 +23,8 @@ _AGAIN = "Measure it: toolkit bench ENGINE --scenario offline -o results.json"
 class Batching(Frozen, frozen=True):
     """`preferred` batch sizes from the smallest up, the longest wait of a call in seconds, and how many calls run at once.
 
-    `how` says in words what each was taken from; `measured` whether any of it was.
+    `rate` is that of one call after another at the largest preferred batch, in images a second; None where it is not known. `how`
+    says in words what each was taken from; `measured` whether any of it was.
     """
 
     max_batch: int
@@ -31,6 +32,7 @@ class Batching(Frozen, frozen=True):
     max_wait: float = WAIT
     instances: int = 1
     measured: bool = False
+    rate: float | None = None
     how: tuple[str, ...] = ()
 
 
@@ -62,9 +64,13 @@ def batching_of(manifest: Manifest, results: Results) -> Batching:
         said.append(f"the measurements are flagged: {', '.join(doubts)}")
     if good[0] == 1:
         said.append(f"batch 1 is within {1 - NEAR:.0%} of it: nothing is gained by waiting")
-        return Batching(max_batch=most, max_wait=0.0, instances=instances, measured=True, how=tuple(said))
+        alone = rates[1]
+        return Batching(max_batch=most, max_wait=0.0, instances=instances, measured=True, rate=alone, how=tuple(said))
     wait, why = _wait(found)
-    return Batching(max_batch=most, preferred=good, max_wait=wait, instances=instances, measured=True, how=(*said, why))
+    how, top = (*said, why), rates[good[-1]]
+    return Batching(
+        max_batch=most, preferred=good, max_wait=wait, instances=instances, measured=True, rate=top, how=how
+    )
 
 
 def _most(manifest: Manifest) -> int:

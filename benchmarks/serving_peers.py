@@ -1,0 +1,80 @@
+"""The peers of `serving.py`, as a user would write them by hand: python serving_peers.py PEER ENGINE PORT THREADS BATCH WAIT_MS.
+
+Each takes a float32 image [1, ...] as raw bytes by POST /infer, and answers its logits as raw bytes; the same ONNX file, the same
+ONNX Runtime settings. `fastapi` runs the session in a thread and batches nothing; `litserve` batches.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+
+def session(engine: str, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    manifest = json.loads((Path(engine) / "manifest.json").read_text())
+    return onnxruntime.InferenceSession(str(Path(engine) / manifest["file"]), options, providers=["CPUExecutionProvider"])
+
+
+def shape_of(live: onnxruntime.InferenceSession) -> list[int]:
+    return list(live.get_inputs()[0].shape[1:])
+
+
+def by_fastapi(engine: str, port: int, threads: int) -> None:
+    import uvicorn
+
+    live = session(engine, threads)
+    name, shape, app = live.get_inputs()[0].name, shape_of(live), FastAPI()
+
+    @app.post("/infer")
+    async def infer(request: Request) -> Response:
+        image = np.frombuffer(await request.body(), np.float32).reshape(1, *shape)
+        [logits] = await run_in_threadpool(live.run, None, {name: image})
+        return Response(logits.tobytes(), media_type="application/octet-stream")
+
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
+
+
+def by_litserve(engine: str, port: int, threads: int, batch: int, wait: float) -> None:
+    import litserve
+
+    class Classify(litserve.LitAPI):
+        def setup(self, device: str) -> None:
+            self.live = session(engine, threads)
+            self.name, self.shape = self.live.get_inputs()[0].name, shape_of(self.live)
+
+        async def decode_request(self, request: Request) -> np.ndarray:
+            return np.frombuffer(await request.body(), np.float32).reshape(self.shape)
+
+        def batch(self, inputs: list[np.ndarray]) -> np.ndarray:
+            return np.stack(inputs)
+
+        def unbatch(self, output: np.ndarray) -> list[np.ndarray]:
+            return list(output)
+
+        def predict(self, batch: np.ndarray) -> np.ndarray:
+            whole = batch if batch.ndim == len(self.shape) + 1 else batch[None]
+            [logits] = self.live.run(None, {self.name: whole})
+            return logits if whole is batch else logits[0]
+
+        def encode_response(self, output: np.ndarray) -> Response:
+            return Response(output.tobytes(), media_type="application/octet-stream")
+
+    api = Classify(max_batch_size=batch, batch_timeout=wait, api_path="/infer")
+    litserve.LitServer(api, accelerator="cpu").run(port=port, host="127.0.0.1", log_level="error", generate_client_file=False)
+
+
+if __name__ == "__main__":
+    peer, engine, port, threads, batch, wait = sys.argv[1:]
+    if peer == "fastapi":
+        by_fastapi(engine, int(port), int(threads))
+    else:
+        by_litserve(engine, int(port), int(threads), int(batch), float(wait) / 1e3)

@@ -1,0 +1,196 @@
+"""A full queue answers at once and recovers; SIGTERM drains. The engine waits at a gate, so that no clock decides."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+
+from tests.runtime.test_runner import MANIFEST, Means
+from tests.serve.serving import PATIENCE, Reply, infer
+from toolkit.harness.batching import Batching
+from toolkit.runtime.runner import Runner
+from toolkit.serve.app import App
+from toolkit.serve.connection import uvicorn_settings
+from toolkit.serve.limits import Limits, Settings, Source
+from toolkit.serve.live import Live, Model
+from toolkit.serve.metrics import Metrics
+from toolkit.serve.models import Models
+from toolkit.serve.routes import Routes
+from toolkit.serve.server import listen
+
+IMAGES = np.random.default_rng(3).normal(size=(8, 3, 4, 4)).astype(np.float32)
+
+
+class Gate(Means):
+    """Answers once it is let; `began` counts the calls that have."""
+
+    def __init__(self):
+        super().__init__()
+        self.go, self.began = threading.Event(), threading.Semaphore(0)
+        self.fail = False
+
+    def run(self, batch):
+        self.began.release()
+        assert self.go.wait(PATIENCE)
+        if self.fail:
+            raise RuntimeError("a secret of /home/me")
+        return super().run(batch)
+
+
+class Playing:
+    """The application on a real server in this process, over an executor of this test's own."""
+
+    def __init__(self, **limits):
+        self.gate = Gate()
+        self.app = App(Settings(sources=(Source(path=Path("-")),), limits=Limits(**limits)))
+        metrics = self.app._metrics = Metrics()
+        models = Models(self.app.settings, metrics)
+        batching = Batching(max_batch=1, preferred=(1,), max_wait=0.0)
+        self.live = Live(Runner(MANIFEST, self.gate), batching, limits.get("queue", 2), metrics.gauges("means", "1"))
+        models._models["means"] = {"1": Model("means", "1", Source(path=Path("-")), self.live)}
+        self.app._models, self.app._routes = models, Routes(models, metrics, self.app.settings)
+        self.bound = listen("127.0.0.1", 0)
+        self.port = self.bound.getsockname()[1]
+        self.server = uvicorn.Server(uvicorn.Config(self.app, **uvicorn_settings(self.app.settings.limits)))
+        self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve(sockets=[self.bound])))
+
+    def __enter__(self):
+        self.thread.start()
+        while not self.server.started:
+            assert self.thread.is_alive()
+        return self
+
+    def __exit__(self, *_):
+        self.gate.go.set()
+        self.server.should_exit = True
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+        assert self.gate.closes == 1
+
+    def ask(self, i, path="/v2/models/means/infer"):
+        import http.client
+
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection.request("POST", path, infer(IMAGES[i : i + 1], "x"))
+        reply = Reply(connection.getresponse())
+        connection.close()
+        return reply
+
+    def metric(self, name, **labels):
+        return sum(value for key, found, value in self.app._metrics.samples() if key == name and labels.items() <= found.items())
+
+
+def mean_of(i):
+    return IMAGES[i].mean(axis=(1, 2)).tolist()
+
+
+def test_a_full_queue_answers_at_once_and_recovers():
+    with Playing(queue=2) as playing, ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(playing.ask, 0)]
+        assert playing.gate.began.acquire(timeout=PATIENCE)
+        for i in (1, 2):
+            asked.append(pool.submit(playing.ask, i))
+            while playing.live.batcher.waiting < i:
+                pass
+        assert playing.metric("toolkit_queue_images", model="means") == 2
+        refused = playing.ask(3)  # with the engine still at the gate: nothing was waited for
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        assert "2 images wait already, and the queue holds 2" in refused.error
+        playing.gate.go.set()
+        assert [one.result().json["outputs"][0]["data"] for one in asked] == [mean_of(i) for i in range(3)]
+        assert playing.ask(3).json["outputs"][0]["data"] == mean_of(3)
+        assert playing.metric("toolkit_errors_total", reason="busy") == 1
+        assert playing.metric("toolkit_queue_images", model="means") == 0
+        assert playing.metric("toolkit_requests_total", status="200", route="infer") == 4
+
+
+def test_what_is_under_way_at_the_end_is_answered_and_nothing_after_it():
+    with Playing() as playing, ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(playing.ask, i) for i in range(3)]
+        assert playing.gate.began.acquire(timeout=PATIENCE)
+        while playing.live.batcher.waiting < 2:
+            pass
+        playing.server.should_exit = True
+        while any(server.is_serving() for server in playing.server.servers):
+            pass
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", playing.port), timeout=PATIENCE)
+        playing.gate.go.set()
+        assert [one.result().json["outputs"][0]["data"] for one in asked] == [mean_of(i) for i in range(3)]
+
+
+def test_an_engine_that_fails_says_nothing_of_this_machine_and_serves_on():
+    with Playing() as playing:
+        playing.gate.go.set()
+        playing.gate.fail = True
+        reply = playing.ask(0)
+        assert reply.status == 500
+        assert "secret" not in reply.body.decode()
+        assert "the server's log says why" in reply.error
+        playing.gate.fail = False
+        assert playing.ask(0).status == 200
+
+
+def test_a_request_that_waits_too_long_leaves_the_queue():
+    with Playing(seconds=0.2) as playing, ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(playing.ask, i) for i in range(2)]
+        for one in asked:
+            assert (one.result().status, "not answered within 0.2 s" in one.result().error) == (504, True)
+        playing.gate.go.set()
+        assert playing.ask(4).json["outputs"][0]["data"] == mean_of(4)
+        assert len(playing.gate.sizes) == 2, "the one that had not begun was never run"
+
+
+def test_more_connections_than_may_be_are_refused_and_others_go_on():
+    with Playing(connections=3) as playing:
+        playing.gate.go.set()
+        lines = [socket.create_connection(("127.0.0.1", playing.port), timeout=PATIENCE) for _ in range(3)]
+        for line in lines:
+            line.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" in line.recv(4096)
+        reply = playing.ask(0)
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+        assert "as many connections as it may" in reply.error
+        lines[0].sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in lines[0].recv(4096)
+        for line in lines:
+            line.close()
+        while playing.server.server_state.connections:
+            pass
+        assert playing.ask(0).status == 200
+
+
+def test_all_bodies_together_are_bounded():
+    with Playing(bodies=4096) as playing:
+        playing.gate.go.set()
+        line = socket.create_connection(("127.0.0.1", playing.port), timeout=PATIENCE)
+        line.sendall(b"POST /v2/models/means/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n" + b" " * 3500)
+        while playing.app._budget.held < 3500:
+            pass
+        assert (playing.ask(0).status, "as many bytes of requests" in playing.ask(0).error) == (503, True)
+        line.close()
+        while playing.app._budget.held:
+            pass
+        assert playing.ask(0).status == 200
+
+
+def test_pipelined_requests_are_answered_in_turn():
+    with Playing() as playing:
+        playing.gate.go.set()
+        bodies = [infer(IMAGES[i : i + 1], "x") for i in range(3)]
+        heads = [b"POST /v2/models/means/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) for body in bodies]
+        with socket.create_connection(("127.0.0.1", playing.port), timeout=PATIENCE) as line:
+            line.sendall(b"".join(head + body for head, body in zip(heads, bodies, strict=True)))
+            data = b""
+            while data.count(b'"outputs"') < 3:
+                data += line.recv(65536)
+        found = [json.loads(b"{" + part.split(b"\r\n\r\n{", 1)[1].split(b"HTTP/1.1")[0]) for part in data.split(b"200 OK")[1:]]
+        assert [one["outputs"][0]["data"] for one in found] == [mean_of(i) for i in range(3)]

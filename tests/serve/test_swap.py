@@ -1,0 +1,126 @@
+"""Hot swap under load: by a signal, by watching and by an order; no call lost, and each answered by one whole engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
+
+from tests.serve.conftest import QUICK
+from tests.serve.serving import Server, infer, logits_of
+from toolkit.manifest import Manifest
+
+
+@pytest.fixture
+def place(engines, tmp_path):
+    shutil.copytree(engines / "fp32", tmp_path / "engine")
+    return tmp_path / "engine"
+
+
+def put(engines, kind, place):
+    """As a build does it: a whole folder in one step."""
+    new = place.with_name("new")
+    shutil.copytree(engines / kind, new)
+    old = place.with_name("old")
+    os.rename(place, old)
+    os.rename(new, place)
+    shutil.rmtree(old)
+
+
+class Asking:
+    """Clients that ask until they are told to stop. Every answer must be that of the engine that its seal names."""
+
+    def __init__(self, server, engines, images, offline, clients=6):
+        self.seals = {Manifest.read(engines / kind).seal[:16]: offline[kind] for kind in offline}
+        self.server, self.images = server, images
+        self.stop, self.wrong, self.seen = threading.Event(), [], set()
+        self.threads = [threading.Thread(target=self._ask, args=(i,)) for i in range(clients)]
+
+    def _ask(self, i):
+        while not self.stop.is_set():
+            i = (i + 7) % 60
+            try:
+                reply = self.server.ask("POST", "/v2/models/net/infer", infer(self.images[i : i + 2]))
+                seal = reply.headers["engine-seal"]
+                if reply.status != 200 or not np.array_equal(logits_of(reply), self.seals[seal][i : i + 2]):
+                    self.wrong.append((reply.status, reply.body[:200]))
+                self.seen.add(seal)
+            except Exception as error:
+                self.wrong.append(error)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_sighup_swaps_what_was_replaced_and_loses_no_call(engines, place, images, offline):
+    with Server(f"net={place}", *QUICK) as server, Asking(server, engines, images, offline) as asking:
+        for kind in ("fp16", "fp32", "fp16"):
+            put(engines, kind, place)
+            server.hear(signal.SIGHUP)
+            assert server.wait_for("model replaced")["seal"] == Manifest.read(place).seal[:16]
+            reply = server.ask("POST", "/v2/models/net/infer", infer(images[:1]))
+            np.testing.assert_array_equal(logits_of(reply), offline[kind][:1])
+        asking.stop.set()
+        for thread in asking.threads:
+            thread.join()
+        assert asking.wrong == []
+        assert len(asking.seen) == 2
+        assert "toolkit_swaps_total{" in server.ask("GET", "/metrics").body.decode()
+        assert server.ask("GET", "/status").json["models"][0]["swaps"] == 3
+        assert server.stop() == 0
+
+
+def test_a_watched_folder_is_swapped_by_itself_and_a_bad_one_is_not(engines, place, images, offline):
+    with Server(f"net={place}", *QUICK, "--watch", "0.1") as server:
+        put(engines, "fp16", place)
+        server.wait_for("model replaced")
+        shutil.rmtree(place)
+        assert "is not an engine" in server.wait_for("engine not replaced")["reason"]
+        reply = server.ask("POST", "/v2/models/net/infer", infer(images[:3]))
+        np.testing.assert_array_equal(logits_of(reply), offline["fp16"][:3])
+        shutil.copytree(engines / "fp32", place)
+        server.wait_for("model replaced")
+        reply = server.ask("POST", "/v2/models/net/infer", infer(images[:3]))
+        np.testing.assert_array_equal(logits_of(reply), offline["fp32"][:3])
+
+
+def test_tritonclient_loads_and_unloads(engines, place, images, offline):
+    with Server(f"net={place}", *QUICK, "--admin") as server, triton.InferenceServerClient(server.address) as client:
+        given = triton.InferInput("input", [2, 1, 28, 28], "FP32")
+        given.set_data_from_numpy(images[:2])
+        put(engines, "fp16", place)
+        client.load_model("net")
+        np.testing.assert_array_equal(client.infer("net", [given]).as_numpy("logits"), offline["fp16"][:2])
+        with pytest.raises(InferenceServerException, match="nothing to configure"):
+            client.load_model("net", config="{}")
+        with pytest.raises(InferenceServerException, match="nothing at this path"):
+            client.load_model("../engine")
+        client.unload_model("net")
+        assert not client.is_model_ready("net")
+        assert not client.is_server_ready()
+        assert client.get_model_repository_index()[0]["state"] == "UNAVAILABLE"
+        with pytest.raises(InferenceServerException, match="is not loaded"):
+            client.infer("net", [given])
+        shutil.rmtree(place)
+        with pytest.raises(InferenceServerException, match="was not loaded"):
+            client.load_model("net")
+        shutil.copytree(engines / "fp32", place)
+        client.load_model("net")
+        np.testing.assert_array_equal(client.infer("net", [given]).as_numpy("logits"), offline["fp32"][:2])
+        for header in ("Origin", "Sec-Fetch-Site", "X-Forwarded-For"):
+            reply = server.ask("POST", "/v2/repository/models/net/unload", b"", {header: "http://evil.example"})
+            assert (reply.status, "not through a browser" in reply.error) == (403, True)
+        assert client.is_model_ready("net")

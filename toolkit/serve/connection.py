@@ -1,0 +1,104 @@
+"""Connection: uvicorn's, with bounds on what it leaves open: how long and how large a head may be, and how many there are."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from toolkit.serve.exchange import LINGER
+from toolkit.serve.limits import Limits
+from toolkit.serve.log import say
+from toolkit.serve.refused import error_body
+
+
+def protocol(limits: Limits) -> type[asyncio.Protocol]:
+    """The class that uvicorn makes a connection of."""
+
+    class Connection(HttpToolsProtocol):
+        """A client that sends its head byte by byte costs a socket and a timer, and those not for long."""
+
+        _timer: asyncio.TimerHandle | None = None
+        _head = 0
+        _over = False  # refused: what still comes is thrown away
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._one_too_many = len(self.connections) > limits.connections
+            self._wait_for_head()
+
+        def _wait_for_head(self) -> None:
+            self._head = 0
+            self._timer = self.loop.call_later(limits.head_seconds, self._too_slow)
+
+        def _too_slow(self) -> None:
+            self._timer = None
+            if not self.transport.is_closing():
+                self._refuse(408, f"the request's head did not arrive within {limits.head_seconds:g} s")
+
+        def data_received(self, data: bytes) -> None:
+            if self._over:
+                return
+            if self._one_too_many:
+                self._refuse(503, "the server has as many connections as it may", b"retry-after: 1\r\n")
+                return
+            if self._timer is None and (self.cycle is None or self.cycle.response_complete):
+                self._wait_for_head()  # the first bytes of a further request
+            if self._timer is not None:
+                self._head += len(data)
+                if self._head > limits.head and not self._in_body(data):
+                    self._refuse(431, f"the request's head is larger than {limits.head:,} bytes")
+                    return
+            super().data_received(data)
+
+        def _in_body(self, data: bytes) -> bool:
+            """Whether the head may have ended in what has come now: then its length is not known to be too large."""
+            return b"\r\n\r\n" in data and self._head - len(data) <= limits.head
+
+        def on_headers_complete(self) -> None:
+            self._stop_timer()
+            super().on_headers_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_timer()
+            super().connection_lost(exc)
+
+        def _stop_timer(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def send_400_response(self, msg: str) -> None:
+            """In the protocol's form, for what is no HTTP at all."""
+            self._refuse(400, "this is no request of HTTP/1.1 that can be read")
+
+        def _refuse(self, status: int, what: str, more: bytes = b"") -> None:
+            self._stop_timer()
+            body = error_body(what)
+            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%s\r\n" % (len(body), more)
+            self.transport.write(STATUS_LINE[status] + head + body)
+            self._over = True
+            self.connections.discard(self)
+            # closed at once, it would be reset under the client's hands before that had read the answer
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self._timer = self.loop.call_later(LINGER, self.transport.close)
+            say("connection refused", status=status, reason=what, client=(self.client or ("",))[0])
+
+    return Connection
+
+
+def uvicorn_settings(limits: Limits) -> dict[str, Any]:
+    return {
+        "http": protocol(limits),
+        "ws": "none",
+        "lifespan": "on",
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "proxy_headers": False,  # a client could call itself a loopback address
+        "timeout_keep_alive": int(max(1, limits.idle)),
+        "timeout_graceful_shutdown": int(max(1, limits.drain)),
+        "backlog": 2048,
+    }
