@@ -199,11 +199,10 @@ def peers_python() -> str:
 def offline(engine: Path, threads: int, folder: Path) -> Any:
     """The runner, the images and their answers, and how the server would batch them."""
     import toolkit
-    from toolkit.serve.sweep import sweep
-    from toolkit.types import noise
+    from toolkit.serve.sweep import noise, sweep
 
     runner = toolkit.load(engine, threads=threads)
-    images = noise(runner.manifest.inputs[0], IMAGES)
+    images = noise(runner, IMAGES)
     np.save(folder / "images.npy", images)
     np.save(folder / "logits.npy", np.concatenate([runner(images[i : i + 1]) for i in range(IMAGES)]))
     return runner, images, sweep(runner, 0.05)
@@ -230,8 +229,8 @@ def trial(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     rates: list[float] = []
     for _, name in shuffled(names, args.rounds):
-        rates.append(rate(runner, images, batching.max_batch, min(2.0, seconds)))
-        served = start(name, args.engine, args.threads, batching.max_batch, batching.max_wait, python)
+        rates.append(rate(runner, images, max(batching.preferred), min(2.0, seconds)))
+        served = start(name, args.engine, args.threads, max(batching.preferred), batching.max_wait, python)
         try:
             served.load(folder, args.connections, min(3.0, seconds))  # warm-up
             found[name].append(served.load(folder, args.connections, seconds))
@@ -241,7 +240,7 @@ def trial(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "engine": runner.manifest.name,
         "threads": args.threads,
         "connections": args.connections,
-        "batching": {"max_batch": batching.max_batch, "max_wait": batching.max_wait, "how": batching.how},
+        "batching": {"max_batch": max(batching.preferred), "max_wait": batching.max_wait, "how": list(batching.how)},
         "machine": {"cpu": cpu(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()},
         "offline": rates,
         "servers": {name: [summary(one) for one in runs] for name, runs in found.items()},
