@@ -5,14 +5,13 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from typing import NamedTuple
 
+from toolkit.disk.drafts import scratch
 from toolkit.engine.engine import Engine
 from toolkit.errors import ToolkitError
 from toolkit.serve.limits import Settings
@@ -49,17 +48,16 @@ class Supervisor:
         for source in self.settings.sources:
             Engine.open(source.path)  # damaged, foreign or absent: said once, before there are any workers
         self.bound.listen(2048)
-        folder = tempfile.mkdtemp(prefix="toolkit-serve-")
-        os.environ[SHARED] = folder
         before = {number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-        try:
-            self._keep()
-        finally:
-            self._end(signal.SIGKILL)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            shutil.rmtree(folder, ignore_errors=True)
-            del os.environ[SHARED]
+        with scratch() as folder:  # where all workers' counts are kept
+            os.environ[SHARED] = str(folder)
+            try:
+                self._keep()
+            finally:
+                self._end(signal.SIGKILL)
+                del os.environ[SHARED]
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
     def _hear(self, number: int, frame: object) -> None:
         if number == signal.SIGHUP:
