@@ -275,6 +275,23 @@ def test_a_gigabyte_is_refused_as_it_streams(server):
     assert server.alive()
 
 
+@pytest.mark.parametrize("path", [b"/nothing", b"/v2/models/none/infer", b"/v2", b"/v2/repository/models/net/load"])
+def test_a_body_that_nobody_reads_is_not_taken_for_a_request(server, path):
+    """Whoever is refused before his body was read gets one answer, and the connection is closed behind it."""
+    body = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10_000
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path, len(body))
+    status, data = talk(server, head, [body[i : i + 10_000] for i in range(0, len(body), 10_000)])
+    assert status in (403, 404, 405)
+    assert data.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in data
+
+
+def test_a_client_that_waits_for_leave_is_answered_at_once(server):
+    status, data = talk(server, head(1 << 30, b"Expect: 100-continue\r\n"))
+    assert status == 413
+    assert b"100 Continue" not in data
+
+
 def test_a_decompression_bomb(server):
     small = zlib.compress(b"\0" * (100 << 20))
     before = memory(server)

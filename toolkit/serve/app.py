@@ -89,7 +89,8 @@ class App:
         if self.settings.access_log:
             say("request", method=exchange.method, path=exchange.path, status=answer.status, ms=round(took * 1e3, 3))
         waits = exchange.headers.get(b"expect", b"").lower() == b"100-continue"  # for leave to send, which it will not get
-        await respond(send, answer, receive if exchange.unread and not waits else None)
+        linger = receive if exchange.unread and not waits else None
+        await respond(send, answer, linger, close=exchange.unread)  # what was not read would be taken for the next request
 
     async def _within(self, exchange: Exchange, handler: Handler) -> Answer:
         seconds = self.settings.limits.seconds
@@ -98,7 +99,7 @@ class App:
                 return await handler(exchange)
         except TimeoutError:
             if exchange.reading:
-                raise Refused(408, f"the request did not arrive within {seconds:g} s", "slow", close=True) from None
+                raise Refused(408, f"the request did not arrive within {seconds:g} s", "slow") from None
             raise Refused(504, f"the request was not answered within {seconds:g} s", "late") from None
 
     def _refuse(self, exchange: Exchange, model: Model | None, refused: Refused, cause: Exception | None = None) -> Answer:

@@ -13,80 +13,81 @@ from toolkit.serve.log import say
 from toolkit.serve.refused import error_body
 
 
-def protocol(limits: Limits) -> type[asyncio.Protocol]:
-    """The class that uvicorn makes a connection of."""
+class Connection(HttpToolsProtocol):
+    """A client that sends its head byte by byte costs a socket and a timer, and those not for long."""
 
-    class Connection(HttpToolsProtocol):
-        """A client that sends its head byte by byte costs a socket and a timer, and those not for long."""
+    limits = Limits()
+    _timer: asyncio.TimerHandle | None = None
+    _head = 0
+    _over = False  # refused: what still comes is thrown away
 
-        _timer: asyncio.TimerHandle | None = None
-        _head = 0
-        _over = False  # refused: what still comes is thrown away
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._one_too_many = len(self.connections) > self.limits.connections
+        self._wait_for_head()
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._one_too_many = len(self.connections) > limits.connections
-            self._wait_for_head()
+    def _wait_for_head(self) -> None:
+        self._head = 0
+        self._timer = self.loop.call_later(self.limits.head_seconds, self._too_slow)
 
-        def _wait_for_head(self) -> None:
-            self._head = 0
-            self._timer = self.loop.call_later(limits.head_seconds, self._too_slow)
+    def _too_slow(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self._refuse(408, f"the request's head did not arrive within {self.limits.head_seconds:g} s")
 
-        def _too_slow(self) -> None:
+    def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
+        if self._one_too_many:
+            self._refuse(503, "the server has as many connections as it may", b"retry-after: 1\r\n")
+            return
+        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._wait_for_head()  # the first bytes of a further request
+        if self._timer is not None:
+            self._head += len(data)
+            if self._head > self.limits.head and not self._in_body(data):
+                self._refuse(431, f"the request's head is larger than {self.limits.head:,} bytes")
+                return
+        super().data_received(data)
+
+    def _in_body(self, data: bytes) -> bool:
+        """Whether the head may have ended in what has come now: then its length is not known to be too large."""
+        return b"\r\n\r\n" in data and self._head - len(data) <= self.limits.head
+
+    def on_headers_complete(self) -> None:
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
             self._timer = None
-            if not self.transport.is_closing():
-                self._refuse(408, f"the request's head did not arrive within {limits.head_seconds:g} s")
 
-        def data_received(self, data: bytes) -> None:
-            if self._over:
-                return
-            if self._one_too_many:
-                self._refuse(503, "the server has as many connections as it may", b"retry-after: 1\r\n")
-                return
-            if self._timer is None and (self.cycle is None or self.cycle.response_complete):
-                self._wait_for_head()  # the first bytes of a further request
-            if self._timer is not None:
-                self._head += len(data)
-                if self._head > limits.head and not self._in_body(data):
-                    self._refuse(431, f"the request's head is larger than {limits.head:,} bytes")
-                    return
-            super().data_received(data)
+    def send_400_response(self, msg: str) -> None:
+        """In the protocol's form, for what is no HTTP at all."""
+        self._refuse(400, "this is no request of HTTP/1.1 that can be read")
 
-        def _in_body(self, data: bytes) -> bool:
-            """Whether the head may have ended in what has come now: then its length is not known to be too large."""
-            return b"\r\n\r\n" in data and self._head - len(data) <= limits.head
+    def _refuse(self, status: int, what: str, more: bytes = b"") -> None:
+        self._stop_timer()
+        body = error_body(what)
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%s\r\n" % (len(body), more)
+        self.transport.write(STATUS_LINE[status] + head + body)
+        self._over = True
+        self.connections.discard(self)
+        # closed at once, it would be reset under the client's hands before that had read the answer
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._timer = self.loop.call_later(LINGER, self.transport.close)
+        say("connection refused", status=status, reason=what, client=(self.client or ("",))[0])
 
-        def on_headers_complete(self) -> None:
-            self._stop_timer()
-            super().on_headers_complete()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_timer()
-            super().connection_lost(exc)
-
-        def _stop_timer(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-        def send_400_response(self, msg: str) -> None:
-            """In the protocol's form, for what is no HTTP at all."""
-            self._refuse(400, "this is no request of HTTP/1.1 that can be read")
-
-        def _refuse(self, status: int, what: str, more: bytes = b"") -> None:
-            self._stop_timer()
-            body = error_body(what)
-            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%s\r\n" % (len(body), more)
-            self.transport.write(STATUS_LINE[status] + head + body)
-            self._over = True
-            self.connections.discard(self)
-            # closed at once, it would be reset under the client's hands before that had read the answer
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
-            self._timer = self.loop.call_later(LINGER, self.transport.close)
-            say("connection refused", status=status, reason=what, client=(self.client or ("",))[0])
-
-    return Connection
+def protocol(limits: Limits) -> type[Connection]:
+    """The class that uvicorn makes a connection of."""
+    return type("Bounded", (Connection,), {"limits": limits})
 
 
 def uvicorn_settings(limits: Limits) -> dict[str, Any]:

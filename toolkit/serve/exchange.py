@@ -13,6 +13,7 @@ from toolkit.serve.refused import Answer, Refused, busy
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+CLOSE = (b"connection", b"close")
 LINGER = 1.0  # seconds
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -47,14 +48,14 @@ class Exchange:
         self.query: bytes = scope["query_string"]
         self.client: str = (scope.get("client") or ("",))[0]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.reading = self.unread = False
+        self.reading = False
+        self.unread = (self._length() or 0) > 0 or b"transfer-encoding" in self.headers
         self._receive, self._limits, self._budget, self._held = receive, limits, budget, 0
 
     async def body(self) -> bytes:
         """The whole body, decompressed. Raises Refused as soon as it is known to be too large, Gone."""
         most = self._limits.body
         length = self._length()
-        self.unread = True
         if length is not None and length > most:
             raise _too_large(most)
         self.reading = True
@@ -106,13 +107,15 @@ class Exchange:
 
 
 def _too_large(most: int) -> Refused:
-    return Refused(413, f"the body is larger than the {most:,} bytes that this server takes", "body", close=True)
+    return Refused(413, f"the body is larger than the {most:,} bytes that this server takes", "body")
 
 
-async def respond(send: Send, answer: Answer, linger: Receive | None = None) -> None:
+async def respond(send: Send, answer: Answer, linger: Receive | None = None, *, close: bool = False) -> None:
     """With `linger` the client may still be sending: what it sends is thrown away for a moment, and only then the connection is
     closed. Closed at once, it would be reset under the client's hands before the answer had been read."""
     headers = [(b"content-type", answer.kind), (b"content-length", b"%d" % len(answer.body)), *answer.headers]
+    if (linger is not None or close) and CLOSE not in headers:
+        headers.append(CLOSE)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     if linger is None:
         await send({"type": "http.response.body", "body": answer.body})
