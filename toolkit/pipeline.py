@@ -22,6 +22,7 @@ from toolkit.graph.lint import lint
 from toolkit.graph.magnitude import magnitudes
 from toolkit.graph.pixels import how_taken
 from toolkit.graph.qdq import Scheme, scheme_of
+from toolkit.graph.rounded import Roundings
 from toolkit.graph.rounding import holds_half
 from toolkit.graph.run import predicting_runner
 from toolkit.harness.accuracy import answers_of, compare_accuracy
@@ -40,7 +41,7 @@ from toolkit.runtime.runner import Runner
 from toolkit.settle import hold_back, settle
 from toolkit.trip import Trip as Trip
 from toolkit.trip import calibration_images as calibration_images
-from toolkit.trip import for_cpus, room_of, unforeseen
+from toolkit.trip import for_cpus, unforeseen
 from toolkit.trip import foreseen as foreseen
 from toolkit.trip import typed as typed
 from toolkit.types import ON_CPU, Stage, Target, quiet
@@ -101,14 +102,16 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     graph, ranges, reasons = source.graph, None, tuple[str, ...]()
     if held is not None and recipe.precision.quantized:
         target = Target.parse_many(recipe.build.target)[0]
-        recipe, graph, ranges, reasons = settle(recipe, graph, held, scheme_of(target), room_of(recipe, target), stage)
+        recipe, graph, ranges, reasons = settle(recipe, graph, held, target, stage)
     large = peaks(graph, held.ranging) if held is not None and held.ranging is not None and foreseeing else {}
     own = standing_of(source, recipe.reference, *labelled)
     source, named = _named(source, recipe, labelled[0], own)
     heard = [reasons, source.reference.manifest.notes, agreement.remarks, named]
     heard += [images.remarks for images in (judged, *(held or ())) if images is not None]
     remarks = tuple(dict.fromkeys(remark for some in heard for remark in some))
-    return Trip(recipe, source, agreement, judged, truth, baseline, graph, ranges, large, remarks, own)
+    whole = held.whole if held is not None else None
+    roundings = Roundings(lambda: (whole or calibration_images(recipe)).having(recipe.preprocess.inside).batches(8))
+    return Trip(recipe, source, agreement, judged, truth, baseline, graph, ranges, large, roundings, remarks, own)
 
 
 def _named(source: Source, recipe: Recipe, images: Images | None, standing: Standing) -> tuple[Source, tuple[str, ...]]:

@@ -16,15 +16,17 @@ from toolkit.disk.files import sha256_bytes
 from toolkit.errors import CalibrationError, RecipeError
 from toolkit.graph.channels import IMAGES
 from toolkit.graph.equalize import Mode
+from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.prescale import equalized
-from toolkit.graph.qdq import Scheme
+from toolkit.graph.qdq import scheme_of
+from toolkit.graph.run import graph_runner, predicting_runner
 from toolkit.graph.scheme_cpu import watched
-from toolkit.graph.select import LEAST, Settings, select
-from toolkit.graph.weights import Room
+from toolkit.graph.select import LEAST, SHARE, Selected, Settings, select
+from toolkit.graph.variance import variances
 from toolkit.images.dataset import Images, open_data
 from toolkit.recipe import Recipe
-from toolkit.trip import calibration_images
-from toolkit.types import Progress
+from toolkit.trip import calibration_images, room_of
+from toolkit.types import ON_CPU, Classifier, Progress, Target
 
 SEED = 0
 CHOOSING, JUDGING = 32, 96  # images held back, at most
@@ -33,12 +35,14 @@ CHOOSING, JUDGING = 32, 96  # images held back, at most
 class Held(NamedTuple):
     """The calibration images: ranges are drawn from some, settings chosen on others, builds judged on others again.
 
-    No `ranging` only where the recipe brings its ranges and names no images.
+    Settings once chosen, ranges are drawn from `whole`: the first two together, where the choice took from what ranges were to
+    have. No `ranging` only where the recipe brings its ranges and names no images.
     """
 
     ranging: Images | None
     choosing: Images | None
     judging: Images | None
+    whole: Images | None
 
 
 class Settled(NamedTuple):
@@ -53,30 +57,34 @@ class Settled(NamedTuple):
 def hold_back(recipe: Recipe) -> Held:
     """Part the calibration images. Raises RecipeError, DataError.
 
-    What the data holds beyond `calibration.images` is held back first; where that is too little, an eighth for the choice and as
-    much again for the judgement, drawn at random (seed 0). A choice needs settings that are open; a judgement, no `[accept]`.
+    What the data holds beyond `calibration.images` is held back first; where that is too little, a quarter for the choice and an
+    eighth for the judgement, drawn at random (seed 0). A choice needs settings that are open; a judgement, no `[accept]`.
+    `whole` does not depend on what is open: the ranges of a recipe are those of the same recipe with its choices written down.
     """
     wanted = recipe.calibration.images
     data = recipe.calibration_data
     if data is None:
-        return Held(None if recipe.calibration.ranges is not None else calibration_images(recipe), None, None)
+        images = None if recipe.calibration.ranges is not None else calibration_images(recipe)
+        return Held(images, None, None, images)
     everything = open_data(data, recipe.preprocess.outside)
     total = everything.count
-    ranging = open_data(data, recipe.preprocess.outside, wanted)
     choosing = CHOOSING if recipe.precision.quantized and is_open(recipe) else 0
     judging = JUDGING if recipe.accept.data is None else 0
     random = np.random.default_rng(SEED)
-    if total - ranging.count >= choosing + judging:
-        order = ranging.count + random.permutation(total - ranging.count)
+    if total >= wanted + CHOOSING + judging:
+        order = wanted + random.permutation(total - wanted)
+        whole = ranging = open_data(data, recipe.preprocess.outside, wanted)
+        judged, chosen = order[:judging], order[judging : judging + choosing]
     else:
-        ranging, order = everything, random.permutation(total)
-        choosing, judging = (min(n, max(total // 8, min(LEAST, total // 4))) for n in (choosing, judging))
-    chosen, judged = sorted(order[:choosing].tolist()), sorted(order[choosing : choosing + judging].tolist())
-    if ranging is everything:
-        held = {*chosen, *judged}
-        rest = [index for index in range(total) if index not in held][:wanted]
-        ranging = everything.take(rest) if held else everything
-    return Held(ranging, everything.take(chosen) if chosen else None, everything.take(judged) if judged else None)
+        order = random.permutation(total)
+        fewest = min(LEAST, total // 4)
+        judging, choosing = min(judging, max(total // 8, fewest)), min(choosing, max(total // 4, fewest))
+        judged, chosen = order[:judging], order[judging : judging + choosing]
+        rest = [index for index in range(total) if index not in set(judged.tolist())][:wanted]
+        whole = everything.take(rest)
+        ranging = everything.take([index for index in rest if index not in set(chosen.tolist())]) if choosing else whole
+    choice, judgement = (everything.take(sorted(part.tolist())) if part.size else None for part in (chosen, judged))
+    return Held(ranging, choice, judgement, whole)
 
 
 def is_open(recipe: Recipe) -> bool:
@@ -84,37 +92,53 @@ def is_open(recipe: Recipe) -> bool:
     return bool(Settings(recipe.precision, recipe.calibration).open)
 
 
-def settle(
-    recipe: Recipe, graph: ir.Model, held: Held, scheme: Scheme, room: Room, stage: Callable[[str], Progress]
-) -> Settled:
-    """Equalise and calibrate, as the recipe says, or as `select` finds best. Raises CalibrationError, GraphError."""
+def settle(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: Callable[[str], Progress]) -> Settled:
+    """Equalise and calibrate, as the recipe says, or as `select` finds best for `target`.
+
+    Raises CalibrationError, GraphError.
+    """
     settings = Settings(recipe.precision, recipe.calibration)
     if recipe.calibration.ranges is not None:
         return _given(recipe, graph, held)
-    ranging = held.ranging
-    assert ranging is not None
+    whole, reasons = held.whole, tuple[str, ...]()
+    assert whole is not None
     if settings.open and held.choosing is not None and held.choosing.count >= LEAST:
-        stage("choose the settings of INT8")
-        few = [batch.copy() for batch in islice(ranging.batches(1), IMAGES)]
-        share = ranging.take(range(min(IMAGES, ranging.count)))
-        found = select(
-            graph,
-            settings,
-            few,
-            np.concatenate(list(held.choosing.batches(8))),
-            lambda one, whole: calibrate(recipe, one, ranging if whole else share, stage),
-            scheme=scheme,
-            room=room,
-        )
-        return Settled(_with(recipe, found.settings), found.graph, found.ranges, found.reasons)
-    reasons = tuple[str, ...]()
-    if settings.open:
+        found = _select(recipe, graph, held, target, stage)
+        settings, reasons = found.settings, found.reasons
+        if held.ranging is whole:
+            return Settled(_with(recipe, settings), found.graph, found.ranges, reasons)
+    elif settings.open:
         plain = settings.simply()
         said = f"{plain.calibration.method}, equalize = {plain.precision.equalize}, weights = {plain.precision.weights}"
         reasons = (f"auto: too few calibration images to choose by, so the simple settings stand: {said}",)
         settings = plain
-    graph = equalized(graph, settings.precision.equalize, ranging.batches(8))
-    return Settled(_with(recipe, settings), graph, calibrate(recipe, graph, ranging, stage), reasons)
+    graph = equalized(graph, settings.precision.equalize, whole.batches(8))
+    return Settled(_with(recipe, settings), graph, calibrate(recipe, graph, whole, stage), reasons)
+
+
+def _select(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: Callable[[str], Progress]) -> Selected:
+    ranging = held.ranging
+    assert ranging is not None and held.choosing is not None
+    stage("choose the settings of INT8")
+    few = [batch.copy() for batch in islice(ranging.batches(1), IMAGES)]
+    share = ranging.take(range(min(SHARE, ranging.count)))
+
+    def runner(quantized: ir.Model) -> Classifier:
+        if recipe.precision.compute != "fp16" or target.kind in ON_CPU:
+            return graph_runner(quantized)
+        keep = (*recipe.precision.keep_fp32, *(node for island in variances(quantized) for node in island.nodes))
+        return predicting_runner(to_fp16(quantized, keep), target)
+
+    return select(
+        graph,
+        Settings(recipe.precision, recipe.calibration),
+        few,
+        np.concatenate(list(held.choosing.batches(8))),
+        lambda one, full: calibrate(recipe, one, ranging if full else share, stage),
+        scheme=scheme_of(target),
+        room=room_of(recipe, target),
+        runner=runner,
+    )
 
 
 def _given(recipe: Recipe, graph: ir.Model, held: Held) -> Settled:
@@ -132,7 +156,7 @@ def _given(recipe: Recipe, graph: ir.Model, held: Held) -> Settled:
         raise RecipeError(what, remedy="Set `calibration.data` to the images that the ranges are of")
     settings, fault = settings.simply(), None
     for kind in kinds:
-        candidate = equalized(graph, kind, held.ranging.batches(8) if held.ranging is not None else ())
+        candidate = equalized(graph, kind, held.whole.batches(8) if held.whole is not None else ())
         try:
             ranges.check(candidate, watched(candidate))
         except CalibrationError as error:

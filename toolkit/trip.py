@@ -11,13 +11,13 @@ import onnx_ir as ir
 from toolkit.calibration import Ranges
 from toolkit.cpu import has_vnni
 from toolkit.errors import RecipeError
-from toolkit.graph.bias import correct_bias
 from toolkit.graph.edit import require_matches
 from toolkit.graph.fp8 import first_layers
 from toolkit.graph.fp16 import to_bf16, to_fp16, unsafe_on_cpu
 from toolkit.graph.overflow import fp16_overflow
 from toolkit.graph.pixels import PREFIX, Form, take_pixels
 from toolkit.graph.qdq import needs_vnni, quantize, quantized_layers, scheme_of
+from toolkit.graph.rounded import Roundings
 from toolkit.graph.variance import Island, vanishing, variances
 from toolkit.graph.weights import Room
 from toolkit.images.dataset import Images, open_data
@@ -42,6 +42,7 @@ class Trip(NamedTuple):
     graph: ir.Model  # FP32, equalised where the recipe says so
     ranges: Ranges | None  # what INT8 is scaled by
     peaks: Mapping[str, float]  # how large each tensor of `graph` becomes on some images, where FP16 must hold it
+    roundings: Roundings  # what `graph`'s weights are in INT8
     remarks: tuple[str, ...] = ()  # what was chosen or left out when weights and images were read
     standing: Standing = Standing(images=0, doubt="it was not asked")  # how well the reference itself does
 
@@ -53,14 +54,12 @@ def typed(trip: Trip, target: Target) -> ir.Model:
     scheme, keep = scheme_of(target), recipe.precision.keep_fp32
     require_matches(trip.graph, keep, "precision.keep_fp32")
     keep = (*keep, *(node for found in foreseen(trip) for node in found.nodes), PREFIX)
-    graph = plain = with_input(trip.graph, recipe, target)
+    graph = with_input(trip.graph, recipe, target)
     if recipe.precision.quantized:
         assert trip.ranges is not None
         room = room_of(recipe, target)
-        graph = quantize(graph, trip.ranges, recipe.precision, recipe.calibration, scheme=scheme, room=room)
-        if recipe.precision.bias_correction:
-            images = calibration_images(recipe).having(recipe.preprocess.inside)
-            graph = correct_bias(plain, graph, images.batches(8))
+        rounded = trip.roundings.of(graph, recipe.precision, room)
+        graph = quantize(graph, trip.ranges, recipe.precision, recipe.calibration, scheme=scheme, room=room, rounded=rounded)
         if scheme == "cpu":
             keep = (*keep, *quantized_layers(graph))  # in INT8 they hold no FP16; Casts between would break the fusion
     if target.kind == "cpu":

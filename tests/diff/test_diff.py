@@ -17,7 +17,7 @@ from toolkit.graph.edit import constant
 from toolkit.graph.equalize import equalize
 from toolkit.report.diff import diff_page, diff_table, facts, headline
 
-PLAIN = 'int8 = true\nequalize = "none"\nweights = "absmax"\nbias_correction = false'
+PLAIN = 'int8 = true\nequalize = "none"\nweights = "absmax"\nrounding = "nearest"\nbias_correction = false'
 
 
 @pytest.fixture(scope="module", autouse=True)

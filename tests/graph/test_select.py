@@ -36,7 +36,7 @@ def test_what_is_open_is_settled_with_a_reason_each(hostile: Selected) -> None:
     assert not hostile.settings.open
     assert hostile.settings.precision.equalize == "streams"  # pairs and none leave these weights at chance
     text = "\n".join(hostile.reasons)
-    for key in ("equalize", "method", "weights", "bias_correction"):
+    for key in ("equalize", "method", "rounding", "bias_correction"):
         assert f"auto: {key} = {hostile.settings.value(key)}, " in text
     assert "16 calibration images held back" in text
 

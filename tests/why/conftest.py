@@ -65,7 +65,7 @@ def odd_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def odd(tmp_path_factory: pytest.TempPathFactory, odd_weights: Path) -> Path:
-    plain = 'int8 = true\nequalize = "none"\nweights = "absmax"\nbias_correction = false'
+    plain = 'int8 = true\nequalize = "none"\nweights = "absmax"\nrounding = "nearest"\nbias_correction = false'
     return build(tmp_path_factory.mktemp("engines"), "odd", plain, str(odd_weights))
 
 

@@ -92,7 +92,9 @@ def model_of(torchvision: ModuleType, pictures: Pictures) -> Callable[[str], Any
     return make
 
 
-SETTLED: dict[str, Any] = {"equalize": "streams", "weights": "absmax", "bias_correction": False}  # else each is searched for
+SETTLED: dict[str, Any] = {  # else each is searched for
+    "equalize": "streams", "weights": "absmax", "rounding": "nearest", "bias_correction": False,
+}  # fmt: skip
 
 
 def trip(path: Path, pictures: Pictures, precision: Precision, like: pipeline.Trip | None = None) -> pipeline.Trip:

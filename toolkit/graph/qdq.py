@@ -7,12 +7,14 @@ fuses, and TensorRT refuses it quantised.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import numpy as np
 import onnx_ir as ir
 
 from toolkit.errors import CalibrationError
+from toolkit.graph.bias import shift_bias
 from toolkit.graph.edges import Edge, origin
 from toolkit.graph.edit import (
     WEIGHTED,
@@ -28,9 +30,10 @@ from toolkit.graph.edit import (
     weight_of,
 )
 from toolkit.graph.fp8 import FP8, admit_fp8, first_layers, fp8_scale, fp8_weight
+from toolkit.graph.rounded import Rounded
 from toolkit.graph.scheme_cpu import cpu_edges, miscounts
 from toolkit.graph.scheme_tensorrt import tensorrt_edges
-from toolkit.graph.weights import Room, Scale, fits_16_bits, quantize_weight
+from toolkit.graph.weights import Room, fits_16_bits, quantize_weight
 from toolkit.recipe import Calibration, Method, Precision
 from toolkit.types import Array, Target
 
@@ -51,10 +54,12 @@ def quantize(
     *,
     scheme: Scheme = "cpu",
     room: Room = "full",
+    rounded: Mapping[str, Rounded] | None = None,
 ) -> ir.Model:
     """FP32 graph -> the same graph with Q/DQ pairs placed as `scheme` says; layers in `precision.keep` stay as they are.
 
     `room` is what weights may use of int8; `pairs` keeps neighbours from overflowing 16-bit sums without VNNI (`weights.py`).
+    `rounded` holds weights of layers that are rounded already, with that room; `precision.bias_correction` takes its shifts.
     Raises CalibrationError for a tensor that has no range, GraphError for a pattern in `keep` that fits no layer.
     """
     require_matches(model, precision.keep, "precision.keep")
@@ -77,7 +82,7 @@ def quantize(
         _insert_pair(model.graph, edge, *activation_scale(low, high, symmetric))
     for node in list(model.graph):
         if weight_of(node) is not None and _reads_quantized(node) and not matches(node.name, precision.keep):
-            _quantize_weight(node, precision.weights, room)
+            _quantize_weight(node, precision, room, (rounded or {}).get(node.name or ""))
             if scheme == "cpu" and node.op_type == "Gemm":
                 _split_bias(node)
     return finish(model)
@@ -177,11 +182,16 @@ def _split_bias(gemm: ir.Node) -> None:
             outputs[index] = total.outputs[0]
 
 
-def _quantize_weight(node: ir.Node, scale: Scale, room: Room) -> None:
+def _quantize_weight(node: ir.Node, precision: Precision, room: Room, rounded: Rounded | None) -> None:
     array = constant(node.inputs[1])
     assert array is not None  # as `weight_of` has seen
-    axis = output_axis(node) % array.ndim
-    quantized, step = quantize_weight(array, axis, scale, room, least=_least_step(node))
+    axis, least = output_axis(node) % array.ndim, _least_step(node)
+    if rounded is not None and (rounded.step >= least).all():
+        quantized, step = rounded.values, rounded.step
+        if precision.bias_correction:
+            shift_bias(node, rounded.shift)
+    else:
+        quantized, step = quantize_weight(array, axis, precision.weights, room, least=least)
     _replace_weight(node, quantized, step, np.zeros(step.shape, np.int8), axis=axis)
 
 

@@ -1,9 +1,12 @@
 """Select: the settings of INT8 that bring the logits nearest, measured on images that the ranges were not drawn from.
 
-What a recipe leaves open (`auto`) is chosen in this order: equalisation, calibration method, how weights are scaled, bias
+What a recipe leaves open (`auto`) is chosen in this order: equalisation, calibration method, how weights are rounded, bias
 correction, and then another method for single parts of the network. Each step keeps what stands unless an alternative is better
 by more than `WORTH` and surely so over the images (one-sided 95 % by the jackknife): a few images must not decide what they
 cannot tell. The order of alternatives and the images are fixed, so the same inputs give the same choice.
+
+A network that ends in a Softmax is judged by what the Softmax reads: probabilities of images that it is sure of say nothing, a
+few others would decide alone. Weights are rounded once (`rounded.py`), and serve every candidate that shares their equalisation.
 """
 
 from __future__ import annotations
@@ -17,28 +20,33 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from toolkit.calibration import Ranges
-from toolkit.graph.bias import correct_bias
 from toolkit.graph.channels import IMAGES
+from toolkit.graph.edit import finish
 from toolkit.graph.equalize import Mode, channel_sets
 from toolkit.graph.prescale import equalized, has_functions
 from toolkit.graph.qdq import Scheme, quantize
+from toolkit.graph.rounded import Roundings
 from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
 from toolkit.graph.weights import Room
 from toolkit.recipe import Calibration, Precision
-from toolkit.types import Float
+from toolkit.types import Classifier, Float
 
 Real = NDArray[np.float64]
 WORTH = 0.2  # dB
 PRICE = {"activations": 1.0}  # dB, for what costs time
 SURE = 1.64  # standard errors: one-sided 95 %
+SHARE = 24  # images that equalisations are compared by
 LEAST = 4  # images without which nothing is chosen
 PARTS = 4  # of the network's tensors, in its order, that may have a method of their own
-SIMPLE: dict[str, Any] = {"method": "mse", "equalize": "streams", "weights": "absmax", "bias_correction": False}
+SIMPLE: dict[str, Any] = {
+    "method": "mse", "equalize": "streams", "weights": "absmax", "rounding": "nearest", "bias_correction": False,
+}  # fmt: skip
+START = {**SIMPLE, "rounding": "compensated", "bias_correction": True}
 OTHERS: dict[str, tuple[Any, ...]] = {
     "method": ("minmax", "percentile", "entropy"),
-    "weights": ("mse",),
-    "bias_correction": (True,),
+    "rounding": ("nearest",),
+    "bias_correction": (False,),
 }
 
 
@@ -65,6 +73,7 @@ class Settings(NamedTuple):
             "equalize": self.precision.equalize,
             "method": self.calibration.method,
             "weights": self.precision.weights,
+            "rounding": self.precision.rounding,
             "bias_correction": self.precision.bias_correction,
         }
         return tuple(key for key, value in given.items() if value in ("auto", None))
@@ -72,6 +81,10 @@ class Settings(NamedTuple):
     def simply(self) -> Settings:
         """What is open set to the simple choice, without measurement."""
         return self.having(**{key: SIMPLE[key] for key in self.open})
+
+    def measured(self) -> Settings:
+        """What is open set to what the search begins with."""
+        return self.having(**{key: START[key] for key in self.open})
 
 
 class Selected(NamedTuple):
@@ -98,14 +111,15 @@ def select(
     *,
     scheme: Scheme,
     room: Room,
+    runner: Callable[[ir.Model], Classifier] = graph_runner,
 ) -> Selected:
     """Choose what `settings` leave open for the FP32 `graph`.
 
     `images`: the first calibration images [1, ...] that ranges are drawn from; `held`: others [n, ...], that tell how good a
     choice is. `collect(graph, whole)` gives the ranges of a graph, from all calibration images or from a share that is enough to
-    compare equalisations. Raises CalibrationError, GraphError.
+    compare equalisations. `runner` runs a quantized graph as the target computes. Raises CalibrationError, GraphError.
     """
-    return _Selection(graph, settings, images, held, collect, scheme, room).run()
+    return _Selection(graph, settings, images, held, collect, scheme, room, runner).run()
 
 
 class _Selection:
@@ -120,11 +134,13 @@ class _Selection:
         collect: Callable[[ir.Model, bool], Ranges],
         scheme: Scheme,
         room: Room,
+        runner: Callable[[ir.Model], Classifier],
     ) -> None:
-        self.plain, self.open, self.now = graph, settings.open, settings.simply()
+        self.plain, self.open, self.now = graph, settings.open, settings.measured()
         self.few, self.held, self.collect = images[:IMAGES], held, collect
-        self.scheme, self.room = scheme, room
-        self.truth = graph_runner(graph)(held)
+        self.scheme, self.room, self.runner = scheme, room, runner
+        self.roundings = Roundings(lambda: self.few)
+        self.truth = _centered(graph_runner(before_softmax(graph))(held), ends_in_softmax(graph))
         self.reasons: list[str] = []
 
     def run(self) -> Selected:
@@ -141,21 +157,21 @@ class _Selection:
         return Selected(best.settings, graph, ranges, (*self.reasons, last))
 
     def _equalized(self) -> ir.Model:
-        """The graph with the channel scales that bring most; each kind is tried with ranges from few images."""
+        """The graph with the channel scales that bring most; they are compared with ranges from few images, weights as `SIMPLE`
+        has them."""
         simple = self.now.precision.equalize
-        graphs = {simple: equalized(self.plain, simple, iter(self.few))}
-        if "equalize" not in self.open:
-            return graphs[simple]
-        kinds: tuple[Mode, ...] = ("pairs", "none") if channel_sets(self.plain) else ()
-        kinds = (*kinds, "activations") if has_functions(self.plain) else kinds
-        found = {}
-        for kind in (simple, *kinds):
-            graphs[kind] = graphs.get(kind) or equalized(self.plain, kind, iter(self.few))
-            settings = self.now.having(equalize=kind)
-            found[kind] = self._measure(kind, settings, graphs[kind], self.collect(graphs[kind], False)) if kinds else None
-        if kinds:
-            self.now = self._better("equalize", [one for one in found.values() if one is not None]).settings
-        return graphs[self.now.precision.equalize]
+        kinds: tuple[Mode, ...] = ()
+        if "equalize" in self.open:
+            kinds = ("pairs", "none") if channel_sets(self.plain) else ()
+            kinds = (*kinds, "activations") if has_functions(self.plain) else kinds
+        found = []
+        for kind in (simple, *kinds) if kinds else ():
+            graph = equalized(self.plain, kind, iter(self.few[:SHARE]))
+            settings = self.now.having(equalize=kind, rounding="nearest", bias_correction=False)
+            found.append(self._measure(kind, settings, graph, self.collect(graph, False)))
+        if found:
+            self.now = self.now.having(equalize=self._better("equalize", found).name)
+        return equalized(self.plain, self.now.precision.equalize, iter(self.few))
 
     def _parts(self, best: _Candidate, graph: ir.Model, ranges: Ranges) -> _Candidate:
         """Another method for a quarter of the tensors, one quarter after the other."""
@@ -185,18 +201,43 @@ class _Selection:
         return best
 
     def _measure(self, name: str, settings: Settings, graph: ir.Model, ranges: Ranges) -> _Candidate:
-        quantized = quantize(graph, ranges, settings.precision, settings.calibration, scheme=self.scheme, room=self.room)
-        if settings.precision.bias_correction:
-            quantized = correct_bias(graph, quantized, iter(self.few))
-        answers = graph_runner(quantized)(self.held).astype(np.float64)
+        quantized = quantize(
+            graph, ranges, settings.precision, settings.calibration, scheme=self.scheme, room=self.room,
+            rounded=self.roundings.of(graph, settings.precision, self.room),
+        )  # fmt: skip
+        soft = ends_in_softmax(quantized)
+        answers = _centered(self.runner(before_softmax(quantized))(self.held), soft)
         noise = ((answers - self.truth) ** 2).sum(axis=1)
         return _Candidate(name, settings, np.where(np.isfinite(noise), noise, np.inf))
 
     def _snr(self, candidate: _Candidate) -> float:
-        signal, noise = float((self.truth.astype(np.float64) ** 2).sum()), float(candidate.noise.sum())
+        signal, noise = float((self.truth**2).sum()), float(candidate.noise.sum())
         if signal <= 0 or noise <= 0:
             return 120.0
         return max(-120.0, min(120.0, 10 * float(np.log10(signal / noise)))) if np.isfinite(noise) else -120.0
+
+
+def ends_in_softmax(model: ir.Model) -> bool:
+    """Whether the first output is a Softmax over the classes, or its logarithm."""
+    producer = model.graph.outputs[0].producer()
+    return producer is not None and producer.op_type in ("Softmax", "LogSoftmax") and not producer.domain
+
+
+def before_softmax(model: ir.Model) -> ir.Model:
+    """A copy that answers with what its last Softmax reads; the model itself where there is none."""
+    if not ends_in_softmax(model):
+        return model
+    model = model.clone()
+    producer = model.graph.outputs[0].producer()
+    assert producer is not None and producer.inputs[0] is not None
+    model.graph.outputs[0] = producer.inputs[0]
+    return finish(model)
+
+
+def _centered(answers: Float, soft: bool) -> Real:
+    """float64 [n, classes]; less each row's mean where a Softmax, to which it means nothing, comes behind."""
+    rows = answers.astype(np.float64).reshape(len(answers), -1)
+    return rows - rows.mean(axis=1, keepdims=True) if soft else rows
 
 
 def gain_of(before: Real, after: Real) -> tuple[float, float]:

@@ -29,8 +29,8 @@ def quantize_weight(
     `room`: -127 .. 127, `half` of it, or `pairs` (see above). An output channel of zeros has scale 1. No scale is below
     `least`, one number or one a channel.
     """
-    rows = _rows(array, axis)
-    limit = 63 if room == "half" else 127
+    rows = rows_of(array, axis)
+    limit = limit_of(room)
     step = np.abs(rows).max(axis=1) / limit
     if room == "pairs":
         step = np.maximum(step, np.abs(rows[:, 0::2] + rows[:, 1::2]).max(axis=1) / PAIR)
@@ -38,12 +38,17 @@ def quantize_weight(
     if scale == "mse":
         step = _least_error(rows, step, limit, room == "pairs")
     step = np.maximum(step, least).astype(np.float32)
-    return _unrows(_round(rows, step, limit, room == "pairs"), array, axis), step
+    return unrows(_round(rows, step, limit, room == "pairs"), array, axis), step
+
+
+def limit_of(room: Room) -> int:
+    """The largest magnitude of a weight."""
+    return 63 if room == "half" else 127
 
 
 def fits_16_bits(quantized: Array, axis: int) -> bool:
     """Whether no two of these int8 weights that a kernel adds in 16 bits can overflow there: what `pairs` sees to."""
-    rows = _rows(quantized, axis)
+    rows = rows_of(quantized, axis)
     return bool((np.abs(rows[:, 0::2] + rows[:, 1::2]) <= PAIR).all())
 
 
@@ -68,7 +73,7 @@ def _round(rows: Array, step: Float, limit: int, pairs: bool) -> NDArray[np.int8
     return quantized.astype(np.int8)
 
 
-def _rows(array: Array, axis: int) -> NDArray[np.float64]:
+def rows_of(array: Array, axis: int) -> NDArray[np.float64]:
     """[outputs, K], K even, in the order in which kernels add: taps outside, input channels inside; 0 fills an odd K."""
     moved = np.moveaxis(array.astype(np.float64), axis, 0)
     if moved.ndim > 2:
@@ -77,7 +82,7 @@ def _rows(array: Array, axis: int) -> NDArray[np.float64]:
     return np.pad(rows, ((0, 0), (0, rows.shape[1] % 2)))
 
 
-def _unrows(rows: NDArray[np.int8], like: Array, axis: int) -> NDArray[np.int8]:
+def unrows(rows: NDArray[np.int8], like: Array, axis: int) -> NDArray[np.int8]:
     shape = [like.shape[axis], *(size for index, size in enumerate(like.shape) if index != axis % like.ndim)]
     if like.ndim > 2:
         shape = [shape[0], *shape[2:], shape[1]]

@@ -57,7 +57,8 @@ def migrate(sources: list[str], output: Path, onnx: Path | None = None, data: Pa
     if data is None:
         said.append("no images were named: set `calibration.data`")
     if cache is not None:
-        precision |= {"int8": True, "equalize": "none", "weights": "absmax", "bias_correction": False}
+        precision |= {"int8": True, "equalize": "none", "weights": "absmax", "rounding": "nearest"}
+        precision["bias_correction"] = False
         ranges = output.with_name(f"{output.stem}.ranges.json")
         found, missing, unknown = ranges_from(cache, _recipe(raw))
         found.write(ranges)

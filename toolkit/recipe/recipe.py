@@ -77,6 +77,7 @@ class Precision(Frozen, frozen=True):
     keep: tuple[str, ...] = ()  # layers left out of INT8 or FP8: node or module names, `*` allowed
     keep_fp32: tuple[str, ...] = ()  # layers left in FP32 where compute is fp16 or bf16
     weights: Literal["auto", "absmax", "mse"] = "auto"  # how a weight's scale is chosen, per output channel
+    rounding: Literal["auto", "nearest", "compensated"] = "auto"  # compensated: the rest of its row makes up for a weight
     equalize: Literal["auto", "none", "pairs", "streams", "activations"] = "auto"  # each: what stands before it too
     bias_correction: bool | None = None  # absent: by measurement, like `auto`
     reduce_range: bool | None = None  # weights that cannot saturate 16-bit sums; absent: as `build.cpu` says

@@ -29,6 +29,7 @@ WORTH = 0.1  # dB
 CHOICES: dict[str, tuple[object, ...]] = {
     "equalize": ("streams", "pairs", "none"),
     "weights": ("absmax", "mse"),
+    "rounding": ("nearest", "compensated"),
     "bias_correction": (False, True),
 }
 FOR_THE_REST = 8  # evaluations that the last step needs

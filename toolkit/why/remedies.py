@@ -68,6 +68,8 @@ def _weights(recipe: Recipe, ranked: Sequence[LayerLoss]) -> Iterator[Suggestion
     if share < 0.2:
         return
     why = f"rounding weights is {share:.0%} of the loss"
+    if recipe.precision.rounding != "compensated":
+        yield Suggestion('rounding = "compensated"', why, _vary(recipe, rounding="compensated"), True)
     other = "mse" if recipe.precision.weights == "absmax" else "absmax"
     yield Suggestion(f'weights = "{other}"', why, _vary(recipe, weights=other), True)
     if not recipe.precision.bias_correction:

@@ -1,0 +1,170 @@
+"""Rounded: the INT8 weights of a graph's layers, and what their rounding takes from each bias; measured in one pass of images.
+
+Every layer is judged by its FP32 input, so that nothing here depends on the ranges of activations: the same `Rounded` serve
+every candidate of `select`, and every target with the same room for weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from toolkit.backends.onnxruntime import backend as onnxruntime
+from toolkit.errors import CalibrationError
+from toolkit.graph.bias import mean_output
+from toolkit.graph.channels import IMAGES, SETTINGS, Real, singly
+from toolkit.graph.compensate import Covariance, compensate
+from toolkit.graph.edit import attribute, constant, output_axis, weight_of
+from toolkit.graph.weights import Room, quantize_weight
+from toolkit.onnxfile import serialize
+from toolkit.recipe import Precision
+from toolkit.types import Array, Float, Target
+
+POSITIONS = 4096  # of a layer's inputs, over all images
+SEED = 0
+
+
+class Rounded(NamedTuple):
+    """A layer's weight ~ `values` * `step`; `shift` [outputs] is what a bias has to take on for it."""
+
+    values: NDArray[np.int8]
+    step: Float
+    shift: Real
+
+
+class Roundings:
+    """What `round_weights` found for one graph, kept: targets and trials that share a graph share the work."""
+
+    def __init__(self, images: Callable[[], Iterable[Float]]) -> None:
+        """`images()`: float32 batches from the calibration set."""
+        self._images = images
+        self._graph: ir.Model | None = None
+        self._found: dict[tuple[object, ...], dict[str, Rounded]] = {}
+
+    def of(self, graph: ir.Model, precision: Precision, room: Room) -> dict[str, Rounded]:
+        """The layers of the FP32 `graph` by name; empty where the recipe rounds to nearest and corrects no bias."""
+        compensated = precision.rounding == "compensated"
+        if not compensated and not precision.bias_correction:
+            return {}
+        if self._graph is not graph:
+            self._graph, self._found = graph, {}
+        key = precision.weights, compensated, room
+        if key not in self._found:
+            self._found[key] = round_weights(graph, self._images(), precision, room)
+        return self._found[key]
+
+
+def round_weights(model: ir.Model, images: Iterable[Float], precision: Precision, room: Room = "full") -> dict[str, Rounded]:
+    """Layer name -> Rounded, as `precision.weights` and `precision.rounding` say.
+
+    The first 64 images count. Transposed convolutions, and those that pad by themselves (auto_pad), are left out.
+    Raises CalibrationError for no images, or where a layer's input is not finite.
+    """
+    compensated = precision.rounding == "compensated"
+    layers = [_Layer(node, compensated) for node in model.graph if _is_linear(node)]
+    if not layers:
+        return {}
+    _measure(model, layers, list(islice(singly(images), IMAGES)))
+    found = {}
+    for layer in layers:
+        found[layer.node.name or ""] = layer.rounded(precision, room)
+        layer.covariance = None  # its memory
+    return found
+
+
+class _Layer:
+    """One layer, and what its input was; mutable while images come in."""
+
+    def __init__(self, node: ir.Node, compensated: bool) -> None:
+        weight, source = constant(node.inputs[1]), node.inputs[0]
+        assert weight is not None and source is not None  # as `_is_linear` has seen
+        self.node, self.weight, self.source = node, weight, source.name or ""
+        self.axis = output_axis(node) % weight.ndim
+        groups = int(attribute(node, "group", 1)) if node.op_type == "Conv" else 1
+        taps = int(np.prod(weight.shape[2:]))
+        channels = weight.size // weight.shape[self.axis] // taps
+        self.covariance = Covariance(groups, channels, taps) if compensated else None
+        self.mean: Real = np.zeros(0)
+        self.images = 0
+
+    def add(self, values: Array, count: int, random: np.random.Generator) -> None:
+        """Take in the layer's input for one image."""
+        if not np.isfinite(values).all():
+            what = f"tensor '{self.source}' holds a NaN or an infinity for image {self.images}"
+            raise CalibrationError(what, remedy="Look at that image, then at the weights of the layer")
+        image = values[0] if values.ndim == 4 else values.reshape(-1, values.shape[-1]).mean(axis=0)
+        self.mean = image.astype(np.float64) if self.images == 0 else self.mean + image
+        self.images += 1
+        if self.covariance is not None:
+            self.covariance.add(_inputs(self.node, self.weight, self.covariance.groups, values, count, random))
+
+    def rounded(self, precision: Precision, room: Room) -> Rounded:
+        """Its weight in INT8."""
+        values, step = quantize_weight(self.weight, self.axis, precision.weights, room)
+        if self.covariance is not None:
+            values = compensate(self.weight, self.axis, step, self.covariance, room)
+        shape = [1] * values.ndim
+        shape[self.axis] = -1
+        error = values * step.astype(np.float64).reshape(shape) - self.weight
+        return Rounded(values, step, -mean_output(self.node, error, self.mean / self.images))
+
+
+def _is_linear(node: ir.Node) -> bool:
+    weight = constant(node.inputs[1]) if weight_of(node) is not None else None
+    if weight is None:
+        return False
+    if node.op_type == "Conv":
+        return weight.ndim == 4 and attribute(node, "auto_pad", "NOTSET") == "NOTSET"
+    if node.op_type == "Gemm":
+        return not attribute(node, "transA", 0) and attribute(node, "alpha", 1.0) == 1.0
+    return node.op_type == "MatMul" and weight.ndim == 2
+
+
+def _measure(model: ir.Model, layers: list[_Layer], images: list[Float]) -> None:
+    if not images:
+        raise CalibrationError("there are no images to round weights by", remedy="Raise `calibration.images`")
+    session, entry = _session(model, {layer.source for layer in layers})
+    wanted = list(dict.fromkeys(layer.source for layer in layers if layer.source != entry))
+    each = -(-POSITIONS // len(images))
+    random = np.random.default_rng(SEED)
+    for image in images:
+        seen = dict(zip(wanted, session.run(wanted, {entry: image}) if wanted else [], strict=True)) | {entry: image}
+        for layer in layers:
+            layer.add(seen[layer.source], each, random)
+
+
+def _session(model: ir.Model, names: Iterable[str]) -> tuple[Any, str]:
+    model = model.clone()
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    for value in (values[name] for name in sorted(names) if name in values and not values[name].is_graph_output()):
+        value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
+        model.graph.outputs.append(value)
+    return onnxruntime.session(serialize(model), Target("cpu"), SETTINGS), model.graph.inputs[0].name or ""
+
+
+def _inputs(
+    node: ir.Node, weight: Array, groups: int, values: Array, count: int, random: np.random.Generator
+) -> Float:
+    """[at most `count`, groups, K]: what the layer multiplies at some of its positions, in the order of `weights.rows_of`."""
+    if node.op_type != "Conv":
+        flat = values.reshape(-1, values.shape[-1])
+        return np.asarray(flat[_some(len(flat), count, random)][:, None, :])
+    top, left, bottom, right = attribute(node, "pads", (0, 0, 0, 0))
+    (down, along), (dy, dx) = attribute(node, "strides", (1, 1)), attribute(node, "dilations", (1, 1))
+    rows, columns = weight.shape[2:]
+    padded = np.pad(values[0], ((0, 0), (top, bottom), (left, right)))
+    high = (padded.shape[1] - dy * (rows - 1) - 1) // down + 1
+    wide = (padded.shape[2] - dx * (columns - 1) - 1) // along + 1
+    y, x = np.divmod(_some(high * wide, count, random), wide)
+    taps = [padded[:, y * down + i * dy, x * along + j * dx] for i in range(rows) for j in range(columns)]
+    seen = np.stack(taps).reshape(len(taps), groups, -1, len(y))  # [taps, groups, channels, positions]
+    return np.ascontiguousarray(seen.transpose(3, 1, 0, 2)).reshape(len(y), groups, -1)
+
+
+def _some(total: int, count: int, random: np.random.Generator) -> Array:
+    return np.arange(total) if total <= count else np.sort(random.choice(total, count, replace=False))
