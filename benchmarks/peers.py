@@ -33,6 +33,7 @@ from side_by_side import ratio, shuffled
 
 from toolkit.disk.files import write_atomically
 from toolkit.harness.accuracy import compare_accuracy
+from toolkit.harness.answers import snr
 from toolkit.harness.environment import read_environment
 from toolkit.orders import build_all
 from toolkit.recipe import Build, Calibration, Precision, Preprocess, Recipe, Reference
@@ -189,12 +190,6 @@ def openvino_int8(onnx: Path) -> Path:
     return output
 
 
-def snr(reference: Array, logits: Array) -> float:
-    """Signal to noise of the logits in dB."""
-    noise = float(np.square(reference.astype(np.float64) - logits).sum())
-    return float("inf") if noise == 0 else 10 * float(np.log10(np.square(reference.astype(np.float64)).sum() / noise))
-
-
 def rows(peers: list[Peer], truth: NDArray[np.int64] | None) -> list[dict[str, Any]]:
     """What the table says of each peer."""
     by_name = {peer.name: peer for peer in peers}
@@ -237,7 +232,7 @@ def markdown(found: list[dict[str, Any]], device: str, given: argparse.Namespace
     ]
     for row in found:
         cells = [f"{m:.2f} [{low:.2f}, {high:.2f}]" for m, low, high in row["ratios"].values()]
-        snr_text = "exact" if row["logit_snr_db"] == float("inf") else f"{row['logit_snr_db']:.1f} dB"
+        snr_text = "exact" if row["logit_snr_db"] >= 120 else f"{row['logit_snr_db']:.1f} dB"
         name = f"{row['peer']} ({row['version']})" if not row["peer"].startswith("toolkit") else f"**{row['peer']}**"
         top1 = "-" if row["top1"] is None else f"{row['top1']:.2%}"
         cells += [top1, row["word"], snr_text]

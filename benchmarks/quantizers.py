@@ -34,6 +34,7 @@ from toolkit.backends.tensorrt import backend as tensorrt
 from toolkit.disk.files import write_atomically
 from toolkit.errors import ToolkitError
 from toolkit.harness.accuracy import compare_accuracy
+from toolkit.harness.answers import snr
 from toolkit.harness.environment import read_environment
 from toolkit.harness.lane import Contender
 from toolkit.harness.latency import Sampling, measure_latency
@@ -142,9 +143,8 @@ def row(file: File, images: Array, labels: Array, truth: Float, p50: dict[str, f
     answers = np.concatenate([run(images[i : i + 32]) for i in range(0, len(images), 32)]).astype(np.float32)
     verdict = compare_accuracy(truth, answers, labels, name=file.tool)
     assert verdict.top1 is not None
-    noise = float(((truth.astype(np.float64) - answers) ** 2).sum())
-    snr = 10 * float(np.log10((truth.astype(np.float64) ** 2).sum() / noise)) if noise else None
-    found = {"top-1": 100 * verdict.top1[1], "agrees": 100 * verdict.agreement, "SNR dB": snr, "batch 1 ms": 1e3 * p50[file.tool]}
+    found = {"top-1": 100 * verdict.top1[1], "agrees": 100 * verdict.agreement, "SNR dB": snr(truth, answers)}
+    found["batch 1 ms"] = 1e3 * p50[file.tool]
     return empty | found | {"TensorRT-RTX": taken_by_rtx(file.path, folder), "verdict": verdict.text}
 
 

@@ -69,7 +69,7 @@ def logits(images: Path, files: dict[str, Path], emulator: list[str]) -> dict[st
 
 def measure(name: str, images: Path, files: dict[str, Path], emulator: str) -> list[dict[str, Any]]:
     from toolkit.cpu import has_vnni
-    from toolkit.tuning.trial import snr
+    from toolkit.harness.answers import snr
 
     here = logits(images, files, [])
     machines = {f"this CPU, {'with' if has_vnni() else 'without'} VNNI": here}

@@ -27,11 +27,11 @@ from toolkit import pipeline
 from toolkit.engine.engine import Engine
 from toolkit.errors import ToolkitError
 from toolkit.graph.run import predicting_runner
+from toolkit.harness.answers import snr
 from toolkit.images.dataset import open_data
 from toolkit.onnxfile import serialize
 from toolkit.recipe import Accept, Build, Calibration, Precision, Preprocess, Recipe, Reference
 from toolkit.trip import Trip
-from toolkit.tuning.trial import snr
 from toolkit.types import Target
 
 SM = "rtx:sm89"

@@ -361,8 +361,9 @@ def test_a_build_without_labels_is_refused_below_the_agreement(trip: Trip) -> No
     bias = last.inputs[1]
     assert bias is not None
     bias.const_value = ir.tensor(np.eye(10, dtype=np.float32)[0] * 1e3, name=bias.name)  # every answer is class 0
-    with pytest.raises(BudgetError, match=r"refused: unlabelled: agreement .*below 98\.00%.*toolkit tune"):
+    with pytest.raises(BudgetError, match=r"refused: unlabelled: agreement .*below 98\.00%.*toolkit tune") as error:
         pipeline.prove(other, graph, CPU)
+    assert re.search(r"toolkit why ENGINE; the best of the settings weighed: logits to noise [0-9.]+ dB", str(error.value))
 
 
 def test_one_calibration_image_is_enough_to_build_and_the_notes_say_what_stands(trip: Trip, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from toolkit.engine import locations
 from toolkit.engine.explain import explain, keep_answers, keep_proof
 from toolkit.engine.identity import identity, precision_of
 from toolkit.engine.place import other_model, refuse_other
-from toolkit.errors import BudgetError, UndecidedError
+from toolkit.errors import BudgetError, MeasurementError, UndecidedError
+from toolkit.graph.finite import first_broken
 from toolkit.graph.lint import lint
 from toolkit.graph.magnitude import magnitudes
 from toolkit.graph.pixels import how_taken
@@ -185,7 +186,9 @@ def prove(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -> 
         return verdict
     if verdict.undecided:
         raise UndecidedError(f"{name} is not accepted: {verdict.text}", remedy=verdict.remedy)
-    remedy = "Run: toolkit tune RECIPE; or build with --no-proof to look into it"
+    best = next((remark for remark in trip.remarks if remark.startswith("auto: logits to noise")), None)
+    reached = f"; the best of the settings weighed: {best.removeprefix('auto: ')}" if best is not None else ""
+    remedy = f"Run: toolkit tune RECIPE; or build with --no-proof, and ask toolkit why ENGINE{reached}"
     raise BudgetError(f"{name} is refused: {verdict.text}", remedy=remedy)
 
 
@@ -198,9 +201,11 @@ def compare(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -
     if images is None or trip.truth is None:
         return None
     images = images.having(trip.recipe.preprocess.inside)
-    answers = answers_of(
-        predicting_runner(graph, target), images, name=name, progress=stage(f"prove {name} on {images.count} images")
-    )
+    progress = stage(f"prove {name} on {images.count} images")
+    try:
+        answers = answers_of(predicting_runner(graph, target), images, name=name, progress=progress)
+    except MeasurementError as error:
+        raise _broken(graph, images, name) or error from error
     reference, held_back = trip.source.reference.manifest, accept.data is None
     verdict = compare_accuracy(
         trip.truth, answers, None if held_back else images.labels, accept.max_top1_drop, accept.min_agreement,
@@ -212,6 +217,16 @@ def compare(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -
 def taken_by(recipe: Recipe, graph: ir.Model) -> tuple[str, ...]:
     """A note on what the graph does with pixels, where it takes them."""
     return (how_taken(graph),) if recipe.preprocess.inside else ()
+
+
+def _broken(graph: ir.Model, images: Images, name: str) -> BudgetError | None:
+    """The layer whose answers are not finite in the typed graph, as they are in FP32; None where it cannot be told."""
+    for index, image in enumerate(images.batches(1)):
+        node = first_broken(graph, image)
+        if node is not None:
+            what = f"{name}: '{node.name}' ({node.op_type}) answers NaN or infinity in the typed graph for {images.name(index)}"
+            return BudgetError(what, remedy=f'Leave it, or what it reads, out: keep = ["{node.name}"] in [precision]')
+    return None
 
 
 def same_start(one: Recipe, other: Recipe) -> bool:

@@ -98,19 +98,23 @@ def settle(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: C
     Raises CalibrationError, GraphError.
     """
     settings = Settings(recipe.precision, recipe.calibration)
+    if not watched(graph):
+        kinds = ", ".join(sorted({node.op_type for node in graph.graph}))
+        what = f"{recipe.name} has nothing to quantise: no layer of it runs in INT8; its operators are {kinds}"
+        raise CalibrationError(what, remedy='Set `int8 = false`, with `compute = "fp16"` where half the size is wanted')
     if recipe.calibration.ranges is not None:
         return _given(recipe, graph, held)
-    whole, reasons = held.whole, tuple[str, ...]()
-    assert whole is not None
+    assert held.whole is not None
+    whole, reasons = held.whole, alike(held.whole)
     if settings.open and held.choosing is not None and held.choosing.count >= LEAST:
         found = _select(recipe, graph, held, target, stage)
-        settings, reasons = found.settings, found.reasons
+        settings, reasons = found.settings, (*reasons, *found.reasons)
         if held.ranging is whole:
             return Settled(_with(recipe, settings), found.graph, found.ranges, reasons)
     elif settings.open:
         plain = settings.simply()
         said = f"{plain.calibration.method}, equalize = {plain.precision.equalize}, weights = {plain.precision.weights}"
-        reasons = (f"auto: too few calibration images to choose by, so the simple settings stand: {said}",)
+        reasons = (*reasons, f"auto: too few calibration images to choose by, so the simple settings stand: {said}")
         settings = plain
     graph = equalized(graph, settings.precision.equalize, whole.batches(8))
     return Settled(_with(recipe, settings), graph, calibrate(recipe, graph, whole, stage), reasons)
@@ -185,6 +189,15 @@ def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Callable[[
         graph, images.batches(1), tensors, origin=origin, count=images.count, name_of=images.name, progress=progress
     )
     return not_blank(ranges, graph)
+
+
+def alike(images: Images) -> tuple[str, ...]:
+    """A warning where every image is the same one; the first that differs ends the search."""
+    batches = images.batches(1)
+    first = next(batches).copy()
+    if images.count < 2 or any(not np.array_equal(first, batch) for batch in batches):
+        return ()
+    return (f"WARNING: all {images.count} calibration images are the same: they tell INT8 no more than one would",)
 
 
 def not_blank(ranges: Ranges, graph: ir.Model) -> Ranges:

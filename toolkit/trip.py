@@ -18,6 +18,7 @@ from toolkit.graph.overflow import fp16_overflow
 from toolkit.graph.pixels import PREFIX, Form, take_pixels
 from toolkit.graph.qdq import needs_vnni, quantize, quantized_layers, scheme_of
 from toolkit.graph.rounded import Roundings
+from toolkit.graph.scheme_cpu import miscounts
 from toolkit.graph.variance import Island, vanishing, variances
 from toolkit.graph.weights import Room
 from toolkit.images.dataset import Images, open_data
@@ -144,6 +145,9 @@ def unforeseen(trip: Trip) -> tuple[str, ...]:
         notes += [f"FP8 leaves out {layers}, which read the image"] if layers else []
     elif recipe.precision.compute == "fp16" and not trip.peaks:
         notes.append("FP16 without calibration images: which tensors overflow was not looked at. Set `calibration.data`")
+    pools = [node.name for node in trip.graph.graph if miscounts(node)] if recipe.precision.int8 else []
+    if pools and any(target.kind in ON_CPU for target in Target.parse_many(recipe.build.target)):
+        notes.append(f"left in floating point: {', '.join(map(str, pools))}: ONNX Runtime's INT8 average errs on such padding")
     return (*notes, *unproven(trip))
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from toolkit import tuning
 from toolkit.errors import BudgetError, RecipeError
 from toolkit.graph.edit import weight_of
+from toolkit.harness.answers import snr
 from toolkit.images.dataset import PACKAGED, open_data
 from toolkit.recipe import Accept, Recipe
 from toolkit.reference.weights import read_weights
@@ -21,7 +22,7 @@ from toolkit.tuning.cost import cost, int8_share
 from toolkit.tuning.parts import units
 from toolkit.tuning.search import Found
 from toolkit.tuning.sensitivity import sensitivity
-from toolkit.tuning.trial import Half, snr
+from toolkit.tuning.trial import Half
 from toolkit.tuning.workbench import Workbench, vary
 
 RECIPE = """

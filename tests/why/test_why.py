@@ -20,10 +20,10 @@ from toolkit.graph.edit import constant
 from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.rounding import as_rounded
 from toolkit.graph.run import graph_runner
+from toolkit.harness.answers import snr
 from toolkit.recipe import Recipe
 from toolkit.report.why import why_table
 from toolkit.report.why_page import why_page
-from toolkit.tuning.trial import snr
 from toolkit.types import Target
 from toolkit.why import Why, remedied, why
 from toolkit.why.analysis import losses

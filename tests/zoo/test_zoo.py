@@ -18,8 +18,8 @@ import pytest
 from tests.zoo.families import NETWORKS
 from toolkit import pipeline
 from toolkit.graph.run import predicting_runner
+from toolkit.harness.answers import snr
 from toolkit.recipe import Build, Calibration, Precision, Preprocess, Recipe, Reference
-from toolkit.tuning.trial import snr
 from toolkit.types import Target
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

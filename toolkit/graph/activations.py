@@ -39,7 +39,8 @@ class Activation(NamedTuple):
         values: dict[ir.Value, Real] = {self.source: x}
         for node in self.nodes:
             operands = [None if v is None else values[v] if v in values else _scalar(v) for v in node.inputs]
-            values[node.outputs[0]] = np.asarray(_FUNCTIONS[node.op_type](node, operands), np.float64)
+            with np.errstate(all="ignore"):  # 1 / x at 0
+                values[node.outputs[0]] = np.asarray(_FUNCTIONS[node.op_type](node, operands), np.float64)
         return values[self.output]
 
     @property

@@ -63,3 +63,12 @@ def check_labels(labels: Labels, count: int, classes: int) -> None:
         kinds = f"the single label {labels[0]}" if count else "no label"
         what = f"the {count} images carry {kinds}: accuracy on them says nothing"
         raise MeasurementError(what, remedy="Use images of two classes at least")
+
+
+def snr(truth: Float, answer: Float) -> float:
+    """Signal to noise of logits [n, classes] in dB; 120 where nothing differs, -120 where an answer is not finite."""
+    if not np.isfinite(answer).all():
+        return -120.0
+    noise = float(((answer.astype(np.float64) - truth) ** 2).sum())
+    signal = float((truth.astype(np.float64) ** 2).sum())
+    return min(120.0, 10 * float(np.log10(signal / noise))) if noise > 0 and signal > 0 else 120.0

@@ -16,7 +16,7 @@ import numpy as np
 from toolkit.errors import BackendError, BudgetError, DeviceError, MeasurementError
 from toolkit.tuning.cost import STATED
 from toolkit.tuning.search import Found
-from toolkit.tuning.trial import Trial
+from toolkit.tuning.trial import Sensitivity, Trial
 from toolkit.tuning.ways import fastest, live
 from toolkit.tuning.workbench import Workbench
 
@@ -42,7 +42,7 @@ def choose(bench: Workbench, found: Found, seconds: float = SECONDS) -> tuple[Tr
                 winner = trial if trial.accurate else None
         done.append(trial)
     if winner is None:
-        raise _unreachable(bench, done)
+        raise _unreachable(bench, done, found.sensitivity)
     if not winner.recipe.precision.quantized:
         reasons.append(f"so {winner.name} is shipped, not INT8")
     return winner, done, reasons
@@ -89,7 +89,7 @@ def _against(trial: Trial, bar: float) -> str:
     return f"{trial.time / bar:.2f} of the time of the best floating-point engine"
 
 
-def _unreachable(bench: Workbench, trials: Sequence[Trial]) -> BudgetError:
+def _unreachable(bench: Workbench, trials: Sequence[Trial], layers: Sequence[Sensitivity]) -> BudgetError:
     """What the best that could be had is, and what would help."""
     accept = bench.recipe.accept
     late = [trial for trial in trials if trial.accurate and not in_time(bench, trial)]
@@ -103,5 +103,8 @@ def _unreachable(bench: Workbench, trials: Sequence[Trial]) -> BudgetError:
     said = verdict.text if verdict is not None else f"{best.snr:.1f} dB"
     budget = f"max_top1_drop {accept.max_top1_drop:g}, min_agreement {accept.min_agreement:g}"
     images = bench.search.count + bench.held_out.count
-    help_ = f"Give [accept] more than {images} images, widen the budget, or fine-tune: python -m toolkit.finetune.qat"
+    worst = sorted(layers, key=lambda layer: layer.alone)[:3]
+    if worst:
+        said += "; most is lost in " + ", ".join(f"{layer.unit} ({layer.alone:.1f} dB alone)" for layer in worst)
+    help_ = f"Give [accept] more than {images} images, widen the budget, or fine-tune: toolkit finetune RECIPE -o DIR"
     return BudgetError(f"the budget ({budget}) cannot be shown to be met; the best INT8 graph: {said}", remedy=help_)

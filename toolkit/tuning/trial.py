@@ -73,12 +73,3 @@ class Half:
         for batch in self._images.batches(2 * size):
             if len(batch) > self._first:
                 yield np.ascontiguousarray(batch[self._first :: 2])
-
-
-def snr(truth: Float, answer: Float) -> float:
-    """Signal to noise of logits [n, classes] in dB; 120 where nothing differs, -120 where an answer is not finite."""
-    if not np.isfinite(answer).all():
-        return -120.0
-    noise = float(((answer.astype(np.float64) - truth) ** 2).sum())
-    signal = float((truth.astype(np.float64) ** 2).sum())
-    return min(120.0, 10 * float(np.log10(signal / noise))) if noise > 0 and signal > 0 else 120.0

@@ -10,10 +10,11 @@ from toolkit import pipeline
 from toolkit.errors import BudgetError, RecipeError
 from toolkit.graph.run import graph_runner, predicting_runner
 from toolkit.harness.accuracy import answers_of, compare_accuracy
+from toolkit.harness.answers import snr
 from toolkit.pipeline import Trip
 from toolkit.recipe import Precision, Recipe
 from toolkit.tuning.cost import cost, int8_share
-from toolkit.tuning.trial import Half, Trial, snr
+from toolkit.tuning.trial import Half, Trial
 from toolkit.types import Classifier, Progress, Stage, Target, quiet
 
 IMAGES = 64  # calibration images whose logits tell one graph from another: enough for tenths of a dB

@@ -12,12 +12,12 @@ import onnx_ir as ir
 from toolkit import pipeline
 from toolkit.errors import ToolkitError
 from toolkit.graph.run import graph_runner, predicting_runner
+from toolkit.harness.answers import snr
 from toolkit.harness.lane import Contender
 from toolkit.harness.latency import Sampling, measure_latency
 from toolkit.recipe import Recipe
 from toolkit.trip import Trip
 from toolkit.tuning.cost import cost
-from toolkit.tuning.trial import snr
 from toolkit.types import Classifier, Float, Stage, Target
 from toolkit.why.remedies import WORTH, Suggestion, joined, suggestions
 from toolkit.why.result import LayerLoss, Remedy
