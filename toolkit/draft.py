@@ -1,4 +1,4 @@
-"""Draft: a first recipe for a model's file, with what the file tells, and with what had to be assumed said in its notes."""
+"""Draft: a first recipe for a model's file, with what the file tells, and with what had to be assumed said."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from toolkit.errors import RecipeError, WeightsError
-from toolkit.recipe import ARCHITECTURES, Recipe, Reference
+from toolkit.recipe import ARCHITECTURES, Preprocess, Recipe, Reference
+from toolkit.recipe.assumed import left_open
 from toolkit.recipe.modules import is_module
 from toolkit.types import Target
 
 PRECISIONS = ("fp32", "fp16", "int8")
 GRAY = {"color": "L", "mean": (0.449,), "std": (0.226,)}  # the mean of ImageNet's three channels
 PLAIN = {"scale": 1.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # pixels as they are
-_ASSUMED = "assumed, the file does not tell: "
 
 
 class Draft(NamedTuple):
@@ -38,15 +36,9 @@ def draft(model: Any, precision: str | None = None, **options: Any) -> Draft:
     values = {**guessed, **_numbers(precision, given), **given}
     if values.get("color") == "L" and "mean" not in values and "std" not in values:
         values |= GRAY
-    assumed = [key for key in ("size", "mean", "std") if key not in given and key not in found]
-    if isinstance(model, (str, Path)) and str(model).startswith("packaged:"):
-        assumed = []
-    recipe = Recipe.of(model, **values)
-    if not assumed:
-        return Draft(recipe, tuple(told))
-    shown = msgspec.to_builtins(recipe.preprocess)
-    note = _ASSUMED + ", ".join(f"{key} = {list(shown[key])}" for key in assumed)
-    return Draft(msgspec.structs.replace(recipe, notes=(*recipe.notes, note)), tuple(told))
+    table = given.get("preprocess")
+    said = {*given, *found, *(table if isinstance(table, Mapping) else ())}
+    return Draft(left_open(Recipe.of(model, **values), said), tuple(told))
 
 
 def _numbers(precision: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +58,7 @@ def _read(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
         return {}, [f"module {type(model).__name__}"]
     text = str(model)
     if text.lower().endswith(".onnx"):
-        return _read_onnx(Path(text))
+        return _read_onnx(Path(text), given.get("input"))
     if text.startswith("packaged:"):
         return _read_packaged(text)
     if text.startswith(("random:", "torchvision:")):
@@ -74,8 +66,10 @@ def _read(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
     return _read_weights(Path(text), given)
 
 
-def _read_onnx(path: Path) -> tuple[dict[str, Any], list[str]]:
+def _read_onnx(path: Path, name: str | None) -> tuple[dict[str, Any], list[str]]:
     from toolkit.graph.load.glance import glance
+    from toolkit.graph.load.normal import normalization_of
+    from toolkit.reference.normal import plain, taken
 
     seen = glance(path)
     told = [
@@ -94,11 +88,15 @@ def _read_onnx(path: Path) -> tuple[dict[str, Any], list[str]]:
         found["layout"] = "NHWC"
     if channels == 1:
         found["color"] = "L"
-    if height is not None and width is not None:
-        found["size"] = (height, width)
+    if height is not None or width is not None:  # one that is open is taken as the other
+        found["size"] = (height or width, width or height)
     if image.dtype in ("uint8", "int8", "int32", "int64"):
         n = 1 if channels == 1 else 3
         found |= {key: value if key == "scale" else value[:n] for key, value in PLAIN.items()}  # type: ignore[index]
+    elif (normal := normalization_of(path, name)) is not None:
+        how = plain(Preprocess(**GRAY) if channels == 1 else Preprocess(), normal)  # type: ignore[arg-type]
+        found |= {"scale": how.scale, "mean": how.mean, "std": how.std}
+        told.append(taken(normal))
     return found, told
 
 

@@ -36,6 +36,7 @@ from toolkit.recipe import Recipe
 from toolkit.reference.baseline import baseline_of
 from toolkit.reference.check import BATCHES, Agreement, check
 from toolkit.reference.names import called_by_folders, refuse_unfit, said
+from toolkit.reference.normal import fit_normalization
 from toolkit.reference.source import Source, open_source
 from toolkit.reference.standing import Standing, standing_of
 from toolkit.runtime.runner import Runner
@@ -67,7 +68,7 @@ def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> Exported:
     graph = typed(trip, target)
     write_atomically(path, serialize(graph))
     found = f"{precision_of(recipe)}, {len(graph.graph)} nodes"
-    notes = (*recipe.notes, *taken_by(recipe, graph), *unforeseen(trip))
+    notes = (*trip.recipe.remarks, *taken_by(recipe, graph), *trip.remarks, *unforeseen(trip))
     return Exported(found, trip.agreement, compare(trip, graph, target, stage), notes)
 
 
@@ -84,6 +85,7 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
 
     `like` is the trip of another recipe; where the reference and the images are the same, what it holds is taken over.
     """
+    recipe, normal = fit_normalization(recipe)
     foreseeing = recipe.precision.compute == "fp16" and recipe.calibration_data is not None
     held = hold_back(recipe) if recipe.precision.quantized or foreseeing else None  # first: a fault of theirs ends it now
     judged = proof_images(recipe) or (held.judging if held is not None else None)
@@ -107,7 +109,7 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     large = peaks(graph, held.ranging) if held is not None and held.ranging is not None and foreseeing else {}
     own = standing_of(source, recipe.reference, *labelled)
     source, named = _named(source, recipe, labelled[0], own)
-    heard = [reasons, source.reference.manifest.notes, agreement.remarks, named]
+    heard = [normal, reasons, source.reference.manifest.notes, agreement.remarks, named]
     heard += [images.remarks for images in (judged, *(held or ())) if images is not None]
     remarks = tuple(dict.fromkeys(remark for some in heard for remark in some))
     whole = held.whole if held is not None else None
@@ -154,7 +156,7 @@ def build(
         compiled = for_cpus(backend(target).compile(graph, recipe.build, target, draft), graph, target)
         findings = lint(graph, scheme, recipe.precision.keep)
         ranges = trip.ranges if recipe.precision.quantized else None
-        remarks = (*recipe.notes, *replaced, *taken_by(recipe, graph), *trip.remarks)
+        remarks = (*recipe.remarks, *replaced, *taken_by(recipe, graph), *trip.remarks)
         remarks = (*remarks, *(ranges.remarks if ranges is not None else ()))
         compiled = msgspec.structs.replace(
             compiled, notes=(*compiled.notes, *remarks, *map(str, (*foreseen(trip), *findings)), *unforeseen(trip))

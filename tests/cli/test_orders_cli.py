@@ -62,14 +62,14 @@ def test_a_model_is_built_at_once_and_its_recipe_lies_beside(model: Path, tmp_pa
     assert recipe.reference.onnx is not None and Path(recipe.reference.onnx).resolve() == model.resolve()
     with toolkit.load(tmp_path / "tiny-fp32") as runner:
         assert runner(np.ones((2, 8, 6, 3), np.float32)).shape == (2, 3)
-        assert any(note.startswith("assumed, the file does not tell: mean") for note in runner.manifest.notes)
+        assert any(note.startswith("assumed, since nothing says otherwise: ") for note in runner.manifest.notes)
 
 
 def test_weights_tell_their_architecture_and_channels(weights: Path) -> None:
     found = draft(str(weights), "fp16")
     assert (found.recipe.reference.arch, found.recipe.preprocess.color) == ("resnet18", "L")
     assert found.recipe.preprocess.mean == (0.449,) and "5 classes" in " ".join(found.told)
-    assert "size" in found.recipe.notes[0] and found.recipe.precision.compute == "fp16"
+    assert "size" in found.recipe.remarks[0] and found.recipe.precision.compute == "fp16"
     assert draft(str(weights), "int8", target="rtx:sm89", calibration="x").recipe.precision.compute == "fp16"
     with pytest.raises(RecipeError, match=r"fp7.*fp32, fp16, int8"):
         draft(str(weights), "fp7")

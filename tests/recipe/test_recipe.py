@@ -114,6 +114,8 @@ def test_the_page_on_recipes_names_every_key_and_its_default() -> None:
     """docs/reference/recipe.md, table by table: the same keys as the structs, and their plain defaults as TOML writes them."""
     page = (Path(__file__).parents[2] / "docs" / "reference" / "recipe.md").read_text()
     for field in msgspec.structs.fields(Recipe):
+        if field.name == "assumed":  # found when a recipe is read, and not written
+            continue
         if not (isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)):
             assert f"{field.name} = " in page
             continue

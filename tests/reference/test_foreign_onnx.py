@@ -162,7 +162,7 @@ def test_a_label_that_is_no_class_is_told(tmp_path: Path) -> None:
 def test_what_the_recipe_does_not_say_is_told(tmp_path: Path) -> None:
     path = brightness(tmp_path / "m.onnx", [], 2)
     notes = built(recipe(path, pictures(tmp_path / "val"), how="scale = 1"), tmp_path).notes
-    assert any("assumed, since [preprocess] does not say: color = RGB, mean = [0.485" in note for note in notes)
+    assert any("assumed, since nothing says otherwise: color = RGB, mean = [0.485" in note for note in notes)
     assert not any("assumed" in note for note in recipe(path, how=f'{PLAIN}\ncolor = "RGB"').notes)
 
 

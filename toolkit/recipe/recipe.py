@@ -11,11 +11,12 @@ import msgspec
 
 from toolkit.disk.files import near, read_regular
 from toolkit.errors import RecipeError
+from toolkit.recipe.assumed import left_open, note
 from toolkit.recipe.flags import tables
 from toolkit.recipe.modules import MEMORY
 from toolkit.recipe.paths import absolute
 from toolkit.recipe.preprocess import Preprocess
-from toolkit.recipe.text import explain, strip, with_assumptions
+from toolkit.recipe.text import explain, strip
 from toolkit.recipe.toml import SIZE, read_toml
 from toolkit.types import Frozen, Meaning, Target
 
@@ -178,6 +179,7 @@ class Recipe(Frozen, frozen=True):
     build: Build = Build()
     accept: Accept = Accept()
     notes: tuple[str, ...] = ()  # why it is as it is, such as what `tune` found; build and manifest repeat them
+    assumed: tuple[str, ...] = ()  # keys of [preprocess] that nobody said; found when it is read, not written
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
@@ -194,6 +196,10 @@ class Recipe(Frozen, frozen=True):
         packaged = (self.reference.weights or "").startswith("packaged:")
         return self.calibration.data or ("packaged:fashion-train" if packaged else None)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return (*self.notes, note(self.preprocess, self.assumed)) if self.assumed else self.notes
+
     @classmethod
     def of(cls, model: Any, **options: Any) -> Recipe:
         """The recipe of a torch.nn.Module in eval mode, the path of an ONNX file, or weights (then with `arch`), without a file.
@@ -205,7 +211,7 @@ class Recipe(Frozen, frozen=True):
         kinds = {field.name: field.type for field in msgspec.structs.fields(cls) if isinstance(field.default, Frozen)}
         values = tables(model, options, {"reference": Reference, **kinds})
         try:
-            return msgspec.convert(values, cls).resolve(Path())
+            return left_open(msgspec.convert(values, cls), values.get("preprocess", {})).resolve(Path())
         except msgspec.ValidationError as error:
             raise RecipeError(f"{values['name']}: {explain(str(error), values, cls)}") from error
 
@@ -226,7 +232,7 @@ class Recipe(Frozen, frozen=True):
         """TOML text -> Recipe; raises RecipeError."""
         try:
             table = read_toml(text)
-            return with_assumptions(table, msgspec.convert(table, cls))
+            return left_open(msgspec.convert(table, cls), table.get("preprocess", {}))
         except msgspec.ValidationError as error:
             raise RecipeError(f"{where}: {explain(str(error), read_toml(text), cls)}") from error
         except ValueError as error:

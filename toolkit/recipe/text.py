@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-
-if TYPE_CHECKING:
-    from toolkit.recipe.recipe import Recipe
 
 
 def strip(value: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
@@ -51,15 +48,3 @@ def _look_up(value: Any, kind: Any, path: list[str]) -> tuple[Any, Any]:
         fields = msgspec.structs.fields(kind) if isinstance(kind, type) else ()
         kind = next((field.type for field in fields if field.encode_name == part), None)
     return value, kind
-
-
-def with_assumptions(table: dict[str, Any], recipe: Recipe) -> Recipe:
-    """How a foreign file wants its pictures nothing in it tells: what the recipe leaves to the defaults is said."""
-    said = table.get("preprocess", {})
-    left = [key for key in ("color", "scale", "mean", "std") if key not in said]
-    if recipe.reference.onnx is None or not left:
-        return recipe
-    how = recipe.preprocess
-    shown = {"color": how.color, "scale": f"{how.scale:.6g}", "mean": list(how.mean), "std": list(how.std)}
-    note = f"assumed, since [preprocess] does not say: {', '.join(f'{key} = {shown[key]}' for key in left)}"
-    return recipe if note in recipe.notes else msgspec.structs.replace(recipe, notes=(*recipe.notes, note))

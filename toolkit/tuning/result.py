@@ -47,8 +47,14 @@ class TuneResult(Frozen, frozen=True):
 
 
 def recipe_toml(recipe: Recipe, folder: Path) -> str:
-    """A recipe as TOML, to be written into `folder`: paths become relative to it. It names its target, default or not."""
+    """A recipe as TOML, to be written into `folder`: paths become relative to it. It names its target, and of a model's file what
+    was said of its pictures, default or not; what was assumed is left away, to be assumed again, and told, when it is read."""
     values = recipe.to_dict()
+    assumed = values.pop("assumed", ())
+    if recipe.reference.onnx is not None or recipe.assumed:
+        whole = msgspec.to_builtins(recipe.preprocess)
+        said = {key: whole[key] for key in ("size", "color", "scale", "mean", "std") if key not in assumed}
+        values["preprocess"] = said | {key: v for key, v in values.get("preprocess", {}).items() if key not in assumed}
     values["build"] = {"target": recipe.build.target, **values.get("build", {})}
     return "\n".join(_lines(_relative(values, folder), ())) + "\n"
 

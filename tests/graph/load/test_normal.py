@@ -1,0 +1,139 @@
+"""Whether a file normalizes its input itself, which pixels it expects then, and what becomes of a recipe for it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tests.graph.load.files import TensorProto, helper, node, plain, tensor, write
+from toolkit import pipeline
+from toolkit.cli.main import app
+from toolkit.draft import draft
+from toolkit.graph.load.normal import normalization_of
+from toolkit.graph.run import graph_runner
+from toolkit.recipe import Recipe
+from toolkit.reference.normal import fit_normalization
+
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+WHOLE, SHARE = 1.0, 1 / 255
+
+
+def channel(values: Any, name: str) -> Any:
+    return tensor(name, np.asarray(values).reshape(1, -1, 1, 1))
+
+
+def batchnorm(mean: Any, deviation: Any) -> tuple[list[Any], list[Any]]:
+    values = {"g": np.ones(3), "o": np.zeros(3), "m": mean, "v": np.square(deviation)}
+    one = node("BatchNormalization", ["pixels", *(f"bn.{key}" for key in values)], ["image"], name="bn", epsilon=0.0)
+    return [one], [tensor(f"bn.{key}", value) for key, value in values.items()]
+
+
+FORMS: dict[str, tuple[list[Any], list[Any], float | None]] = {
+    "ImageNet's, of 0 to 1": (
+        [node("Sub", ["pixels", "mid"], ["x"], name="sub"), node("Div", ["x", "s"], ["image"], name="div")],
+        [channel(MEAN, "mid"), channel(STD, "s")],
+        SHARE,
+    ),
+    "ImageNet's, of 0 to 255, by a product and a sum": (
+        [node("Mul", ["pixels", "f"], ["x"]), node("Add", ["x", "o"], ["image"])],
+        [channel(1 / 255 / STD, "f"), channel(-MEAN / STD, "o")],
+        WHOLE,
+    ),
+    "a division by 255 alone": ([node("Div", ["pixels", "s"], ["image"])], [tensor("s", 255.0)], WHOLE),
+    "-1 to 1 of 0 to 255": (
+        [node("Div", ["pixels", "s"], ["x"]), node("Sub", ["x", "one"], ["image"])],
+        [tensor("s", 127.5), tensor("one", 1.0)],
+        WHOLE,
+    ),
+    "Caffe's means, in the other order of colors": (
+        [
+            node("Gather", ["pixels", "order"], ["x"], axis=1),
+            node("Sub", ["x", "mid"], ["image"]),
+        ],
+        [tensor("order", [2, 1, 0], np.int64), channel([103.939, 116.779, 123.68], "mid")],
+        WHOLE,
+    ),
+    "through a cast, its constants behind nodes": (
+        [
+            node("Constant", [], ["k"], value=tensor("k", MEAN)),
+            node("Unsqueeze", ["k", "axes"], ["mid"]),
+            node("Cast", ["pixels"], ["x"], to=TensorProto.FLOAT),
+            node("Sub", ["x", "mid"], ["image"]),
+        ],
+        [tensor("axes", [1, 2], np.int64)],
+        SHARE,
+    ),
+    "BatchNorm that saw 0 to 255": (*batchnorm(255 * MEAN, 255 * STD), WHOLE),
+    "BatchNorm that saw 0 to 1": (*batchnorm(MEAN, STD), SHARE),
+    "BatchNorm that saw normalized images": (*batchnorm(np.zeros(3) + 0.1, np.ones(3)), None),
+    "Inception's, from ImageNet's": (
+        [node("Mul", ["pixels", "f"], ["x"]), node("Add", ["x", "o"], ["image"])],
+        [channel(STD / 0.5, "f"), channel((MEAN - 0.5) / 0.5, "o")],
+        None,
+    ),
+    "a doubling": ([node("Mul", ["pixels", "f"], ["image"])], [tensor("f", 2.0)], None),
+    "nothing": ([node("Identity", ["pixels"], ["image"])], [], None),
+}
+
+
+def made(path: Path, form: str) -> Path:
+    start, more, _ = FORMS[form]
+    return write(path, start=start, more=more, outputs=[helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 4])])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_pixels_that_a_file_expects(tmp_path: Path, form: str) -> None:
+    found = normalization_of(made(tmp_path / "m.onnx", form))
+    assert (found and found.scale) == FORMS[form][2]
+
+
+@pytest.mark.parametrize("form", ["ImageNet's, of 0 to 1", "Caffe's means, in the other order of colors"])
+def test_a_recipe_that_says_nothing_gives_it_those_pixels(tmp_path: Path, form: str) -> None:
+    """And the engine's graph, given them, answers as the file does; a recipe that is drafted says so in its keys."""
+    path, scale = made(tmp_path / "m.onnx", form), FORMS[form][2]
+    (tmp_path / "r.toml").write_text('name = "r"\n[reference]\nonnx = "m.onnx"\n[preprocess]\nsize = [8, 8]\n')
+    trip = pipeline.prepare(Recipe.load(tmp_path / "r.toml"))
+    how = trip.recipe.preprocess
+    assert (how.scale, how.mean, how.std) == (scale, (0, 0, 0), (1, 1, 1))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8)).astype(np.float32) * np.float32(scale)
+    np.testing.assert_allclose(graph_runner(trip.graph, 1)(pixels), plain(path, pixels), rtol=1e-4, atol=1e-3)
+    assert any(re.match(r"the file normalizes its input itself \(Sub .*\): it is given pixels of 0 to", r) for r in trip.remarks)
+    assert not any("mean" in remark for remark in trip.recipe.remarks)
+    drafted = draft(path)
+    assert drafted.recipe.preprocess == how and drafted.recipe.assumed == ("color",)
+    assert any("normalizes its input itself" in line for line in drafted.told)
+
+
+def test_a_recipe_that_normalizes_as_well_is_warned_and_obeyed(tmp_path: Path) -> None:
+    path = made(tmp_path / "m.onnx", "ImageNet's, of 0 to 255, by a product and a sum")
+    said = Recipe.of(path, size=(8, 8), mean=MEAN.tolist(), std=STD.tolist())
+    kept, (warning,) = fit_normalization(said)
+    assert kept == said
+    assert warning.startswith("WARNING: the file normalizes its input itself (Mul")
+    assert "Set scale = 1, mean = [0, 0, 0], std = [1, 1, 1]" in warning
+    right = Recipe.of(path, size=(8, 8), scale=1.0, mean=[0.0] * 3, std=[1.0] * 3)
+    assert fit_normalization(right) == (right, ())
+    dark = Recipe.of(path, size=(8, 8), mean=[0.0] * 3, std=[1.0] * 3, scale=1 / 255)
+    assert len(fit_normalization(dark)[1]) == 1
+
+
+def test_what_was_assumed_follows_the_keys_of_a_drafted_recipe(tmp_path: Path) -> None:
+    """`init` writes no note of it; what is said afterwards is assumed no longer, and what a person said stays said."""
+    path = made(tmp_path / "m.onnx", "nothing")
+    toml = tmp_path / "m.toml"
+    done = CliRunner().invoke(app, ["init", str(path), "-o", str(toml), "--set", f"std={STD.tolist()}"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "assumed" not in toml.read_text()
+    recipe = Recipe.load(toml)
+    said = "assumed, since nothing says otherwise: color = RGB, scale = 0.00392157, mean = [0.485, 0.456, 0.406]"
+    assert recipe.remarks == (said,)
+    toml.write_text(toml.read_text().replace("[preprocess]\n", "[preprocess]\nmean = [0.5, 0.5, 0.5]\n"))
+    (remark,) = Recipe.load(toml).remarks
+    assert "mean" not in remark and "scale" in remark
+    old = toml.read_text().replace("[reference]", 'notes = ["assumed, the file does not tell: mean = [9]", "kept"]\n[reference]')
+    assert Recipe.parse(old).remarks == ("kept", remark)
