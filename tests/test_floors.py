@@ -30,6 +30,7 @@ FLOORS = {
     "settle": 8,
     "handoff": 8,
     "serve": 8,
+    "ray": 8,
     "engine": 7,
     "reference": 6,
     "graph": 5,
@@ -76,6 +77,8 @@ HOMES = {
     "uvicorn": {"serve"},
     "prometheus_client": {"serve"},
     "python_multipart": {"serve"},
+    "ray": {"ray"},
+    "pyarrow": {"ray"},
     "PIL": {"images", "report", "runtime"},
     "tempfile": {"disk/drafts.py"},  # a temporary folder that `scratch` did not make is never swept after a kill
 }

@@ -46,6 +46,10 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "ray":  # a room of its own: toolkit.ray.classify
+        from importlib import import_module
+
+        return import_module("toolkit.ray")
     if name not in _HOMES:
         raise AttributeError(f"module 'toolkit' has no attribute '{name}'")
     from importlib import import_module

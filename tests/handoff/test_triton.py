@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -22,6 +23,7 @@ from toolkit.errors import EngineError
 from toolkit.handoff import tritoncheck
 from toolkit.handoff.pbtxt import entries, to_text
 from toolkit.handoff.triton import to_triton
+from toolkit.images.picture import preprocess
 from toolkit.manifest import MANIFEST, Manifest, Profile
 from toolkit.types import TensorSpec
 
@@ -134,6 +136,25 @@ def test_an_engine_for_rtx_runs_in_the_toolkits_runner(remade: Make, tmp_path: P
     assert any("resnet-deploy[rtx]" in remark for remark in handed.remarks)
     with pytest.raises(EngineError, match=r"does not run.*--backend python"):
         to_triton([engine], tmp_path / "other", backend="tensorrt")
+
+
+@pytest.mark.parametrize(("target", "extra"), [("ort-rtx", "ort-rtx"), ("openvino", "openvino"), ("rtx:sm89", "rtx")])
+def test_the_extra_that_runs_the_engine_is_named(remade: Make, tmp_path: Path, target: str, extra: str) -> None:
+    (handed,) = to_triton([remade(target=target, settings={})], tmp_path / "repository")
+    assert any(f"resnet-deploy[{extra}]" in remark for remark in handed.remarks)
+
+
+def test_pixels_go_in_as_they_are(remade: Make, golden: Engine, tmp_path: Path) -> None:
+    """Preprocessing inside the graph: the model before it gives uint8 pixels, and the configurations say so."""
+    inside = msgspec.structs.replace(golden.manifest.preprocess, inside=True)
+    pixels = (TensorSpec(name="input", dtype="uint8", shape=("N", 28, 28, 1)),)
+    engine = remade(preprocess=inside, inputs=pixels)
+    to_triton([engine], tmp_path / "repository")
+    takes = config_of(tmp_path / "repository", engine.name).input[0]
+    gives = config_of(tmp_path / "repository", f"{engine.name}-preprocess").output[0]
+    assert (takes.data_type, list(takes.dims)) == (gives.data_type, list(gives.dims)) == (2, [28, 28, 1])  # TYPE_UINT8
+    image = preprocess(np.zeros((28, 28), np.uint8), inside)
+    assert (image.dtype, list(image.shape)) == (np.uint8, [28, 28, 1])
 
 
 def test_the_packed_engine_answers_as_before(golden: Engine, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,3 +91,14 @@ def test_the_client_script_of_the_repository(asked: Asked, golden: Engine, grpc:
         best = runner.classify(asked.pictures[0], top=5)[0]
     assert done.stdout.strip().split("  ")[0] == str(asked.pictures[0]), done.stderr
     assert [part.split(":", 2)[2] for part in done.stdout.strip().split("  ")[1:]] == [one.label for one in best]
+
+
+def test_the_example_asks_it(asked: Asked, golden: Engine) -> None:
+    command = [python_of_triton(), str(HERE.parents[1] / "examples" / "triton_client.py"), asked.addresses[0], str(golden.path)]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    done = subprocess.run(
+        [*command, *map(str, asked.pictures)], capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
+    with golden.runner() as runner:
+        best = [f"{one[0].label} {one[0].probability:.1%}" for one in runner.classify(asked.pictures)]
+    assert [line.split("  ")[1] for line in done.stdout.splitlines()] == best, done.stderr

@@ -72,3 +72,22 @@ def triton(
             out.print(f"  {remark}", highlight=False)
     said = f"Start it: tritonserver --model-repository {output}\nAsk it: python {output / 'client.py'} photo.jpg"
     out.print(said, highlight=False)
+
+
+@commands.command("ray")
+def ray(
+    engine: Annotated[Path, typer.Argument(help="an engine's folder or packed file")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the job's folder")],
+    as_json: Json = False,
+) -> None:
+    """A Ray job that classifies folders, Parquet or WebDataset into Parquet, once a picture, and can be started again."""
+    from toolkit.engine.engine import Engine
+    from toolkit.handoff.ray import to_ray
+
+    script = to_ray(Engine.open(engine), output)
+    if as_json:
+        print_json({"job": str(output), "script": str(script)})
+        return
+    said = f"{script}\nHere: python {script} PICTURES -o ANSWERS\nOn a cluster: "
+    said += f"ray job submit --working-dir {output} -- python {script.name} PICTURES -o ANSWERS"
+    out.print(said, highlight=False)

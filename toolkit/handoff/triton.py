@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 from toolkit.disk.files import write_atomically
 from toolkit.engine.engine import Engine
 from toolkit.errors import EngineError
+from toolkit.handoff import extra_of
 from toolkit.handoff import tritonconfig as config
 from toolkit.handoff.tritoncheck import check
 from toolkit.handoff.tritonrepo import Repository
@@ -136,8 +137,8 @@ def _remarks(engine: Engine, backend: Backend) -> list[str]:
         made = manifest.versions.get("onnxruntime", "?")
         said.append(f"built with ONNX Runtime {made}; an older one in Triton may refuse its opset")
     else:
-        extra = {"cpu": "cpu", "openvino": "openvino", "rtx": "rtx"}.get(manifest.to_target().kind, "gpu")
-        said.append(f"the engine runs in the toolkit's runner: Triton's Python needs pip install 'resnet-deploy[{extra}]'")
+        needs = f"pip install 'resnet-deploy[{extra_of(manifest)}]'"
+        said.append(f"the engine runs in the toolkit's runner: Triton's Python needs {needs}")
     said.append("pictures are decoded in Triton's Python backend, which needs pip install resnet-deploy")
     if backend == "onnxruntime" and manifest.settings.get("spin"):
         said.append("the build found spinning threads faster; Triton decides by itself whether they spin")

@@ -78,6 +78,11 @@ def with_folders(paths: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
     return found, tuple(remarks)
 
 
+def images_under(root: Path) -> list[Path]:
+    """Every image in `root` at any depth, sorted; classes play no part. Raises DataError where a folder cannot be read."""
+    return _images_under(root, {_id(root)}, Counter())
+
+
 def numbering(
     root: Path, folders: list[str], classes: Sequence[str] | None
 ) -> tuple[tuple[str, ...], dict[str, int], tuple[str, ...]]:

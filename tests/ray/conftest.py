@@ -1,0 +1,60 @@
+"""An engine, and pictures for it, as three kinds of source."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from toolkit.engine.engine import Engine
+from toolkit.engine.upgrade import upgrade
+
+GOLDEN = Path(__file__).parents[1] / "engine" / "golden"
+BAD = "b/bad.png"
+
+
+class Pictures(NamedTuple):
+    """`files`: key -> encoded file; one of them is no picture."""
+
+    folder: Path
+    files: dict[str, bytes]
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    folder = tmp_path_factory.mktemp("golden") / "engine"
+    shutil.copytree(GOLDEN / "version-1", folder)
+    upgrade(folder)
+    return Engine.open(folder)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    files = {BAD: b"no picture"}
+    for i in range(90):
+        buffer = io.BytesIO()
+        Image.fromarray(generator.integers(0, 256, (30 + i % 7, 28, 3), np.uint8)).save(buffer, "png")
+        files[f"{'abc'[i % 3]}/{i:03}.png"] = buffer.getvalue()
+    for key, data in files.items():
+        (folder / key).parent.mkdir(exist_ok=True)
+        (folder / key).write_bytes(data)
+    return Pictures(folder, files)
+
+
+def shards(files: dict[str, bytes], folder: Path) -> None:
+    """WebDataset: three tars whose sample keys repeat from one to the next."""
+    for shard in "abc":
+        with tarfile.open(folder / f"{shard}.tar", "w") as tar:
+            for key in sorted(key for key in files if key.startswith(shard)):
+                for name, data in ((key[2:], files[key]), (key[2:].replace(".png", ".cls"), b"3")):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
