@@ -112,13 +112,13 @@ def _pickles() -> list[bytes]:
     return [buffer.getvalue(), pickle.dumps({"a": 1})]
 
 
-def tiny(folder: Path) -> Path:
-    """An engine for ONNX Runtime, whole and sealed: [N, 3, 8, 8] -> the mean of each channel."""
+def tiny(folder: Path, operator: str = "ReduceMean") -> Path:
+    """An engine for ONNX Runtime, whole and sealed: [N, 3, 8, 8] -> the mean of each channel, or another operator's."""
     import onnx
     from onnx import TensorProto, helper
 
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", *s]) for n, s in (("input", [3, 8, 8]), ("logits", [3]))]
-    node = helper.make_node("ReduceMean", ["input"], ["logits"], name="mean", axes=[2, 3], keepdims=0)
+    node = helper.make_node(operator, ["input"], ["logits"], name="mean", axes=[2, 3], keepdims=0)
     graph = helper.make_graph([node], "g", ends[:1], ends[1:])
     folder.mkdir()
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "model.onnx")
