@@ -9,13 +9,16 @@ BIN    := .venv/bin
 STAMP  := .venv/.ready
 MODEL  := fashion-resnet18
 
-.PHONY: help setup demo test check docs fuzz export build-engine bench report gpu-test clean
+.PHONY: help setup demo test check docs fuzz faults soak mutation export build-engine bench report gpu-test clean
 
 help:
 	@echo "make demo          a trained ResNet becomes FP32, FP16 and INT8 engines, is measured and judged"
 	@echo "make test          the test suite"
 	@echo "make check         lint, types, floors, sizes"
 	@echo "make fuzz          10,000 mutants of each kind of file, by night"
+	@echo "make faults        whole commands killed, refused, on a full disk, in another year, by night"
+	@echo "make soak          a million calls on 8 threads: memory, descriptors, threads"
+	@echo "make mutation      which changes of the code no test notices (installs mutmut)"
 	@echo "make export        RECIPE=...  the final ONNX graph, checked against the reference"
 	@echo "make build-engine  RECIPE=...  the engine that a recipe describes"
 	@echo "make bench         RECIPE=...  latency, throughput and accuracy against the reference"
@@ -43,6 +46,16 @@ test: $(STAMP)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz.nightly
+
+faults: $(STAMP)
+	$(BIN)/python -m tests.faults.nightly
+
+soak: $(STAMP)
+	$(BIN)/python -m tests.faults.soak
+
+mutation: $(STAMP)
+	$(BIN)/python -m pip install -q mutmut==3.8.1
+	$(BIN)/python -m tests.mutation.run
 
 check: $(STAMP)
 	$(BIN)/ruff check .
