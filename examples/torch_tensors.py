@@ -16,9 +16,10 @@ import toolkit
 def main(engine: str) -> None:
     with toolkit.load(engine) as runner:
         on_gpu = runner.manifest.target != "cpu" and torch.cuda.is_available()
-        shape = runner.manifest.inputs[0].shape[1:]
-        images = torch.rand(5, *shape, device="cuda" if on_gpu else "cpu")
-        images = (images - 0.5) * 4  # still on its way on PyTorch's stream when the runner is called
+        spec = runner.manifest.inputs[0]
+        images = torch.rand(5, *spec.shape[1:], device="cuda" if on_gpu else "cpu")
+        # still on its way on PyTorch's stream when the runner is called
+        images = (images * 255).to(torch.uint8) if spec.dtype == "uint8" else (images - 0.5) * 4
         logits = torch.from_numpy(runner(images))
         print(f"{images.device} tensor -> logits {list(logits.shape)}, classes {logits.argmax(1).tolist()}")
 

@@ -17,6 +17,7 @@ FLOORS = {
     "tuning": 9,
     "why": 9,
     "diff": 9,
+    "decoding": 9,
     "migrate": 9,
     "finetune": 9,
     "measure": 9,
@@ -79,7 +80,9 @@ HOMES = {
     "python_multipart": {"serve"},
     "ray": {"ray"},
     "pyarrow": {"ray"},
-    "PIL": {"images", "report", "runtime"},
+    "PIL": {"images", "report", "runtime", "decoding"},
+    "cv2": {"decoding"},
+    "torchvision": {"decoding"},
     "tempfile": {"disk/drafts.py"},  # a temporary folder that `scratch` did not make is never swept after a kill
 }
 

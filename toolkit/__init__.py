@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # this file comes before all others, and `typing` takes l
 if TYPE_CHECKING:
     from typing import Any
 
-    from toolkit.api import bench, build, export, judge, table, tune
+    from toolkit.api import bench, build, export, judge, parity, table, tune
     from toolkit.engine.engine import Engine, load
     from toolkit.errors import ToolkitError
     from toolkit.manifest import Manifest
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
-    "Engine", "Manifest", "Prediction", "Recipe", "Runner", "ToolkitError", "bench", "build", "export", "judge", "load", "table",
-    "tune",
+    "Engine", "Manifest", "Prediction", "Recipe", "Runner", "ToolkitError", "bench", "build", "export", "judge", "load", "parity",
+    "table", "tune",
 ]  # fmt: skip
 
 _HOMES = {
@@ -37,7 +37,7 @@ _HOMES = {
     "Runner": "runtime.runner",
     "ToolkitError": "errors",
     "load": "engine.engine",
-    **dict.fromkeys(("bench", "build", "export", "judge", "table", "tune"), "api"),
+    **dict.fromkeys(("bench", "build", "export", "judge", "parity", "table", "tune"), "api"),
 }
 
 

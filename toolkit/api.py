@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.decoding.result import Parity
 from toolkit.engine.engine import Engine
 from toolkit.engine.judge import Judgement
 from toolkit.errors import MeasurementError, RecipeError
@@ -60,6 +61,18 @@ def judge(
 ) -> Judgement:
     """The paired verdict on an engine: see `Engine.judge`."""
     return _open(engine).judge(data, against, stage)
+
+
+def parity(
+    engine: Engine | PathLike, *, data: PathLike | None = None, only: Sequence[str] = (), stage: Stage = quiet
+) -> Parity:
+    """How many answers change if the app decodes or resizes its pictures in another way: OpenCV, torchvision, Pillow, ONNX.
+
+    `data` is a folder of pictures (absent: the images of `[accept]`), `only` the first letters of some ways.
+    """
+    from toolkit.decoding import parity as compare
+
+    return compare(_open(engine), data=data, only=only, stage=stage)
 
 
 def bench(

@@ -8,7 +8,7 @@ NAV = {
     "Tutorial": ["tutorial"],
     "How to": [
         "how-to/checkpoint", "how-to/onnx", "how-to/int8-refused", "how-to/other-gpu", "how-to/embedding", "how-to/serving",
-        "how-to/gate", "how-to/trtexec", "how-to/calibrators", "how-to/ultralytics", "how-to/data",
+        "how-to/parity", "how-to/gate", "how-to/trtexec", "how-to/calibrators", "how-to/ultralytics", "how-to/data",
     ],
     "Reference": [
         "reference/commands", "reference/recipe", "reference/python", "reference/exit-codes", "reference/json",

@@ -20,6 +20,7 @@ from toolkit.cli import (  # noqa: F401  each registers its commands
     measure,
     migrate,
     orders,
+    parity,
     serve,
     trust,
     why,

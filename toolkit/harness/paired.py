@@ -101,6 +101,24 @@ def upper_share(hits: int, n: int, *, confidence: float = 0.95) -> float:
     return 1 - low
 
 
+def share_interval(hits: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact two-sided interval of a share of which `hits` of n were seen (Clopper and Pearson, 1934)."""
+    tail = (1 - confidence) / 2
+    low = _crossing(hits - 1, n, 1 - tail) if hits else 0.0
+    return low, _crossing(hits, n, tail) if hits < n else 1.0
+
+
+def _crossing(most: int, n: int, chance: float) -> float:
+    """The share at which `most` or fewer of n are seen with this chance; it falls with the share."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        seen, other = math.log(middle), math.log1p(-middle)
+        fewer = sum(math.exp(_log_choose(n, k) + k * seen + (n - k) * other) for k in range(most + 1))
+        low, high = (middle, high) if fewer > chance else (low, middle)
+    return (low + high) / 2
+
+
 def _log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 

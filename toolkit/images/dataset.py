@@ -95,6 +95,15 @@ class Images:
             labels=labels, classes=self.classes, ready=self._ready, remarks=self.remarks,
         )  # fmt: skip
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether they were preprocessed before they came here, as those of a .npy are."""
+        return self._ready
+
+    def item(self, index: int) -> Any:
+        """What an image is read from: a path, or pixels."""
+        return self._items[index]
+
     def name(self, index: int) -> str:
         """How to call an image in a message: its file, or its place in the set."""
         item = self._items[index]
