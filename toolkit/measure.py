@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,7 @@ from toolkit.harness.results import Results
 from toolkit.harness.run import run_bench
 from toolkit.harness.yardstick import Handoff
 from toolkit.images.dataset import Images
-from toolkit.insight import explain
+from toolkit.insight import explain, footprint
 from toolkit.manifest import Manifest
 from toolkit.runtime.runner import Runner
 from toolkit.types import ON_CPU, Float, Stage, quiet
@@ -58,17 +58,39 @@ def bench(
         runners = {REFERENCE: stack.enter_context(reference)} if isinstance(reference, Runner) else {}
         runners |= {name: stack.enter_context(engine.runner(**options)) for name, engine in named.items()}
         results = run_bench(
-            runners, scenario, batches=batches, plan=plan, bound=bound, loadgen=loadgen, images=images, pictures=some_of(images),
-            reference=REFERENCE, truth=_truth(first, images, REFERENCE in runners), accept=first.recipe.accept,
-            handoff=handoff([runners[name].manifest for name in named]), save=save, stage=stage,
+            runners,
+            scenario,
+            batches=batches,
+            plan=plan,
+            bound=bound,
+            loadgen=loadgen,
+            images=images,
+            pictures=some_of(images),
+            reference=REFERENCE,
+            truth=_truth(first, images, REFERENCE in runners),
+            accept=first.recipe.accept,
+            handoff=handoff([runners[name].manifest for name in named]),
+            save=save,
+            stage=stage,
         )
     if isinstance(reference, str):
         results = msgspec.structs.replace(results, failures={REFERENCE: reference, **results.failures})
+    results = _with_sizes(results, named)
     if can_explain():
         results = explain(results, named, progress=stage("peaks of this machine, time by layer"))
     if save:
         save(results)
     return results
+
+
+def _with_sizes(results: Results, engines: Mapping[str, Engine]) -> Results:
+    """With what each engine takes on disk and in memory, and the ranges that INT8 was scaled by."""
+    ranges = {name: engine.ranges for name, engine in engines.items()}
+    return msgspec.structs.replace(
+        results,
+        footprints={name: footprint(engine) for name, engine in engines.items()},
+        ranges={name: msgspec.to_builtins(found) for name, found in ranges.items() if found is not None},
+    )
 
 
 def some_of(images: Images | None) -> list[Any] | None:

@@ -104,11 +104,15 @@ def bench(
     loadgen: Annotated[bool, typer.Option(help="offline and server: MLPerf LoadGen issues the queries")] = True,
     data: Annotated[str | None, typer.Option(help="labelled images; absent: those of the recipe's [accept]")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="of engines on the CPU; absent: as they were built")] = None,
+    share: Annotated[
+        Path | None, typer.Option(help="also a file to give away: raw samples and versions, no paths, names or images")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure engines and their reference in shuffled rounds; what was measured is kept even when it is cut short."""
     from toolkit.cli.progress import stages
     from toolkit.harness.run import plan_of
+    from toolkit.harness.share import shared
     from toolkit.measure import bench as measure
 
     with stages() as stage:
@@ -124,6 +128,9 @@ def bench(
             save=lambda results: results.write(output),
             stage=stage,
         )
+    if share is not None:
+        shared(results).write(share)
+        err.print(Text(f"to give away: {share}, {share.stat().st_size / 1e3:.0f} kB; look it through before you do"))
     _show(results, as_json, f"Raw samples: {output}. Next: toolkit report {output} -o report.html")
 
 
@@ -153,19 +160,28 @@ def compare(
     old: Annotated[Path, typer.Argument(help="results of a bench")],
     new: Annotated[Path, typer.Argument(help="results of the same bench, later")],
     markdown: Annotated[bool, typer.Option("--markdown", help="for a pull request")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="also as a page: both runs side by side")] = None,
     as_json: Json = False,
 ) -> None:
     """Tell a real change from noise; exit code 1 on a regression."""
     from toolkit.harness.compare import compare as compared
     from toolkit.harness.results import Results
+    from toolkit.report.compare_page import compare_page, headline
+    from toolkit.report.write import write_page
 
-    found = compared(Results.read(old), Results.read(new))
+    sides = Results.read(old), Results.read(new)
+    found = compared(*sides)
+    if output is not None:
+        write_page(output, compare_page(*sides, found))
     if as_json:
         print_json({"regressed": found.regressed, **plain(found)})
     elif markdown or not out.is_terminal:
         print(printable(found.markdown), end="")
     else:
         out.print(Markdown(found.markdown))
+    if not (as_json or markdown):
+        page = f"The page: {output}" if output is not None else f"Next: toolkit compare {old} {new} -o compare.html"
+        finish(f"{headline(found)}. {page}")
     if found.regressed:
         raise typer.Exit(1)
 
@@ -176,9 +192,12 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="the page: one file, opens offline")] = Path("report.html"),
     markdown: Annotated[Path | None, typer.Option(help="also as Markdown, for a pull request")] = None,
     junit: Annotated[Path | None, typer.Option(help="also as JUnit XML, for CI")] = None,
+    why: Annotated[
+        list[Path] | None, typer.Option(help="what `toolkit why ENGINE --json` printed: its noise, on the network")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn results into a table here and a page that explains them."""
     from toolkit.report.write import write_report
 
-    _show(write_report(results, output, markdown, junit), as_json, f"The page: {output}")
+    _show(write_report(results, output, markdown, junit, why or ()), as_json, f"The page: {output}")

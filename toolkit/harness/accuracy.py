@@ -115,7 +115,10 @@ def _agreement(
     if not len(reference):
         raise MeasurementError("there are no answers to compare", remedy="Name a data set with images in it")
     error = np.abs(reference.astype(np.float64) - engine)
-    differ = np.flatnonzero(meaning.scores(engine).argmax(1) != meaning.scores(reference).argmax(1))
+    before, after = meaning.scores(reference).argmax(1), meaning.scores(engine).argmax(1)
+    differ = np.flatnonzero(after != before)
+    sure = meaning.probabilities(reference)[differ]
+    margins = sure[np.arange(len(differ)), before[differ]] - sure[np.arange(len(differ)), after[differ]]
     return Verdict(
         engine=name,
         reference=against,
@@ -127,6 +130,7 @@ def _agreement(
         worst_logit_error=float(error.max()),
         worst_image=int(error.max(axis=1).argmax()),
         disagreements=tuple(differ.tolist()),
+        margins=tuple(round(float(margin), 6) for margin in margins),
         seed=seed,
         snr=_snr(reference, engine),
     )
@@ -150,6 +154,7 @@ def _label_by_label(verdict: Verdict, before: Array, after: Array, names: Sequen
         verdict,
         agreement=min(float(shares[lowest]), dice),
         disagreements=tuple(np.flatnonzero((before != after).any(axis=1)).tolist()),
+        margins=(),
         labels=before.shape[1],
         lowest_label=(names[lowest] if names is not None and lowest < len(names) else str(lowest), float(shares[lowest])),
         shared_yes=dice if said else None,

@@ -13,6 +13,16 @@ class Layer(Frozen, frozen=True):
     name: str
     kind: str
     milliseconds: float
+    of: str = ""  # the layer of the original network that it belongs to; empty where it belongs to none
+
+
+class NetworkLayer(Frozen, frozen=True):
+    """One layer of the network under its original name: the layers whose results it reads, and what it computes in."""
+
+    name: str
+    kind: str  # the ONNX operator
+    precision: str  # int8 | fp8 | fp16 | bf16 | fp32
+    reads: tuple[str, ...] = ()
 
 
 class LayerTimes(Frozen, frozen=True):
@@ -22,11 +32,20 @@ class LayerTimes(Frozen, frozen=True):
     batch: int
     runs: int
     layers: tuple[Layer, ...]
+    network: tuple[NetworkLayer, ...] = ()
 
     @property
     def total(self) -> float:
         """Milliseconds of all nodes."""
         return sum(layer.milliseconds for layer in self.layers)
+
+    def by_layer(self) -> dict[str, float]:
+        """Milliseconds by the layers of the original network; what belongs to none is left out."""
+        times: dict[str, float] = dict.fromkeys((layer.name for layer in self.network), 0.0)
+        for layer in self.layers:
+            if layer.of:
+                times[layer.of] = times.get(layer.of, 0.0) + layer.milliseconds
+        return times
 
     def slowest(self, count: int) -> list[Layer]:
         return sorted(self.layers, key=lambda layer: -layer.milliseconds)[:count]

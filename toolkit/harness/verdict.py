@@ -36,6 +36,7 @@ class Verdict(Frozen, frozen=True):
     worst_image: int
     disagreements: tuple[int, ...]  # images whose top-1 answers differ
     seed: int
+    margins: tuple[float, ...] = ()  # of each disagreement: how much likelier the reference held its own class than the engine's
     top1: tuple[float, float] | None = None  # reference, engine
     top5: tuple[float, float] | None = None
     test: PairedTest | None = None  # None without labels

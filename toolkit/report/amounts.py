@@ -31,6 +31,11 @@ def size(count: float | None) -> str:
     return f"{count:.0f} B"
 
 
+def short(value: float) -> str:
+    """Four digits: a threshold, the end of a range."""
+    return f"{value:.4g}"
+
+
 def span(ends: Sequence[float] | None, form: Callable[[float], str]) -> str:
     """(0.1923, inf) -> '[0.192, ∞)'; empty where there is none."""
     if ends is None:

@@ -53,8 +53,26 @@ class Rule(Frozen, frozen=True):
     label: str = ""  # printed above its end
 
 
-def chart(title: str, description: str, series: Sequence[Series], x: Axis, y: Axis, rules: Sequence[Rule] = ()) -> Element:
-    """A <figure>: drawing, legend, caption. Series without points are left out; without any, the figure says so."""
+class Mark(Frozen, frozen=True):
+    """A moment on the x axis: a short line at the top, that says its name to a pointer."""
+
+    x: float
+    name: str
+
+
+def chart(
+    title: str,
+    description: str,
+    series: Sequence[Series],
+    x: Axis,
+    y: Axis,
+    rules: Sequence[Rule] = (),
+    marks: Sequence[Mark] = (),
+) -> Element:
+    """A <figure>: drawing, legend, caption. Series without points are left out; without any, the figure says so.
+
+    The scales stand on the drawing as `low high start end log`: the page's script reads values off them.
+    """
     drawn = [s for s in series if s.x]
     caption = tag("figcaption", tag("strong", title), " ", description)
     if not drawn:
@@ -69,11 +87,24 @@ def chart(title: str, description: str, series: Sequence[Series], x: Axis, y: Ax
         [_rule(r, across, up) for r in rules],
         [_series(s, across, up) for s in drawn],
         _labels(drawn, across, up),
+        [_mark(mark, across.at(mark.x)) for mark in marks if across.low <= mark.x <= across.high],
         viewBox=f"0 0 {number(WIDTH)} {number(HEIGHT)}",
         role="img",
         aria_label=f"{title}. {description}",
+        data_x=_told(across),
+        data_y=_told(up),
+        data_x_label=x.label.partition(", log")[0],
+        data_y_label=y.label.partition(", log")[0],
     )
     return tag("figure", drawing, _legend(drawn, rules), caption, class_="chart")
+
+
+def _told(scale: Scale) -> str:
+    return f"{scale.low:.6g} {scale.high:.6g} {number(scale.start)} {number(scale.end)} {int(scale.log)}"
+
+
+def _mark(mark: Mark, at: float) -> Element:
+    return tag("g", tag("title", mark.name), tag("path", d=f"M{number(at)} {number(TOP)}v9", class_="line"), class_="moment")
 
 
 def _extent(series: Sequence[Series], rules: Sequence[Rule]) -> tuple[list[float], list[float]]:
@@ -131,7 +162,8 @@ def marker(style: int, x: float, y: float) -> Element:
     """The mark of a series: disc, square, triangle, diamond, ring, cross."""
     dx, dy, shape = SHAPES[style % len(SHAPES)]
     hollow = style % len(SHAPES) >= 4
-    return tag("path", d=f"M{number(x + dx)} {number(y + dy)}{shape}", class_="mark hollow" if hollow else "mark")
+    kind, at = "mark hollow" if hollow else "mark", f"{number(x)} {number(y)}"
+    return tag("path", d=f"M{number(x + dx)} {number(y + dy)}{shape}", class_=kind, data_at=at)
 
 
 def _labels(series: Sequence[Series], across: Scale, up: Scale) -> Element:

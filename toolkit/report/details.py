@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -11,30 +11,64 @@ from toolkit.harness.layers import LayerTimes
 from toolkit.harness.results import Results
 from toolkit.report.grid import bar, grid
 from toolkit.report.markup import Child, tag
+from toolkit.report.network import Box, network
 from toolkit.report.summary import EngineSummary
 
 SLOWEST = 12  # layers shown for each engine
 
 
-def layers(results: Results) -> list[Element]:
-    """For each engine that has a profile: its time by operator, and its slowest layers."""
+Noise = Mapping[str, Mapping[str, float]]  # engine -> layer -> its share of the noise in the logits
+
+
+def layers(results: Results, noise: Noise) -> list[Element]:
+    """For each engine that has a profile: the network with its time, its time by operator, and its slowest layers."""
     if not results.layers:
         return [tag("p", "No backend was asked for the time of each layer.", class_="absent")]
-    return [part for one in results.layers for part in _profile(one)]
+    return [part for one in results.layers for part in _profile(one, noise.get(one.engine, {}))]
 
 
-def _profile(one: LayerTimes) -> list[Element]:
+def _network(one: LayerTimes, noise: Mapping[str, float]) -> list[Element]:
+    """The picture, and its numbers as a table: every layer of the original network."""
+    if not one.network:
+        return []
+    times = one.by_layer()
+    boxes, body = [], list[list[Child]]()
+    for layer in one.network:
+        share, lost = times.get(layer.name, 0.0) / (one.total or 1.0), noise.get(layer.name)
+        said = f", {lost:.1%} of the noise" if lost is not None else ""
+        title = f"{layer.name} ({layer.kind}, {layer.precision}): {share:.1%} of the time{said}"
+        boxes.append(Box(name=layer.name, title=title, reads=layer.reads, noise=lost, time=share, precision=layer.precision))
+        row: list[Child] = [layer.name, layer.kind, layer.precision, bar(share), f"{share:.1%}"]
+        body.append([*row, "-" if lost is None else f"{lost:.1%}"])
+    about = "The strip at the foot of a box: the layer's part of the time, the fuller the more. Dotted: floating point."
+    about += (
+        " The box itself: its part of the noise."
+        if noise
+        else " For the noise of each: toolkit why ENGINE --json, and report --why."
+    )
+    table = grid(["layer", "operator", "precision", "share", "of the time", "of the noise"], body, text=(0, 1, 2, 3))
+    rest = one.total - sum(times.values())
+    note = f"{rest / (one.total or 1.0):.1%} of the time goes into nodes that belong to no layer: conversions between them."
+    named = tag(
+        "details", tag("summary", f"All {len(body)} layers by their original names"), table, tag("p", note, class_="note")
+    )
+    return [network(boxes, about, f"{one.engine}."), named]
+
+
+def _profile(one: LayerTimes, noise: Mapping[str, float]) -> list[Element]:
     head = tag("h3", f"{one.engine}, batch {one.batch}")
     kinds: list[list[Child]] = [
         [kind, bar(ms / one.total), f"{ms / one.total:.1%}", f"{ms:.3f}", str(n)] for kind, n, ms in one.by_kind() if ms > 0
     ]
     slow: list[list[Child]] = [
-        [x.name, x.kind, bar(x.milliseconds / one.total), f"{x.milliseconds / one.total:.1%}"] for x in one.slowest(SLOWEST)
+        [x.of or x.name, x.name, x.kind, bar(x.milliseconds / one.total), f"{x.milliseconds / one.total:.1%}"]
+        for x in one.slowest(SLOWEST)
     ]
     note = f"Median of {one.runs} runs under the backend's profiler, which slows small layers: read the shares."
     operators = grid(["operator", "share", "of the time", "ms", "layers"], kinds, text=(0, 1), note=note)
-    table = grid(["slowest layers", "operator", "share", "of the time"], slow, text=(0, 1, 2))
-    return [head, operators, tag("details", tag("summary", f"The {len(slow)} slowest of {len(one.layers)} layers"), table)]
+    table = grid(["layer", "as it was compiled", "operator", "share", "of the time"], slow, text=(0, 1, 2, 3))
+    slowest = tag("details", tag("summary", f"The {len(slow)} slowest of {len(one.layers)} compiled nodes"), table)
+    return [head, *_network(one, noise), operators, slowest]
 
 
 def trust(results: Results, summary: Sequence[EngineSummary]) -> list[Element]:
@@ -59,6 +93,7 @@ def environment(results: Results) -> list[Element]:
         ("Memory", f"{e.memory_mib:,} MiB"),
         ("GPU", ", ".join(f"{g.name}, driver {g.driver}, {g.memory_mib:,} MiB" for g in e.gpus) or e.gpu_note or "none"),
         ("System", f"{e.system}, Python {e.python}"),
+        ("Energy", e.energy or "not told"),
         ("Governor", e.governor or "not told"),
         ("Thread settings", ", ".join(f"{k}={v}" for k, v in sorted(e.thread_settings.items())) or "none"),
         ("Versions", ", ".join(f"{k} {v}" for k, v in sorted(e.versions.items()))),

@@ -7,13 +7,16 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from toolkit.harness import intervals
 from toolkit.harness.measurement import Measurement
 from toolkit.harness.results import Results
 from toolkit.harness.roofline import Peaks, Reach, reach
+from toolkit.report.amounts import rate, span
 from toolkit.report.chart import Rule, Series, chart
 from toolkit.report.grid import grid
+from toolkit.report.markup import Child, tag
 from toolkit.report.scale import Axis, label
-from toolkit.report.summary import QUANTILES, EngineSummary, quantile
+from toolkit.report.summary import QUANTILES, EngineSummary
 
 POINTS = 160  # of a distribution: more would not be seen
 Content = list[Element]
@@ -36,12 +39,21 @@ def distributions(summary: Sequence[EngineSummary]) -> Content:
     if not timed:
         return [drawing]
     head = ["engine", "calls", *(f"p{100 * q:g} ms" for q in QUANTILES)]
-    body = [[row.name, str(len(m.seconds)), *_percentiles(m)] for row, m in timed]
+    body: list[list[Child]] = [[row.name, str(len(m.seconds)), *_percentiles(m)] for row, m in timed]
     return [drawing, grid(head, body, styles=[row.style for row, _ in timed])]
 
 
-def _percentiles(measurement: Measurement) -> list[str]:
-    return ["too few calls" if (v := quantile(measurement, q)) is None else f"{v:.3f}" for q in QUANTILES]
+def _percentiles(measurement: Measurement) -> list[Child]:
+    """Each with its interval."""
+    cells: list[Child] = []
+    for q in QUANTILES:
+        found = intervals.percentile(measurement, q)
+        if found is None:
+            cells.append("too few calls")
+            continue
+        ends = span([1e3 * end for end in found[1:]], lambda value: f"{value:.3f}")
+        cells.append(tag("span", f"{1e3 * found.value:.3f} ", tag("small", ends)))
+    return cells
 
 
 def _distribution(row: EngineSummary, measurement: Measurement) -> Series:
@@ -126,12 +138,13 @@ def sweep(results: Results, summary: Sequence[EngineSummary]) -> Content:
     if not series:
         return [drawing]
     head = ["engine", *(f"batch {b}" for b in batches)]
-    body = [[s.name, *(_cell(best.get((s.name, b))) for b in batches)] for s in series]
+    body: list[list[Child]] = [[s.name, *(_cell(best.get((s.name, b))) for b in batches)] for s in series]
     return [drawing, grid(head, body, styles=[s.style for s in series])]
 
 
-def _cell(measurement: Measurement | None) -> str:
-    return "-" if measurement is None or measurement.throughput is None else f"{measurement.throughput:,.1f}"
+def _cell(measurement: Measurement | None) -> Child:
+    found = intervals.throughput(measurement) if measurement is not None else None
+    return "-" if found is None else tag("span", f"{found.value:,.1f} ", tag("small", span(found[1:], rate)))
 
 
 def roofline(results: Results, summary: Sequence[EngineSummary]) -> Content:

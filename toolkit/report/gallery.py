@@ -1,4 +1,4 @@
-"""Gallery: the images on which an engine and its reference answer differently, with both answers."""
+"""Gallery: the images on which an engine and its reference answer differently, the worst first, with both answers."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _gallery(
             truth=name(ours.labels[i]) if ours.labels else None,
             image=data_uri(picture(i)) if picture else "",
         )
-        for i in verdict.disagreements[:limit]
+        for i in worst_first(verdict, ours, theirs)[:limit]
     ]
     return Gallery(
         engine=verdict.engine,
@@ -89,6 +89,21 @@ def _gallery(
         images=verdict.images,
         shown=tuple(shown),
     )
+
+
+def worst_first(verdict: Verdict, ours: Answers, theirs: Answers) -> list[int]:
+    """The disagreements: right answers that became wrong, then wrong ones that became others, then those that became right.
+
+    Among these, first where the reference was surest of its own answer.
+    """
+    margins = dict(zip(verdict.disagreements, verdict.margins, strict=False))
+
+    def goodness(index: int) -> tuple[int, float, int]:
+        truth = ours.labels[index] if ours.labels else None
+        kind = 1 if truth is None else 0 if theirs.top1[index] == truth else 2 if ours.top1[index] == truth else 1
+        return kind, -margins.get(index, 0.0), index
+
+    return sorted(verdict.disagreements, key=goodness)
 
 
 def data_uri(picture: Image.Image) -> str:
@@ -104,7 +119,7 @@ def data_uri(picture: Image.Image) -> str:
 
 def draw(gallery: Gallery) -> Element:
     """A <section>: cards with the picture and both answers, the right one marked in words."""
-    count = "all of them" if len(gallery.shown) == gallery.total else f"the first {len(gallery.shown)}"
+    count = "all of them" if len(gallery.shown) == gallery.total else f"the worst {len(gallery.shown)}"
     share = f"{gallery.total:,} of {gallery.images:,} images, {count} shown"
     head = tag("h3", f"{gallery.engine} against {gallery.reference}")
     cards = tag("ul", [_card(d) for d in gallery.shown], class_="gallery")

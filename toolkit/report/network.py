@@ -1,7 +1,11 @@
-"""Network: a picture of the layers and how they are joined, as inline SVG, coloured by two shares of each.
+"""Network: a picture of the layers and how they are joined, as inline SVG. One drawing for every page that has one.
 
-Layers stand in columns by their distance from the input, `ACROSS` columns a row, branches one under the other. The upper part
-of a box has the colour of its share of the loss, the lower of its share of the time, the fuller the more. Its title says both.
+Layers stand in columns by their distance from the input, `ACROSS` columns a row, branches one under the other. A box tells the
+layer's name, its precision and its share of the time; the strip at its foot has the colour of that share, the box above it the
+colour of its share of the noise, the fuller the more. Its border is dotted where it computes in floating point.
+
+Without script the picture scrolls, and the table beside it says all that the boxes say; the page's script adds zoom, and a walk
+along the layers by the arrow keys.
 """
 
 from __future__ import annotations
@@ -14,8 +18,8 @@ from toolkit.report.markup import number, tag
 from toolkit.types import Frozen
 
 ACROSS = 11
-WIDTH, HEIGHT, STRIP = 72.0, 26.0, 7.0  # a box, and its lower part
-STEP, LANE, ROOM = 84.0, 42.0, 26.0  # from box to box across and down, and above a row
+WIDTH, HEIGHT, STRIP = 74.0, 32.0, 6.0  # a box, and the strip at its foot
+STEP, LANE, ROOM = 86.0, 48.0, 26.0  # from box to box across and down, and above a row
 LETTERS = 15
 
 
@@ -25,8 +29,9 @@ class Box(Frozen, frozen=True):
     name: str
     title: str
     reads: tuple[str, ...]
-    noise: float
+    noise: float | None = None
     time: float | None = None
+    precision: str = ""
 
 
 class _Place(NamedTuple):
@@ -36,10 +41,10 @@ class _Place(NamedTuple):
     y: float
 
 
-def network(boxes: Sequence[Box], description: str) -> Element:
+def network(boxes: Sequence[Box], description: str, heading: str = "The network.") -> Element:
     """A <figure>, the layers in the order in which they compute."""
     places, height = _places(boxes)
-    most = max((box.noise for box in boxes), default=0.0) or 1.0
+    most = max((box.noise or 0.0 for box in boxes), default=0.0) or 1.0
     slowest = max((box.time or 0.0 for box in boxes), default=0.0) or 1.0
     lines = [_edge(places[read], places[box.name]) for box in boxes for read in box.reads if read in places]
     drawing = tag(
@@ -47,12 +52,14 @@ def network(boxes: Sequence[Box], description: str) -> Element:
         tag("title", "The network, layer by layer"),
         tag("desc", description),
         tag("g", lines, class_="edges"),
-        [_box(box, places[box.name], box.noise / most, (box.time or 0.0) / slowest) for box in boxes],
+        [_box(box, places[box.name], (box.noise or 0.0) / most, (box.time or 0.0) / slowest) for box in boxes],
         viewBox=f"0 0 {number(ACROSS * STEP)} {number(height)}",
-        role="img",
+        role="group",
+        aria_label=f"The network, layer by layer. {description}",
     )
-    caption = tag("figcaption", tag("strong", "The network."), " ", description)
-    return tag("figure", tag("div", drawing, class_="scroll", tabindex="0"), caption, class_="network")
+    caption = tag("figcaption", tag("strong", heading), " ", description)
+    scroll = tag("div", drawing, class_="scroll", tabindex="0", role="region", aria_label="The network; it scrolls")
+    return tag("figure", scroll, caption, class_="network")
 
 
 def _places(boxes: Sequence[Box]) -> tuple[dict[str, _Place], float]:
@@ -79,13 +86,19 @@ def _box(box: Box, place: _Place, noise: float, time: float) -> Element:
     x, y = place.x, place.y
     text = box.name if len(box.name) <= LETTERS else f"…{box.name[1 - LETTERS :]}"
     upper = HEIGHT - STRIP
+    below = " · ".join(filter(None, (box.precision, "" if box.time is None else f"{box.time:.1%}")))
+    kind = "layer" if box.precision in ("int8", "fp8", "") else "layer floating"
     return tag(
         "g",
         tag("title", box.title),
-        tag("rect", x=x, y=y, width=WIDTH, height=HEIGHT, rx="4", class_="layer"),
+        tag("rect", x=x, y=y, width=WIDTH, height=HEIGHT, rx="4", class_=kind),
         tag("rect", x=x, y=y, width=WIDTH, height=upper, rx="4", class_="noise", fill_opacity=round(noise**0.5, 3)),
         tag("rect", x=x, y=y + upper, width=WIDTH, height=STRIP, rx="2", class_="time", fill_opacity=round(time**0.5, 3)),
-        tag("text", text, x=x + WIDTH / 2, y=y + 13, text_anchor="middle"),
+        tag("text", text, x=x + WIDTH / 2, y=y + 11.5, text_anchor="middle"),
+        tag("text", below, x=x + WIDTH / 2, y=y + 22, text_anchor="middle", class_="below") if below else None,
+        class_="box",
+        role="img",
+        aria_label=box.title,
     )
 
 
