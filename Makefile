@@ -9,7 +9,7 @@ BIN    := .venv/bin
 STAMP  := .venv/.ready
 MODEL  := fashion-resnet18
 
-.PHONY: help setup demo test check docs fuzz faults soak mutation export build-engine bench report gpu-test clean
+.PHONY: help setup demo test check docs fuzz faults soak mutation export build-engine bench report gallery gpu-test clean
 
 help:
 	@echo "make demo          a trained ResNet becomes FP32, FP16 and INT8 engines, is measured and judged"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench         RECIPE=...  latency, throughput and accuracy against the reference"
 	@echo "make report        the last bench as a page"
 	@echo "make docs          the documentation as a site, in build/site"
+	@echo "make gallery       results that users shared, by device, as a page"
 	@echo "make gpu-test      everything that this machine's GPU can build and run"
 
 setup: $(STAMP)
@@ -76,6 +77,9 @@ report: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/_site/build.py
+
+gallery: $(STAMP)
+	$(BIN)/python benchmarks/gallery.py -o gallery.html
 
 gpu-test: $(STAMP)
 	$(BIN)/python benchmarks/gpu.py

@@ -58,39 +58,30 @@ def bench(
         runners = {REFERENCE: stack.enter_context(reference)} if isinstance(reference, Runner) else {}
         runners |= {name: stack.enter_context(engine.runner(**options)) for name, engine in named.items()}
         results = run_bench(
-            runners,
-            scenario,
-            batches=batches,
-            plan=plan,
-            bound=bound,
-            loadgen=loadgen,
-            images=images,
-            pictures=some_of(images),
-            reference=REFERENCE,
-            truth=_truth(first, images, REFERENCE in runners),
-            accept=first.recipe.accept,
-            handoff=handoff([runners[name].manifest for name in named]),
-            save=save,
-            stage=stage,
+            runners, scenario, batches=batches, plan=plan, bound=bound, loadgen=loadgen, images=images, pictures=some_of(images),
+            reference=REFERENCE, truth=_truth(first, images, REFERENCE in runners), accept=first.recipe.accept,
+            handoff=handoff([runners[name].manifest for name in named]), save=save, stage=stage,
         )
     if isinstance(reference, str):
         results = msgspec.structs.replace(results, failures={REFERENCE: reference, **results.failures})
-    results = _with_sizes(results, named)
-    if can_explain():
-        results = explain(results, named, progress=stage("peaks of this machine, time by layer"))
+    results = _explained(results, named, stage)
     if save:
         save(results)
     return results
 
 
-def _with_sizes(results: Results, engines: Mapping[str, Engine]) -> Results:
-    """With what each engine takes on disk and in memory, and the ranges that INT8 was scaled by."""
+def _explained(results: Results, engines: Mapping[str, Engine], stage: Stage) -> Results:
+    """With what each engine takes on disk and in memory, the ranges of INT8, and, where it can be told, its layers."""
+    stage("what each engine takes in memory")
     ranges = {name: engine.ranges for name, engine in engines.items()}
-    return msgspec.structs.replace(
+    results = msgspec.structs.replace(
         results,
         footprints={name: footprint(engine) for name, engine in engines.items()},
         ranges={name: msgspec.to_builtins(found) for name, found in ranges.items() if found is not None},
     )
+    if not can_explain():
+        return results
+    return explain(results, engines, progress=stage("peaks of this machine, time by layer"))
 
 
 def some_of(images: Images | None) -> list[Any] | None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
 
+from toolkit.calibration.histogram import Histogram
+from toolkit.calibration.ranges import Origin, Ranges, TensorRange
 from toolkit.harness.accuracy import compare_accuracy
 from toolkit.harness.answers import Answers
+from toolkit.harness.conditions import Moment
 from toolkit.harness.environment import read_environment
-from toolkit.harness.layers import Layer, LayerTimes
+from toolkit.harness.footprint import Footprint
+from toolkit.harness.layers import Layer, LayerTimes, NetworkLayer
 from toolkit.harness.measurement import Block, Flag, Measurement
 from toolkit.harness.results import Results
 from toolkit.harness.roofline import Peaks, Work
@@ -25,7 +30,8 @@ def measure(name: str, precision: str, ms: float, batch: int, random: np.random.
     blocks = []
     for block in range(10):
         samples = 1e6 * ms * batch**0.9 * (1 + random.gamma(1.5, 0.02, 20))
-        blocks.append(Block(at_ns=block * 10**9, samples_ns=tuple(samples.astype(int).tolist())))
+        taken = tuple(samples.astype(int).tolist())
+        blocks.append(Block(at_ns=block * 10**9, samples_ns=taken, yardstick_ns=(400_000 + block * 1000,)))
     total = sum(sum(block.samples_ns) for block in blocks)
     busy = Flag(trouble="other-load", text="other processes used 31 % of the cores", remedy="Stop them")
     return Measurement(
@@ -43,6 +49,17 @@ def measure(name: str, precision: str, ms: float, batch: int, random: np.random.
     )
 
 
+def ranges(random: np.random.Generator) -> Ranges:
+    """Of two tensors, the second with a long tail on which the methods differ."""
+    tensors = {}
+    for name, scale in (("calm", 0.0), ("<i>wild</i>", 30.0)):
+        histogram = Histogram()
+        tail = 1 + scale * (random.random(20_000) > 0.999)
+        histogram.add(np.maximum(random.standard_normal(20_000) * tail, 0).astype(np.float32))
+        tensors[name] = TensorRange.of(histogram)
+    return Ranges(origin=Origin(layers="l", weights="w"), images=8, tensors=tensors)
+
+
 @pytest.fixture(scope="session")
 def results() -> Results:
     """Four engines on 600 labelled images, batches 1 to 16; the INT8 engine errs a little, FP16 never."""
@@ -53,7 +70,14 @@ def results() -> Results:
     logits = {name: reference + (0.4 * noise if precision == "int8" else 0) for name, (precision, _) in ENGINES.items()}
     work = Work(macs=4_000_000, weight_bytes=700_000, activation_bytes=90_000)
     kinds = ("QLinearAdd", "QLinearConv", "QLinearConv")
-    layers = tuple(Layer(name=f"layer{i}.conv", kind=kinds[i % 3], milliseconds=0.1 * i) for i in range(1, 20))
+    layers = tuple(
+        Layer(name=f"layer{i}.conv_token_{i}", kind=kinds[i % 3], milliseconds=0.1 * i, of=f"layer{i}.conv") for i in range(1, 20)
+    )
+    network = tuple(
+        NetworkLayer(name=f"layer{i}.conv", kind="Conv", precision="int8" if i > 1 else "fp32", reads=(f"layer{i - 1}.conv",))
+        for i in range(1, 20)
+    )
+    moments = tuple(Moment(at_ns=i * 10**9, other=0.02 * i, steal=0.0, mhz=2600.0 + i, load=1.0) for i in range(1, 10))
     return Results(
         environment=read_environment(),
         measurements=tuple(measure(name, *ENGINES[name], batch, random) for name in ENGINES for batch in (1, 4, 16)),
@@ -66,7 +90,10 @@ def results() -> Results:
         manifests={name: {"name": name, "precision": p, "classes": CLASSES, "device": "CPU"} for name, (p, _) in ENGINES.items()},
         peaks=Peaks(macs={"fp32": 4e9, "int8": 1.2e10}, bytes=2e10, threads=2, how="stated by the test"),
         work=dict.fromkeys(ENGINES, work),
-        layers=(LayerTimes(engine=HOSTILE, batch=1, runs=10, layers=layers),),
+        layers=(LayerTimes(engine=HOSTILE, batch=1, runs=10, layers=layers, network=network),),
+        moments=moments,
+        footprints={"fp32": Footprint(file=2_800_000, folder=3_100_000, memory=21_000_000)},
+        ranges={HOSTILE: msgspec.to_builtins(ranges(random))},
         failures={"fp8 <img src=x onerror=alert(1)>": "the engine ended after 3 of 200 calls"},
     )
 

@@ -112,7 +112,6 @@ def bench(
     """Measure engines and their reference in shuffled rounds; what was measured is kept even when it is cut short."""
     from toolkit.cli.progress import stages
     from toolkit.harness.run import plan_of
-    from toolkit.harness.share import shared
     from toolkit.measure import bench as measure
 
     with stages() as stage:
@@ -129,9 +128,20 @@ def bench(
             stage=stage,
         )
     if share is not None:
-        shared(results).write(share)
-        err.print(Text(f"to give away: {share}, {share.stat().st_size / 1e3:.0f} kB; look it through before you do"))
+        _share(results, share)
     _show(results, as_json, f"Raw samples: {output}. Next: toolkit report {output} -o report.html")
+
+
+def _share(results: Results, path: Path) -> None:
+    """Write what may be given away, and say so on stderr."""
+    import getpass
+    import platform
+
+    from toolkit.harness.share import shared
+
+    host = platform.node()
+    shared(results, [host, host.partition(".")[0], getpass.getuser()]).write(path)
+    err.print(Text(f"to give away: {path}, {path.stat().st_size / 1e3:.0f} kB; look it through before you do"))
 
 
 def _show(results: Results, as_json: bool, last: str) -> None:

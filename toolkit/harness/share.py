@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,9 +15,10 @@ KEEP = ("name", "target", "device", "precision", "settings", "versions", "notes"
 SETTINGS = ("OMP_", "OPENBLAS_", "MKL_", "KMP_", "GOMP_", "CUDA_")  # of threads and devices, no paths
 _PLACE = re.compile(r"(?:[A-Za-z]:)?(?:[\\/](?:[^\s\\/:'\"]+))+[\\/]?|~[\w./-]+|[\w.+-]+@[\w.-]+")
 HIDDEN = "PATH"
+NO_IMAGES: dict[str, Any] = {"disagreements": (), "margins": (), "changes": (), "worst_image": 0, "lowest_label": None}
 
 
-def shared(results: Results) -> Results:
+def shared(results: Results, names: Sequence[str] = ()) -> Results:
     """The same measurements without answers, layers' ranges, classes, recipes, paths, commit and kernel build.
 
     Answers say what was in somebody's images, so that a verdict stays with its counts alone. Raises MeasurementError where
@@ -25,7 +26,7 @@ def shared(results: Results) -> Results:
     """
     if not any(m.blocks for m in results.measurements):
         raise MeasurementError("there is no timing in these results to share", remedy="Measure first: toolkit bench ENGINE...")
-    told = results.environment
+    told, names = results.environment, [name for name in names if len(name) > 2 and name not in ("localhost", "root")]
     environment = msgspec.structs.replace(
         told,
         system=_system(told.system),
@@ -35,16 +36,23 @@ def shared(results: Results) -> Results:
         gpu_note=hidden(told.gpu_note),
         energy=hidden(told.energy),
     )
-    return msgspec.structs.replace(
+    made = msgspec.structs.replace(
         results,
         environment=environment,
         measurements=tuple(msgspec.convert(_scrub(msgspec.to_builtins(m)), type(m)) for m in results.measurements),
         answers=(),
-        verdicts=tuple(msgspec.structs.replace(v, disagreements=(), changes=(), worst_image=0) for v in results.verdicts),
+        verdicts=tuple(msgspec.structs.replace(v, **NO_IMAGES) for v in results.verdicts),
         manifests={name: _card(manifest) for name, manifest in results.manifests.items()},
         ranges={},
         failures={name: hidden(why) for name, why in results.failures.items()},
     )
+    return _without(made, names) if names else made
+
+
+def _without(results: Results, names: Sequence[str]) -> Results:
+    """No text in it has any of the words `names`: of this machine, and of who is logged in."""
+    word = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, names))})(?![\w-])", re.IGNORECASE)
+    return msgspec.json.decode(word.sub(HIDDEN, msgspec.json.encode(results).decode()), type=Results)
 
 
 def _card(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,6 +79,8 @@ def hidden(text: str) -> str:
 
 def _is_place(found: str, text: str, start: int) -> bool:
     before = text[start - 1] if start else " "
+    if found.startswith(("/sys/", "/proc/")):
+        return False  # the same on every machine
     return (
         "@" in found or found[0] == "~" or not (before.isalnum() or before in "._-") or re.match(r"[A-Za-z]:", found) is not None
     )

@@ -13,7 +13,10 @@ def milliseconds(value: float | None) -> str:
 
 def times(ratio: float | None) -> str:
     """2.1345 -> '2.13x'."""
-    return "" if ratio is None else f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.1f}x" if ratio < 100 else f"{ratio:.0f}x"
+    if ratio is None:
+        return ""
+    form = ".2g" if ratio < 0.1 else ".2f" if ratio < 10 else ".1f" if ratio < 100 else ".0f"
+    return f"{ratio:{form}}x"
 
 
 def rate(value: float | None) -> str:

@@ -49,6 +49,7 @@ def headline(found: Comparison) -> str:
     if not told:
         return "Nothing can be told: measure longer"
     gain = f"; {len(better)} got better" if better else ""
+    gain += f"; {len(found.differences) - len(told)} cannot be told" if len(told) < len(found.differences) else ""
     return f"No regression beyond {found.tolerance:.0%} in {len(told)} comparisons{gain}"
 
 
@@ -58,10 +59,10 @@ def _when(results: Results) -> str:
 
 
 def _differences(found: Comparison) -> list[Element]:
-    told = [d for d in found.differences if math.isfinite(d.change)]
-    timed = [d for d in told if d.what != "top-1"]
+    ordered = sorted(found.differences, key=lambda d: (not d.alarm, -abs(d.change) if math.isfinite(d.change) else 0))
+    timed = [d for d in ordered if math.isfinite(d.change) and d.what != "top-1"]
     body: list[list[Child]] = []
-    for d in sorted(found.differences, key=lambda d: (not d.alarm, -abs(d.change) if math.isfinite(d.change) else 0)):
+    for d in ordered:
         change, ends = ("-", d.note) if not math.isfinite(d.change) else (f"{d.change:+.1%}", f"{d.low:+.1%} to {d.high:+.1%}")
         word = tag("strong", d.word, class_="failed") if d.alarm else d.word
         body.append([d.engine, d.what, change, ends, word])

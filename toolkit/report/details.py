@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
 from toolkit.harness.layers import LayerTimes
+from toolkit.harness.measurement import Flag, Measurement
 from toolkit.harness.results import Results
 from toolkit.report.grid import bar, grid
 from toolkit.report.markup import Child, tag
@@ -74,7 +75,7 @@ def _profile(one: LayerTimes, noise: Mapping[str, float]) -> list[Element]:
 def trust(results: Results, summary: Sequence[EngineSummary]) -> list[Element]:
     """Every flag with its remedy; where there is none, the page says so."""
     flagged = [(m, flag) for m in results.measurements for flag in m.flags]
-    body = [[m.engine, f"{m.scenario}, batch {m.batch}, {m.clock}", flag.text, flag.remedy] for m, flag in flagged]
+    body = [*_alike(flagged, len(results.measurements))]
     ended = [[m.engine, f"{m.scenario}, batch {m.batch}, {m.clock}", m.failure, ""] for m in results.measurements if m.failure]
     order = {tuple(m.interleaved_with) for m in results.measurements if m.interleaved_with}
     how = "Engines ran in shuffled, interleaved rounds." if order else "Engines ran one after another."
@@ -82,6 +83,20 @@ def trust(results: Results, summary: Sequence[EngineSummary]) -> list[Element]:
     if not body and not ended:
         return [*parts, tag("p", "Nothing speaks against these numbers: no drift, no foreign load, no throttling was seen.")]
     return [*parts, grid(["engine", "measurement", "what was seen", "what to do"], body + ended, text=(0, 1, 2, 3))]
+
+
+def _alike(flagged: Sequence[tuple[Measurement, Flag]], measurements: int) -> Iterator[list[str]]:
+    """A row a flag; what several measurements share, such as the load beside them, once."""
+    groups: dict[Flag, list[Measurement]] = {}
+    for m, flag in flagged:
+        groups.setdefault(flag, []).append(m)
+    for flag, found in groups.items():
+        names = list(dict.fromkeys(m.engine for m in found))
+        if len(found) > 2:
+            every = "all" if len(found) == measurements else str(len(found))
+            yield [", ".join(names), f"{every} of {measurements} measurements", flag.text, flag.remedy]
+        else:
+            yield from ([m.engine, f"{m.scenario}, batch {m.batch}, {m.clock}", flag.text, flag.remedy] for m in found)
 
 
 def environment(results: Results) -> list[Element]:

@@ -12,7 +12,7 @@ from toolkit.report.amounts import short
 from toolkit.report.grid import grid
 from toolkit.report.markup import Child, number, tag
 
-WIDTH, HEIGHT, TOP, BOTTOM = 320.0, 132.0, 18.0, 16.0
+WIDTH, HEIGHT, TOP, BOTTOM = 320.0, 140.0, 26.0, 16.0
 MOST = 12  # tensors drawn; the table has all
 
 
@@ -39,7 +39,7 @@ def histograms(ranges: Ranges, used: str = "") -> list[Element]:
     taken = f" This engine was scaled by {used}." if used else ""
     about = (
         f"How many magnitudes of each size {ranges.images} images gave, on a logarithmic scale, from 0 to the largest. A line is "
-        f"where a method would clip: values right of it are cut, and the steps below it are the finer the further left it is.{taken}"
+        f"where a method would clip: values right of it are cut, and the steps below are the finer the further left it is.{taken}"
     )
     legend = [tag("li", tag("b", method.mark, class_=f"s{method.style}"), tag("span", method.key)) for method in METHODS]
     drawn = [tag("li", _drawing(name, known[name]), tag("span", name)) for name in ordered[:MOST]]
@@ -89,7 +89,7 @@ def _cut(method: Method, at: float) -> Element:
         "g",
         tag("title", method.key),
         line,
-        tag("text", method.mark, x=x, y=y, text_anchor="middle"),
+        tag("text", method.mark, x=x, y=y, text_anchor="end" if x > WIDTH - 6 else "middle"),
         class_=f"cut s{method.style}",
     )
 

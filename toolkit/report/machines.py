@@ -37,7 +37,7 @@ def machines(shared: Sequence[tuple[str, Results]]) -> str:
     for index, (device, files) in enumerate(sorted(devices.items()), 1):
         content: list[Child] = [part for name, results in files for part in _file(name, results)]
         parts.append(section(f"device-{index}", device, content))
-    line = f"{len(shared)} file{'s' * (len(shared) != 1)} that users measured with `toolkit bench --share`, raw samples and all"
+    line = f"{len(shared)} file{'s' * (len(shared) != 1)} that users shared: toolkit bench ENGINE... --share FILE.json"
     return frame("Measured engines, by device", f"Measured on {len(devices)} device{'s' * (len(devices) != 1)}", line, parts)
 
 

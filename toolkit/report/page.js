@@ -58,7 +58,8 @@ for (const svg of every("svg[data-x]")) {
       const mark = path.classList.contains("mark");
       for (const [, letter, given] of path.getAttribute("d").matchAll(/([MLHV])([^A-Za-z]*)/g)) {
         const [a, b] = given.trim().split(/[ ,]+/).map(Number);
-        if (letter === "H") px = a; else if (letter === "V") py = a; else [px, py] = [a, b];
+        if (letter === "H") { px = a; continue; }  // a step's corner is no point of the data
+        if (letter === "V") py = a; else [px, py] = [a, b];
         points.push(mark && path.dataset.at ? [...path.dataset.at.split(" ").map(Number), name] : [px, py, name]);
       }
     }

@@ -26,7 +26,7 @@ def why_table(found: Why, *, verbose: bool = False) -> RenderableType:
     if found.worst_images:
         parts.append(Text("worst images: " + ", ".join(f"{w.name} {decibels(w.snr)}" for w in found.worst_images[:3])))
     parts.append(Text("What to do", style="bold"))
-    parts += [Text(line) for line in advice(found)]
+    parts += [Text(line) for line in (*advice(found), *baselines(found))]
     parts += [Text(f"note: {note}", style="dim") for note in found.notes]
     return Group(*parts)
 
@@ -62,6 +62,18 @@ def advice(found: Why) -> list[str]:
         return lines or ["No remedy was tried."]
     best = found.tried[0]
     return [f"None of {len(found.tried)} remedies won {WORTH} dB or more; the nearest was {remedy_line(best)}"]
+
+
+def baselines(found: Why) -> list[str]:
+    """Why a remedy's dB "before" is not the headline's: they are of different images."""
+    tried = [*found.remedies, *found.tried]
+    if not tried:
+        return []
+    before = tried[0].snr[0]
+    return [
+        f"A remedy is proven on {found.proof_images} images that were not looked into: there the engine has {before:.1f} dB "
+        f"before it; the {found.snr:.1f} dB of the first line are over the {found.images} that were."
+    ]
 
 
 def remedy_line(remedy: Remedy) -> str:

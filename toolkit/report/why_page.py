@@ -9,12 +9,12 @@ from toolkit.report.frame import frame, section
 from toolkit.report.grid import bar, grid
 from toolkit.report.markup import Child, tag
 from toolkit.report.network import Box, network
-from toolkit.report.why import NOTE, causes, decibels, headline
+from toolkit.report.why import NOTE, baselines, causes, decibels, headline
 from toolkit.why.result import LayerLoss, Remedy, Why, Worst
 
 PICTURE = (
-    "Upper part of a box: the layer's part of the loss at the logits; lower part: its part of the time; the fuller the more. "
-    "Point at a box to read both."
+    "The box: the layer's part of the loss at the logits; the strip at its foot: its part of the time; the fuller the more. "
+    "Dotted: it computes in floating point."
 )
 DETAILED = 12  # layers whose channels and images are listed
 
@@ -41,7 +41,8 @@ def _boxes(found: Why) -> list[Box]:
     for source, reader in found.edges:
         reads.setdefault(reader, []).append(source)
     return [
-        Box(name=x.name, title=_title(x), reads=tuple(reads.get(x.name, ())), noise=x.share, time=x.time) for x in found.layers
+        Box(name=x.name, title=_title(x), reads=tuple(reads.get(x.name, ())), noise=x.share, time=x.time, precision=x.precision)
+        for x in found.layers
     ]
 
 
@@ -54,7 +55,7 @@ def _title(layer: LayerLoss) -> str:
 def _remedies(found: Why) -> list[Element]:
     if not found.remedies and not found.tried:
         return [tag("p", "No remedy was tried.", class_="absent")]
-    parts = [tag("p", "Each was run on images that were not looked into. The first is what --write puts into a recipe.")]
+    parts = [tag("p", " ".join([*baselines(found), "The first is what --write puts into a recipe."]))]
     head = ("change of the recipe", "wins", "dB", "agreement", "time", "because")
     if found.remedies:
         parts.append(grid(head, [_remedy(remedy) for remedy in found.remedies], text=(0, 4, 5)))
