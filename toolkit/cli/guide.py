@@ -47,6 +47,7 @@ GUIDE: dict[str, tuple[str, tuple[str, ...]]] = {
     "cache": (HERE, ()),
     "handoff ort": (USE, ("handoff ort engines/built/mine-rtx -o onnx/",)),
     "handoff triton": (USE, (f"handoff triton {ENGINE} -o models/",)),
+    "handoff ray": (USE, (f"handoff ray {ENGINE} -o job/",)),
     "cache dir": (HERE, ("cache dir",)),
     "cache clean": (HERE, ("cache clean",)),
 }  # fmt: skip
