@@ -9,6 +9,8 @@ answers, errors, and how the memory of the server's processes grew after the fir
 benchmarks/results/serving-NAME-DEVICE.json, the table beside it as Markdown.
 
 Peers get an environment of their own, .peers/serving, made on the first run: FastAPI with ONNX Runtime in a thread, LitServe.
+Where TRITON_PYTHON names an environment with nvidia-pytriton (see tests/handoff/tritonserver.py), its tritonserver is one more:
+the same engine and batching in Triton's Python backend, as `toolkit handoff triton` writes it.
 `--quick` is 10 seconds in all, to see that everything works. Clients and servers share this machine's cores: the processor
 time of both is stated, and on few cores the client's is much of what keeps throughput below the engine's own rate.
 """
@@ -35,7 +37,7 @@ import numpy as np
 
 HERE = Path(__file__).parent
 IMAGES = 256
-PEERS = ("fastapi", "litserve")
+PEERS = ("fastapi", "litserve", "triton")
 PACKAGES = ("fastapi", "litserve", "uvicorn", "httptools", "uvloop", "onnxruntime", "numpy")
 
 
@@ -64,7 +66,8 @@ async def connection(
 
 async def load(port: int, path: str, folder: Path, connections: int, seconds: float) -> dict[str, Any]:
     images, logits = np.load(folder / "images.npy"), np.load(folder / "logits.npy")
-    requests = [request(path, image) for image in images]
+    name = (folder / "input").read_text()
+    requests = [request(path, name, image) for image in images]
     answers = [row.tobytes() for row in logits]
     out: dict[str, Any] = {"latencies": [], "errors": [], "wrong": 0}
     begin = time.perf_counter()
@@ -75,10 +78,10 @@ async def load(port: int, path: str, folder: Path, connections: int, seconds: fl
     return {**out, "seconds": time.perf_counter() - begin, "client_cpu": used.ru_utime + used.ru_stime}
 
 
-def request(path: str, image: np.ndarray) -> bytes:
+def request(path: str, name: str, image: np.ndarray) -> bytes:
     data = image.tobytes()
     if path.startswith("/v2"):
-        tensor = {"name": "input", "shape": [1, *image.shape], "datatype": "FP32", "parameters": {"binary_data_size": len(data)}}
+        tensor = {"name": name, "shape": [1, *image.shape], "datatype": "FP32", "parameters": {"binary_data_size": len(data)}}
         text = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
         more = b"Inference-Header-Content-Length: %d\r\n" % len(text)
     else:
@@ -179,6 +182,11 @@ def start(name: str, engine: Path, threads: int, batch: int, wait: float, python
             words += ["--max-wait-ms", name.split("wait ")[1].split()[0]]
         command = [sys.executable, "-m", "toolkit", "serve", f"net={engine}", *words]
         return Served(name, command, port, "/v2/models/net/infer")
+    if name == "triton":
+        from toolkit.manifest import Manifest
+
+        command = [sys.executable, str(HERE / "serving_triton.py"), str(engine), str(port), str(batch), str(wait * 1e3)]
+        return Served(name, command, port, f"/v2/models/{Manifest.read(engine).name}/infer")
     words = [name, str(engine), str(port), str(threads), str(batch), str(wait * 1e3)]
     return Served(name, [python, str(HERE / "serving_peers.py"), *words], port, "/infer")
 
@@ -204,6 +212,7 @@ def offline(engine: Path, threads: int, folder: Path) -> Any:
     runner = toolkit.load(engine, threads=threads)
     images = noise(runner, IMAGES)
     np.save(folder / "images.npy", images)
+    (folder / "input").write_text(runner.manifest.inputs[0].name)
     np.save(folder / "logits.npy", np.concatenate([runner(images[i : i + 1]) for i in range(IMAGES)]))
     return runner, images, sweep(runner, 0.05)
 
@@ -302,6 +311,7 @@ def main() -> None:
         print(json.dumps(asyncio.run(load(int(port), path, Path(folder), int(connections), float(seconds)))))
         return
     sys.path.insert(0, str(HERE.parent))
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("engine", type=Path)
     parser.add_argument("--seconds", type=float, default=60.0, help="for each server, in all rounds together")
@@ -309,7 +319,8 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--waits", type=float, nargs="*", default=[0.0, 2.0], help="further waits of the batcher, in ms")
-    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS)
+    with_triton = PEERS if "TRITON_PYTHON" in os.environ else PEERS[:2]
+    parser.add_argument("--peers", nargs="*", default=list(with_triton), choices=PEERS)
     parser.add_argument("--peers-python", help="of an environment that has them already")
     parser.add_argument("--quick", action="store_true", help="10 seconds in all")
     parser.add_argument("-o", "--output", type=Path, help="JSON; the table goes beside it as .md")
