@@ -31,6 +31,17 @@ def until(true):
         time.sleep(0.05)
 
 
+def is_closed(line):
+    """Whether the other end is gone; one that waits for more has nothing to say yet."""
+    line.setblocking(False)
+    try:
+        return line.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
 @pytest.fixture
 def place(engines, tmp_path):
     shutil.copytree(engines / "fp32", tmp_path / "engine")
@@ -51,10 +62,17 @@ def test_workers_share_the_work_die_singly_swap_together_and_drain(engines, plac
         [state] = server.ask("GET", "/status").json["models"]
         assert state["requests"] == 120, "the counts are of both workers, whichever is asked"
 
+        halves = [server.connect() for _ in range(6)]
+        for line in halves:
+            line.sendall(b"POST /v2/models/net/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        until(lambda: b"toolkit_inflight_requests 7.0" in server.ask("GET", "/metrics").body)  # these, and the one that asks
         os.kill(first[0], signal.SIGKILL)
         said = server.wait_for("worker died")
         assert (said["worker"], said["ended"]) == (first[0], "signal SIGKILL")
-        assert "under way is lost" in said["lost"]
+        lost = sum(is_closed(line) for line in halves)
+        assert f"under way is lost: {lost} request(s)" in said["lost"]
+        for line in halves:
+            line.close()
         until(lambda: len(children(server.process.pid)) == 2)
         server.wait_for("model opened")
         np.testing.assert_array_equal(ask(5), offline["fp32"][5:6])

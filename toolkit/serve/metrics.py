@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -102,6 +103,10 @@ class Gauges:
         self._last.set(time.time())
 
 
-def forget(process: int) -> None:
-    """A worker has ended: its queue is gone; what it had counted stays."""
+def forget(process: int) -> int:
+    """A worker has ended: its queue is gone, what it had counted stays. Gives back how many requests it had under way."""
+    file = Path(os.environ[SHARED]) / f"gauge_livesum_{process}.db"
+    merged = MultiProcessCollector.merge([str(file)]) if file.exists() else ()  # type: ignore[no-untyped-call]
+    found: list[float] = [sample.value for metric in merged if metric.name == "toolkit_inflight_requests" for sample in metric.samples]
     mark_process_dead(process)  # type: ignore[no-untyped-call]
+    return round(sum(found))

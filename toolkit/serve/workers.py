@@ -130,14 +130,14 @@ class Supervisor:
             reason = self._reasons.pop(worker.process, "") or _said(worker)
             from toolkit.serve.metrics import forget
 
-            forget(worker.process)
+            under_way = forget(worker.process)
             code = os.waitstatus_to_exitcode(status)
             if self._ending:
                 continue
             if not self._serving:
                 self._end(signal.SIGTERM)
                 raise ToolkitError(reason or f"a worker ended with {_ended(code)} before it served", remedy="Read its log above")
-            lost = "what it had under way is lost, and clients see a closed connection; all else goes to the others"
+            lost = f"what it had under way is lost: {under_way} request(s), whose clients see a closed connection"
             say("worker died", logging.ERROR, worker=worker.process, ended=_ended(code), reason=reason, lost=lost)
             young = time.monotonic() - worker.born < YOUNG
             self._delay = min(max(2 * self._delay, 0.5), LONGEST) if young else 0.0
