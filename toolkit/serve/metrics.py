@@ -107,6 +107,7 @@ def forget(process: int) -> int:
     """A worker has ended: its queue is gone, what it had counted stays. Gives back how many requests it had under way."""
     file = Path(os.environ[SHARED]) / f"gauge_livesum_{process}.db"
     merged = MultiProcessCollector.merge([str(file)]) if file.exists() else ()  # type: ignore[no-untyped-call]
-    found: list[float] = [sample.value for metric in merged if metric.name == "toolkit_inflight_requests" for sample in metric.samples]
+    ours = (metric for metric in merged if metric.name == "toolkit_inflight_requests")
+    found: list[float] = [sample.value for metric in ours for sample in metric.samples]
     mark_process_dead(process)  # type: ignore[no-untyped-call]
     return round(sum(found))
