@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import tempfile
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from tests.fuzz import foreign
+from tests.fuzz import foreign, requests
 from tests.fuzz.mutate import changed_value, mutant
 from toolkit.calibration.ranges import Ranges
 from toolkit.cli.console import PlainConsole
@@ -144,9 +146,14 @@ def tiny(folder: Path, operator: str = "ReduceMean") -> Path:
     return folder
 
 
-def _packed() -> list[bytes]:
-    import tempfile
+@cache
+def served() -> Engine:
+    """What requests are made to, in memory."""
+    with tempfile.TemporaryDirectory() as place:
+        return Engine.open(tiny(Path(place, "tiny")))
 
+
+def _packed() -> list[bytes]:
     with tempfile.TemporaryDirectory() as place:
         return [Engine.open(tiny(Path(place, "tiny"))).pack(Path(place, "x.engine")).read_bytes()]
 
@@ -217,6 +224,12 @@ READERS = {
     "image folder": Reader(".txt", foreign.folders, foreign.read_images, foreign.changed_folder),
     "TensorRT's cache": Reader(".cache", lambda: [_CACHE], read_cache),
     "trtexec line": Reader(".txt", lambda: [_LINE], lambda path: read_line(path.read_text(errors="replace"))),
+    "infer request": Reader(
+        ".bin", requests.infer_requests, lambda path: requests.read_infer(path, served()), requests.changed_request
+    ),
+    "picture request": Reader(
+        ".bin", lambda: requests.picture_requests(_pictures()[3]), lambda path: requests.read_picture(path, served())
+    ),
     "public key": Reader(".pub", _keys, _read_key_file),
 }  # fmt: skip
 
