@@ -1,5 +1,6 @@
 """Every example runs as its own first lines say, on an engine made here."""
 
+import importlib.util
 import io
 import json
 import signal
@@ -85,6 +86,23 @@ def test_torch_tensors(engine):
     pytest.importorskip("torch")
     done = run("torch_tensors.py", engine)
     assert "cpu tensor -> logits [5, 3]" in done.stdout, done.stderr
+
+
+def test_triton_client(engine, tmp_path):
+    """Against `toolkit serve`; tests/handoff/test_tritonserver.py runs it against Triton."""
+    for name in ("uvicorn", "httptools", "tritonclient", "geventhttpclient"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed: [serve], [triton]")
+    from tests.serve.serving import Server
+
+    for color in ("red", "blue"):
+        Image.new("RGB", (20, 20), color).save(tmp_path / f"{color}.png")
+    with Server(engine, "--max-batch", "8", "--max-wait-ms", "1") as server:
+        done = run("triton_client.py", server.address, engine, tmp_path / "red.png", tmp_path / "blue.png")
+        assert [line.split()[1] for line in done.stdout.splitlines()] == ["red", "blue"], done.stderr
+        server.stop()
+    done = run("triton_client.py", server.address, engine, tmp_path / "red.png")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
 
 
 def test_notebook(tmp_path):
