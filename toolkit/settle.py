@@ -66,14 +66,14 @@ def hold_back(recipe: Recipe) -> Held:
     if data is None:
         images = None if recipe.calibration.ranges is not None else calibration_images(recipe)
         return Held(images, None, None, images)
-    everything = open_data(data, recipe.preprocess.outside)
+    everything = open_data(data, recipe.preprocess.outside, labelled=False)
     total = everything.count
     choosing = CHOOSING if recipe.precision.quantized and is_open(recipe) else 0
     judging = JUDGING if recipe.accept.data is None else 0
     random = np.random.default_rng(SEED)
     if total >= wanted + CHOOSING + judging:
         order = wanted + random.permutation(total - wanted)
-        whole = ranging = open_data(data, recipe.preprocess.outside, wanted)
+        whole = ranging = open_data(data, recipe.preprocess.outside, wanted, labelled=False)
         judged, chosen = order[:judging], order[judging : judging + choosing]
     else:
         order = random.permutation(total)

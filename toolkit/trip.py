@@ -156,4 +156,4 @@ def calibration_images(recipe: Recipe, limit: int | None = None) -> Images:
     data = recipe.calibration_data
     if data is None:
         raise RecipeError(f"{recipe.name} names no images to calibrate on", remedy="Set `calibration.data`")
-    return open_data(data, recipe.preprocess.outside, limit or recipe.calibration.images)
+    return open_data(data, recipe.preprocess.outside, limit or recipe.calibration.images, labelled=False)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from toolkit.errors import DataError
 from toolkit.images.dataset import Images, open_data
-from toolkit.images.folder import SUFFIXES
+from toolkit.images.folder import SUFFIXES, read_folder
 from toolkit.recipe import Preprocess
 
 SMALL = Preprocess(size=(8, 8))
@@ -202,3 +202,16 @@ def test_an_npz_named_npy(tmp_path: Path) -> None:
         np.savez(file, a=np.zeros(3))
     with pytest.raises(DataError, match="holds several arrays"):
         open_data(str(tmp_path / "x.npy"), SMALL)
+
+
+def test_where_labels_do_not_matter_any_tree_of_images_will_do(tmp_path: Path) -> None:
+    """Images beside folders, empty ones, names that mean nothing: all are read, a folder by turns, and nothing is said of them."""
+    for name in ("loose.png", "b/1.png", "b/2.png", "7/deep/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    found = read_folder(tmp_path, None, labelled=False)
+    assert [str(path.relative_to(tmp_path)) for path in found.paths] == ["loose.png", "7/deep/3.png", "b/1.png", "b/2.png"]
+    assert (found.labels, found.classes, found.remarks) == (None, None, ())
+    with pytest.raises(DataError, match="holds no image"):
+        read_folder(tmp_path / "empty", None, labelled=False)

@@ -78,3 +78,19 @@ def test_a_missing_class_folder_is_told_as_such(tmp_path: Path) -> None:
     path = brightness(tmp_path / "m.onnx", [], 4)
     with pytest.raises(DataError, match=r"has 3 class folders, and the reference answers 4 classes.*some may be missing"):
         pipeline.prepare(recipe(path, pictures(tmp_path / "val", ("a", "b", "c"))))
+
+
+def test_what_python_shows_of_an_engine_can_be_read(tmp_path: Path) -> None:
+    """In a notebook: the engine, its runner and its verdict; and what judging lacks, in Python's words too."""
+    built(brightness(tmp_path / "m.onnx", [], 2), pictures(tmp_path / "val"), tmp_path)
+    engine = toolkit.Engine.open(tmp_path / "engine")
+    assert repr(engine).startswith("<Engine r: fp32 for CPU") and str(tmp_path) in repr(engine)
+    with engine.runner() as runner:
+        assert repr(runner) == "<Runner of r: [N, 3, 8, 8] -> [N, 2]>"
+    assert repr(runner).endswith("closed>")
+    verdict = engine.judge()
+    assert repr(verdict) == str(verdict) and "r: " in repr(verdict)
+    bare = pipeline.build(pipeline.prepare(recipe(tmp_path / "m.onnx")), Target("cpu"), tmp_path / "bare")
+    assert bare.classes is None
+    with pytest.raises(DataError, match=r"--data FOLDER; in Python judge\(data=FOLDER\)"):
+        toolkit.Engine.open(tmp_path / "bare").judge()

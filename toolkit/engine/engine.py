@@ -53,6 +53,9 @@ class Engine:
             verify(contents, trusted, str(path))
         return cls(Path(path), manifest, contents)
 
+    def __repr__(self) -> str:
+        return f"<Engine {self.name}: {self.manifest.precision} for {self.manifest.device}, {self.path}>"
+
     @property
     def name(self) -> str:
         return self.manifest.name

@@ -78,6 +78,10 @@ class Judgement(Frozen, frozen=True):
         verdict = self.verdict or (self.stored.verdict if self.stored is not None else None)
         return verdict is not None and verdict.undecided
 
+    def __repr__(self) -> str:
+        """As a notebook shows it."""
+        return str(self)
+
     def __str__(self) -> str:
         state = {True: "accepted", False: "not accepted" if self.undecided else "refused", None: "not judged"}[self.accepted]
         lines = [f"{self.engine}: {state}"]
@@ -101,7 +105,7 @@ def judge(engine: Engine, data: str | None, against: Engine | None, stage: Stage
     if images is None:
         how = f"{missing}; this is the verdict of the build" if stored else f"{missing}, and the engine carries no verdict"
         if stored is None:
-            raise DataError(how, remedy="Name labelled images: --data FOLDER")
+            raise DataError(how, remedy="Name labelled images: --data FOLDER; in Python judge(data=FOLDER)")
         where = f", on {stored.device}" if stored.device else ""
         return Judgement(engine=engine.name, how=how, stored=stored, remarks=(f"{stored.how}{where}",))
     with answering(engine) as (runner, how):

@@ -161,20 +161,22 @@ class Images:
         return pixels
 
 
-def open_data(spec: str, preprocess: Preprocess, limit: int | None = None, *, classes: Sequence[str] | None = None) -> Images:
+def open_data(
+    spec: str, preprocess: Preprocess, limit: int | None = None, *, classes: Sequence[str] | None = None, labelled: bool = True
+) -> Images:
     """`packaged:NAME`, a folder with one folder a class, a flat folder of images, or a .npy of preprocessed images.
 
     `limit` keeps the first so many; a class folder is interleaved (the first image of each class, then the second, ...), so that
     any such share holds every class. Labels number the class folders in the order of their names, unless every folder's name is
     in `classes` (the model's own, in its order), or is the first word of one of them: then they follow that, and the folders may
-    be a part of the classes. Raises DataError.
+    be a part of the classes. Where labels do not matter (`labelled` is False) any tree of images will do. Raises DataError.
     """
     if limit is not None and limit < 1:
         raise DataError(f"{limit} images of {spec} are too few", remedy="Ask for at least 1")
     if spec.startswith("packaged:"):
         return _packaged(spec, preprocess, limit)
     if Path(spec).is_dir():
-        return _folder(Path(spec), preprocess, limit, classes)
+        return _folder(Path(spec), preprocess, limit, classes, labelled)
     if spec.endswith(".npy") and (Path(spec).is_file() or not Path(spec).exists()):
         return _array(Path(spec), preprocess, limit)
     state = "is neither a folder nor a .npy file" if Path(spec).exists() else "does not exist"
@@ -245,7 +247,7 @@ def _array(path: Path, preprocess: Preprocess, limit: int | None) -> Images:
     return Images(str(path), array[:limit], preprocess, ready=True)
 
 
-def _folder(root: Path, preprocess: Preprocess, limit: int | None, classes: Sequence[str] | None) -> Images:
-    found = read_folder(root, classes)
+def _folder(root: Path, preprocess: Preprocess, limit: int | None, classes: Sequence[str] | None, labelled: bool) -> Images:
+    found = read_folder(root, classes, labelled)
     labels = None if found.labels is None else found.labels[:limit]
     return Images(str(root), found.paths[:limit], preprocess, labels=labels, classes=found.classes, remarks=found.remarks)

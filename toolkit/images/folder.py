@@ -38,26 +38,33 @@ class Files(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def read_folder(root: Path, classes: Sequence[str] | None) -> Files:
-    """The images under `root`, interleaved by class where there is a folder a class. Raises DataError."""
+def read_folder(root: Path, classes: Sequence[str] | None, labelled: bool = True) -> Files:
+    """The images under `root`, interleaved by class where there is a folder a class. Raises DataError.
+
+    Where labels do not matter (`labelled` is False), folders need be no classes: they may be empty, and lie beside images.
+    """
     skipped: Counter[str] = Counter()
     loose, folders = _entries(root, skipped)
     if not folders:
         if not loose:
             raise DataError(f"{root} holds no image{_of(skipped)}", remedy=NO_IMAGE)
         return Files(sorted(loose), None, None, _remarks(root, skipped))
-    if loose:
+    if loose and labelled:
         what = f"{root} holds both images ({min(loose).name}, ...) and folders ({folders[0].name}, ...)"
         raise DataError(what, remedy="Keep only one of the two")
-    names, number, said = numbering(root, sorted(folder.name for folder in folders), classes)
+    names, number, said = numbering(root, sorted(folder.name for folder in folders), classes) if labelled else (None, {}, ())
     known = {_id(folder) for folder in (root, *folders)}
-    found: list[tuple[int, str, Path]] = []
+    found = [(rank, "", path) for rank, path in enumerate(sorted(loose))]
     for folder in folders:
         inside = _images_under(folder, known, skipped)
-        if not inside:
+        if not inside and labelled:
             raise DataError(f"the class folder {folder} holds no image", remedy=NO_IMAGE)
         found += [(rank, folder.name, path) for rank, path in enumerate(inside)]
     found.sort(key=lambda item: item[:2])
+    if not found:
+        raise DataError(f"{root} holds no image{_of(skipped)}", remedy=NO_IMAGE)
+    if not labelled:
+        return Files([path for _, _, path in found], None, None, _remarks(root, skipped))
     labels = np.array([number[name] for _, name, _ in found], np.int64)
     return Files([path for _, _, path in found], labels, names, (*_remarks(root, skipped), *said))
 

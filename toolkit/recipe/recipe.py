@@ -16,6 +16,7 @@ from toolkit.recipe.flags import tables
 from toolkit.recipe.modules import MEMORY
 from toolkit.recipe.paths import absolute
 from toolkit.recipe.preprocess import Preprocess
+from toolkit.recipe.refusals import refuse_model
 from toolkit.recipe.text import explain, strip
 from toolkit.recipe.toml import SIZE, read_toml
 from toolkit.types import Frozen, Meaning, Target
@@ -219,6 +220,7 @@ class Recipe(Frozen, frozen=True):
     def load(cls, path: str | Path) -> Recipe:
         """Read a TOML file. Paths in it become absolute. Raises RecipeError with the file, the key and what is allowed."""
         path = Path(path)
+        refuse_model(path)
         try:
             text = read_regular(path, SIZE).decode()
         except FileNotFoundError:

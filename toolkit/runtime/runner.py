@@ -73,6 +73,11 @@ class Runner:
         self._max = executor.max_batch or max(SLICE_IMAGES, largest, SLICE_BYTES // max(image, 1))
         self._call = executor.run, self._max  # one value, so that a call sees both of one engine
 
+    def __repr__(self) -> str:
+        ends = self.manifest.inputs[0], self.manifest.outputs[0]
+        shapes = " -> ".join(f"[{', '.join(map(str, spec.shape))}]" for spec in ends)
+        return f"<Runner of {self.manifest.name}: {shapes}{', closed' if self._executor is None else ''}>"
+
     def __call__(self, batch: Array) -> Float:
         if self._executor is None:
             raise ClosedError(self._gone, remedy="Load the engine again")

@@ -1,0 +1,45 @@
+"""What people give in place of a recipe: said for what it is, with the line that makes a recipe of it; that line works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.graph.load.files import TensorProto, helper, write
+from toolkit.cli.main import app
+from toolkit.errors import RecipeError
+from toolkit.recipe import Recipe
+
+
+@pytest.mark.parametrize("command", ["export", "calibrate", "tune"])
+def test_a_command_that_takes_a_recipe_says_how_a_model_gets_one(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("mine.onnx"), outputs=[helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 4])])
+    with pytest.raises(RecipeError, match=r"mine\.onnx is an ONNX file and no recipe") as caught:
+        CliRunner().invoke(app, [command, "mine.onnx"], catch_exceptions=False)
+    line = re.search(r"toolkit (init .*)", str(caught.value))
+    assert line is not None
+    done = CliRunner().invoke(app, shlex.split(line[1]), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert Recipe.load("mine.toml").precision.int8
+
+
+@pytest.mark.parametrize("name", ["m.pth", "m.safetensors", "m.PT"])
+def test_weights_are_no_recipe(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"name = 1")
+    with pytest.raises(RecipeError, match=r"is a file of weights and no recipe.*toolkit init"):
+        Recipe.load(tmp_path / name)
+
+
+def test_an_engine_is_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(RecipeError, match="is an engine and no recipe"):
+        Recipe.load(tmp_path)
+    with pytest.raises(RecipeError, match="there is no recipe"):
+        Recipe.load(tmp_path / "gone.onnx")
