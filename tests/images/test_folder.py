@@ -205,7 +205,7 @@ def test_an_npz_named_npy(tmp_path: Path) -> None:
 
 
 def test_where_labels_do_not_matter_any_tree_of_images_will_do(tmp_path: Path) -> None:
-    """Images beside folders, empty ones, names that mean nothing: all are read, a folder by turns, and nothing is said of them."""
+    """Images beside folders, empty ones, names that mean nothing: all are read, by turns, and nothing is said of them."""
     for name in ("loose.png", "b/1.png", "b/2.png", "7/deep/3.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
