@@ -15,7 +15,7 @@ from toolkit.disk.files import sha256, write_atomically
 from toolkit.disk.folders import new_folder, settled
 from toolkit.engine import locations
 from toolkit.engine.explain import explain, keep_answers, keep_proof
-from toolkit.engine.identity import identity, precision_of
+from toolkit.engine.identity import identity, metadata_of, precision_of
 from toolkit.engine.place import other_model, refuse_other
 from toolkit.errors import BudgetError, MeasurementError, UndecidedError
 from toolkit.graph.finite import first_broken
@@ -61,11 +61,12 @@ class Exported(NamedTuple):
     notes: tuple[str, ...]
 
 
-def export(recipe: Recipe, path: Path, stage: Stage = quiet) -> Exported:
-    """Write the typed graph for the recipe's own target to `path`."""
-    trip = prepare(recipe, stage)
-    target = Target.parse_many(recipe.build.target)[0]
+def export(recipe: Recipe, path: Path, stage: Stage = quiet, *, target: Target | None = None) -> Exported:
+    """Write the typed graph for `target` (absent: the recipe's own) to `path`, with what an app needs beside it as metadata."""
+    target = target or Target.parse_many(recipe.build.target)[0]
+    trip = prepare(msgspec.structs.replace(recipe, build=msgspec.structs.replace(recipe.build, target=str(target))), stage)
     graph = typed(trip, target)
+    graph.metadata_props.update(metadata_of(recipe, target, trip.source.reference.manifest))
     write_atomically(path, serialize(graph))
     found = f"{precision_of(recipe)}, {len(graph.graph)} nodes"
     notes = (*trip.recipe.remarks, *taken_by(recipe, graph), *trip.remarks, *unforeseen(trip))

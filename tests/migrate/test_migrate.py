@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -17,6 +18,7 @@ from toolkit.migrate.migrate import migrate
 from toolkit.migrate.trtexec import read_line, trtexec_line
 from toolkit.recipe import Recipe
 from toolkit.reference.source import open_source
+from toolkit.types import Target
 
 LINE = (
     "trtexec --onnx={onnx} --int8 --fp16 --calib={cache} --minShapes=x:1x3x16x16 --optShapes=x:8x3x16x16 "
@@ -136,7 +138,17 @@ def test_several_profiles_stay_several() -> None:
 def test_the_line_that_export_prints_reads_back_as_the_recipe() -> None:
     text = 'name = "net"\n[reference]\nonnx = "n.onnx"\n[preprocess]\nsize = [16, 16]\n[build]\nbatch = {batch}'
     for batch in ([1, 8, 32], [[1, 2, 4], [5, 6, 8]]):
-        line = trtexec_line(Path("typed.onnx"), Recipe.parse(text.format(batch=batch)), "image")
+        line = trtexec_line(Path("typed.onnx"), Recipe.parse(text.format(batch=batch)), Target("tensorrt"), "image")
         assert line.startswith("trtexec --onnx=typed.onnx --stronglyTyped") and "--saveEngine=typed.plan" in line
         assert read_line(line).build["batch"] == batch and read_line(line).said == ()
-    assert "--minShapes=image:1x3x16x16" in trtexec_line(Path("t.onnx"), Recipe.parse(text.format(batch=[1, 8, 32])), "image")
+    recipe = Recipe.parse(text.format(batch=[1, 8, 32]))
+    assert "--minShapes=image:1x3x16x16" in trtexec_line(Path("t.onnx"), recipe, Target("tensorrt"), "image")
+
+
+def test_a_graph_with_the_pairs_of_a_cpu_gets_no_trtexec_line() -> None:
+    """TensorRT refuses zero points, which they have; without pairs any target's graph will do."""
+    recipe = Recipe.parse('name = "m"\n[reference]\narch = "resnet18"\nweights = "random:0"\n[calibration]\nranges = "r.json"\n')
+    int8 = msgspec.structs.replace(recipe, precision=msgspec.structs.replace(recipe.precision, int8=True))
+    assert trtexec_line(Path("m.onnx"), int8, Target("cpu"), "x") == ""
+    assert "--stronglyTyped" in trtexec_line(Path("m.onnx"), int8, Target("tensorrt"), "x")
+    assert "--stronglyTyped" in trtexec_line(Path("m.onnx"), recipe, Target("cpu"), "x")

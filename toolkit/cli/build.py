@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from toolkit.cli.app import EnginePath, Json, RecipePath, app, finish, out, plain, print_json
+
+FOR_TRTEXEC = "its Q/DQ pairs are those of a CPU, which TensorRT refuses. For TensorRT: toolkit export RECIPE --for trtexec"
 
 
 @app.command()
 def export(
     recipe: RecipePath,
     output: Annotated[Path, typer.Option("-o", "--output", help="the ONNX file")] = Path("model.onnx"),
+    tool: Annotated[
+        Literal["trtexec"] | None, typer.Option("--for", help="trtexec: typed for TensorRT, its command line written beside")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write the final typed ONNX graph, checked against the reference."""
     from toolkit import pipeline
     from toolkit.cli.progress import stages
-    from toolkit.migrate.trtexec import trtexec_line
+    from toolkit.disk.files import write_atomically
+    from toolkit.migrate.trtexec import input_of, trtexec_line
     from toolkit.recipe import Recipe
+    from toolkit.types import Target
 
+    wanted = Recipe.load(recipe)
+    target = Target("tensorrt") if tool else Target.parse_many(wanted.build.target)[0]
     with stages() as stage:
-        found, agreement, verdict, notes = pipeline.export(Recipe.load(recipe), output, stage)
-    line = trtexec_line(output, Recipe.load(recipe))
+        found, agreement, verdict, notes = pipeline.export(wanted, output, stage, target=target)
+    line, script = trtexec_line(output, wanted, target), output.with_suffix(".trtexec.sh")
+    if tool:
+        write_atomically(script, f"#!/bin/sh\n{trtexec_line(Path(output.name), wanted, target, input_of(output))}\n".encode())
     if as_json:
         head = {"file": str(output), "what": found, "trtexec": line, "notes": notes}
         print_json({**head, "agreement": plain(agreement), "verdict": plain(verdict)})
         return
     out.print(f"{output}: {found}", highlight=False)
     out.say(f"  the FP32 graph against the reference: max |difference| {agreement.max_abs:.2g}, cosine {agreement.cosine:.6f}")
-    out.say(f"  {line}")
+    out.say(f"  {line or FOR_TRTEXEC}")
     out.notes(notes, "they are in --json")
     near = "not run against the reference" if verdict is None else f"against the reference: {verdict.distance}"
-    finish(f"{output}, {near}. Next: toolkit build {recipe}")
+    finish(f"{output}, {near}. Next: {f'cd {output.parent} && sh {script.name}' if tool else f'toolkit build {recipe}'}")
 
 
 @app.command()

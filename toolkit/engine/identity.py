@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import onnx_ir as ir
 
 import toolkit
@@ -52,6 +53,21 @@ def identity(
         recipe=portable(recipe),
         notes=compiled.notes if proof is None else (*compiled.notes, proof.text),
     )
+
+
+def metadata_of(recipe: Recipe, target: Target, reference: Manifest) -> dict[str, str]:
+    """What an app needs beside the tensors, as ONNX metadata: preprocessing and class names as JSON, what the outputs are."""
+    found = {
+        "name": recipe.name,
+        "precision": _precision(recipe, reference),
+        "target": str(target),
+        "preprocess": msgspec.json.encode(recipe.preprocess).decode(),
+        "outputs_are": reference.outputs_are,
+        "toolkit": toolkit.__version__,
+    }
+    if reference.classes is not None:
+        found["classes"] = msgspec.json.encode(reference.classes).decode()
+    return found
 
 
 def _precision(recipe: Recipe, reference: Manifest) -> str:

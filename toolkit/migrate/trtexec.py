@@ -11,8 +11,9 @@ from typing import Any
 import onnx_ir as ir
 
 from toolkit.errors import RecipeError
+from toolkit.graph.qdq import scheme_of
 from toolkit.recipe import Recipe
-from toolkit.types import Frozen
+from toolkit.types import Frozen, Target
 
 SHAPES = ("minShapes", "optShapes", "maxShapes")
 # What has become of flags that TensorRT 11 no longer has, or that say nothing to a build.
@@ -81,12 +82,16 @@ def read_line(text: str) -> Line:
     return Line(onnx=given.get("onnx"), cache=given.get("calib"), precision=precision, build=build, said=tuple(said))
 
 
-def trtexec_line(file: Path, recipe: Recipe, name: str | None = None) -> str:
-    """How trtexec builds a typed graph of ours, profiles included. `name` is its input; absent: as the file has it.
+def trtexec_line(file: Path, recipe: Recipe, target: Target, name: str | None = None) -> str:
+    """How trtexec builds a typed graph of ours, profiles included; empty where the graph has a CPU's Q/DQ pairs.
 
-    TensorRT 11 networks are always strongly typed; on 10.13 and later --stronglyTyped says so, and 11 takes it too.
+    `target` is what the graph was typed for, `name` its input (absent: as the file has it). TensorRT takes no activations with a
+    zero point, which a CPU's scheme has. TensorRT 11 networks are always strongly typed; on 10.13 and later --stronglyTyped says
+    so, and 11 takes it too.
     """
-    name = name or ir.load(file).graph.inputs[0].name
+    if recipe.precision.quantized and scheme_of(target) == "cpu":
+        return ""
+    name = name or input_of(file)
     how = recipe.preprocess
     image = "x".join(map(str, how.pixel_shape if how.inside else how.input_shape))
     several = len(recipe.build.profiles) > 1
@@ -95,6 +100,11 @@ def trtexec_line(file: Path, recipe: Recipe, name: str | None = None) -> str:
         words += [f"--profile={index}"] if several else []
         words += [f"--{kind}={name}:{batch}x{image}" for kind, batch in zip(SHAPES, batches, strict=True)]
     return " ".join([*words, f"--saveEngine={file.with_suffix('.plan')}"])
+
+
+def input_of(file: Path) -> str:
+    """The name of an ONNX file's first input."""
+    return ir.load(file).graph.inputs[0].name or ""
 
 
 def _flags(text: str) -> Iterator[tuple[str, str]]:
