@@ -167,3 +167,31 @@ def test_nan_is_refused_where_that_is_asked_for():
     executor.zero_copy = True
     with pytest.raises(InputError, match="on a GPU"):
         Runner(MANIFEST, executor, check_finite=True)(OnGpu())
+
+
+def test_a_long_list_is_read_a_batch_ahead_and_no_further(tmp_path, monkeypatch):
+    monkeypatch.setattr("toolkit.runtime.runner.SLICE_IMAGES", 4)
+    Image.new("RGB", (4, 4), "green").save(tmp_path / "x.png")
+    drawn = 0
+
+    def paths():
+        nonlocal drawn
+        for _ in range(10_000):
+            drawn += 1
+            yield tmp_path / "x.png"
+
+    answers = Runner(MANIFEST, Means()).answers(paths(), top=1)
+    assert [next(answers)[0].label for _ in range(9)] == ["green"] * 9
+    assert 9 < drawn <= 3 * 4 + 4 + 2, "three batches are answered, a fourth is being read"
+    answers.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pictures")]
+
+
+def test_preprocess_gives_what_a_call_takes(tmp_path):
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "x.png")
+    runner = Runner(MANIFEST, Means())
+    batch = runner.preprocess([tmp_path / "x.png", Image.new("RGB", (4, 4), "blue")])
+    assert (batch.shape, batch.dtype) == ((2, 3, 4, 4), np.float32)
+    assert [best[0].label for best in runner.predictions(runner(batch))] == ["red", "blue"]
+    with pytest.raises(DataError, match=r"none\.png"):
+        runner.preprocess(tmp_path / "none.png")
