@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from toolkit.backends.onnxruntime.profile import gemms, profile
 from toolkit.cpu import cores
 from toolkit.engine.engine import Engine
 from toolkit.harness.footprint import Footprint
-from toolkit.harness.layers import LayerTimes
+from toolkit.harness.layers import LayerTimes, NetworkLayer
 from toolkit.harness.results import Results
 from toolkit.harness.roofline import Peaks, Work, measure_peaks
 from toolkit.manifest import Manifest
@@ -59,6 +60,15 @@ def _named(times: LayerTimes, engine: Engine) -> LayerTimes:
     network, owners = outline(engine.graph)
     layers = tuple(msgspec.structs.replace(layer, of=layer_of(layer.name, owners)) for layer in times.layers)
     return msgspec.structs.replace(times, layers=layers, network=network)
+
+
+def network(engine: Engine) -> tuple[NetworkLayer, ...]:
+    """The layers of an engine's graph by their original names; empty where graphs cannot be read here."""
+    if not engine.has_graph or find_spec("onnx_ir") is None:
+        return ()
+    from toolkit.graph.outline import outline
+
+    return outline(engine.graph)[0]
 
 
 def footprint(engine: Engine, batch: int = 1) -> Footprint:

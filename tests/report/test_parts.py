@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -10,15 +11,21 @@ from xml.etree.ElementTree import Element, tostring
 import msgspec
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.report.conftest import HOSTILE, measure, ranges
 from tests.report.test_page import browse
+from toolkit.engine.inspection import Inspection
 from toolkit.errors import MeasurementError
 from toolkit.harness.compare import compare
 from toolkit.harness.conditions import Moment
+from toolkit.harness.layers import NetworkLayer
 from toolkit.harness.results import Results
 from toolkit.harness.share import hidden, shared
-from toolkit.report.compare_page import compare_page
+from toolkit.manifest import Manifest, Profile
+from toolkit.recipe import Preprocess
+from toolkit.report.compare_page import compare_page, differences
+from toolkit.report.engine_page import engine_page
 from toolkit.report.gallery import worst_first
 from toolkit.report.histograms import histograms, spread
 from toolkit.report.machines import gallery_of, machines
@@ -26,6 +33,7 @@ from toolkit.report.page import html
 from toolkit.report.ratios import classes
 from toolkit.report.timeline import timeline
 from toolkit.report.write import read_noise
+from toolkit.types import TensorSpec
 
 
 def text(parts: list[Element]) -> str:
@@ -117,6 +125,43 @@ def test_two_runs_on_one_page(results: Results, tmp_path: Path) -> None:
     assert seen.wide <= 390
     same = compare_page(results, results, compare(results, results))
     assert "No regression beyond 3%" in same
+
+
+def test_the_terminal_shows_alarms_first_and_cuts_nothing(results: Results) -> None:
+    slower = tuple(
+        measure(m.engine, m.precision, 9.0, m.batch, np.random.default_rng(7)) for m in results.measurements if m.engine == "fp32"
+    )
+    rest = tuple(m for m in results.measurements if m.engine != "fp32")
+    found = compare(results, msgspec.structs.replace(results, measurements=(*rest, *slower)))
+    for width in (40, 200):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(differences(found))
+        shown = console.export_text()
+        assert shown.index("slower") < shown.index("no change shown")
+        assert "…" not in shown
+
+
+def test_an_engine_is_a_page_of_its_own(tmp_path: Path) -> None:
+    spec = TensorSpec(name="input", dtype="float32", shape=("N", 3, 8, 8))
+    manifest = Manifest(
+        name=HOSTILE, target="cpu", file="model.onnx", precision="int8", inputs=(spec,), outputs=(spec,),
+        profiles=(Profile(min=1, opt=1, max=8),), preprocess=Preprocess(size=(8, 8)), notes=("WARNING: <b>this</b>",),
+        recipe={"calibration": {"method": "entropy"}},
+    )  # fmt: skip
+    found = Inspection(manifest=manifest, layers={"Conv": 2}, findings=(), ranges=ranges(np.random.default_rng(1)))
+    layers = (
+        NetworkLayer(name="a", kind="Conv", precision="int8"),
+        NetworkLayer(name="<b>", kind="Conv", precision="fp16", reads=("a",)),
+    )
+    page = engine_page(found, layers)
+    assert "&lt;b&gt; (Conv, fp16)" in page
+    assert "This engine was scaled by entropy." in page
+    seen, console = browse(page, tmp_path, 390, act="every('figure.network g.box').length")
+    assert (console, seen.scripts, seen.did) == ("", 1, 2)
+    assert seen.wide <= 390
+    bare = engine_page(msgspec.structs.replace(found, ranges=None), ())
+    assert "It was not calibrated." in bare
+    assert "Its graph was not read" in bare
 
 
 SECRETS = ("/home/jane/models", "C:\\Users\\jane", "~/nets/x.onnx", "jane@box.example.org", "/data/x")

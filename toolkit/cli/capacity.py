@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from toolkit.cli.app import Json, app, out, plain, print_json
 from toolkit.harness.capacity import DAY, Need, Span
+from toolkit.report.listing import Listing
 
 
 @app.command()
@@ -34,26 +34,23 @@ def capacity(
     out.print(
         f"a worker is what was measured: the cores or the GPU that the engine kept busy of {found.device}",
         highlight=False,
-        soft_wrap=True,
     )
     out.print(_table(found.needs))
     for note in (*found.notes, *(f"{one.engine}, {one.basis}: {said}" for one in found.needs for said in one.notes)):
-        out.print(note, highlight=False, soft_wrap=True)
+        out.print(note, highlight=False)
 
 
-def _table(needs: tuple[Need, ...]) -> Table:
-    table = Table(box=None, header_style="bold")
+def _table(needs: tuple[Need, ...]) -> Listing:
     columns = ["engine", "basis", "images/s", "a worker", "workers", "core- or GPU-hours"]
     columns += ["kWh"] if any(one.kwh for one in needs) else []
     columns += ["cost"] if any(one.cost for one in needs) else []
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i < 2 or i == 3 else "right", overflow="fold")
+    body = []
     for one in needs:
         cells = [one.engine, one.basis, shown(one.rate), one.unit, shown(one.workers), shown(one.unit_hours)]
         cells += [shown(one.kwh)] if "kWh" in columns else []
         cells += [shown(one.cost)] if "cost" in columns else []
-        table.add_row(*cells)
-    return table
+        body.append(cells)
+    return Listing(columns, body, text=(0, 1, 3))
 
 
 def shown(span: Span | None) -> str:

@@ -35,7 +35,7 @@ GUIDE: dict[str, tuple[str, tuple[str, ...]]] = {
     "capacity": (MEASURE, ("capacity results.json --images 1e9",)),
     "why": (EXPLAIN, (f"why {ENGINE} -o why.html", f"why {ENGINE} --write mended.toml")),
     "diff": (EXPLAIN, (f"diff engines/built/fashion-resnet18-fp32 {ENGINE}",)),
-    "inspect": (EXPLAIN, (f"inspect {ENGINE}",)),
+    "inspect": (EXPLAIN, (f"inspect {ENGINE}", f"inspect {ENGINE} -o engine.html")),
     "describe": (EXPLAIN, ("describe resnet50",)),
     "pack": (USE, (f"pack {ENGINE} -o mine.engine",)),
     "serve": (USE, (f"serve {ENGINE} --port 8000",)),

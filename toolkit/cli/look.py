@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from toolkit.cli.app import EnginePath, Json, app, out, print_json
+from toolkit.cli.app import EnginePath, Json, app, finish, out, print_json
 
 
 @app.command()
@@ -20,13 +21,25 @@ def describe(arch: Annotated[str, typer.Argument(help="resnet18, 34, 50, 101 or 
 
 
 @app.command()
-def inspect(engine: EnginePath, as_json: Json = False) -> None:
+def inspect(
+    engine: EnginePath,
+    as_json: Json = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="also as a page: network, histograms, thresholds")] = None,
+) -> None:
     """An engine's manifest, layers, ranges and what its Q/DQ placement leaves to wish for."""
     from toolkit.engine.engine import Engine
+    from toolkit.insight import network
+    from toolkit.report.engine_page import engine_page
     from toolkit.report.inspection import inspection
+    from toolkit.report.write import write_page
 
-    found = Engine.open(engine).inspect()
+    opened = Engine.open(engine)
+    found = opened.inspect()
+    if output is not None:
+        write_page(output, engine_page(found, network(opened)))
     print_json(found) if as_json else out.print(inspection(found))
+    if output is not None and not as_json:
+        finish(f"The page: {output}")
 
 
 @app.command()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markdown import Markdown
 from rich.text import Text
 
 from toolkit.cli.app import UNDECIDED, EnginePath, Json, app, err, finish, out, plain, print_json
@@ -176,7 +175,7 @@ def compare(
     """Tell a real change from noise; exit code 1 on a regression."""
     from toolkit.harness.compare import compare as compared
     from toolkit.harness.results import Results
-    from toolkit.report.compare_page import compare_page, headline
+    from toolkit.report.compare_page import compare_page, differences, headline
     from toolkit.report.write import write_page
 
     sides = Results.read(old), Results.read(new)
@@ -185,11 +184,12 @@ def compare(
         write_page(output, compare_page(*sides, found))
     if as_json:
         print_json({"regressed": found.regressed, **plain(found)})
-    elif markdown or not out.is_terminal:
+    elif markdown:
         print(printable(found.markdown), end="")
     else:
-        out.print(Markdown(found.markdown))
-    if not (as_json or markdown):
+        out.print(differences(found))
+        for note in found.notes:
+            out.say(note)
         page = f"The page: {output}" if output is not None else f"Next: toolkit compare {old} {new} -o compare.html"
         finish(f"{headline(found)}. {page}")
     if found.regressed:

@@ -17,6 +17,7 @@ from toolkit.report.amounts import milliseconds, rate, span
 from toolkit.report.chart import Series, chart
 from toolkit.report.frame import frame, section
 from toolkit.report.grid import grid
+from toolkit.report.listing import Listing
 from toolkit.report.markup import Child, tag
 from toolkit.report.scale import Axis
 from toolkit.report.summary import latencies
@@ -51,6 +52,17 @@ def headline(found: Comparison) -> str:
     gain = f"; {len(better)} got better" if better else ""
     gain += f"; {len(found.differences) - len(told)} cannot be told" if len(told) < len(found.differences) else ""
     return f"No regression beyond {found.tolerance:.0%} in {len(told)} comparisons{gain}"
+
+
+def differences(found: Comparison) -> Listing:
+    """The comparisons for a terminal, the alarms first."""
+    body, styles = [], []
+    for d in sorted(found.differences, key=lambda d: not d.alarm):
+        told = math.isfinite(d.change)
+        change, ends = (f"{d.change:+.1%}", f"[{d.low:+.1%}, {d.high:+.1%}]") if told else ("-", d.note)
+        body.append([d.engine, d.what, change, d.word, ends])
+        styles.append("bold red" if d.alarm else "")
+    return Listing(("engine", "what", "change", "", "95 % interval"), body, text=(0, 1, 3, 4), styles=styles)
 
 
 def _when(results: Results) -> str:

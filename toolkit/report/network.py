@@ -20,7 +20,7 @@ from toolkit.types import Frozen
 ACROSS = 11
 WIDTH, HEIGHT, STRIP = 74.0, 32.0, 6.0  # a box, and the strip at its foot
 STEP, LANE, ROOM = 86.0, 48.0, 26.0  # from box to box across and down, and above a row
-LETTERS = 14
+LETTERS = 13
 
 
 class Box(Frozen, frozen=True):
