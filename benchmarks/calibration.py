@@ -1,7 +1,7 @@
 """What calibration costs beside inference alone: time and peak memory on a full-size ResNet-50, 224 x 224.
 
     python benchmarks/calibration.py [--images 128] [--rounds 3] [--memory 128,512] [--quick]
-        [--tools toolkit,toolkit-nvidia] [--modelopt PYTHON] [--nncf PYTHON]
+        [--tools toolkit,toolkit-auto] [--modelopt PYTHON] [--nncf PYTHON]
 
 Each tool is a process of its own that waits for its turn; the tools take turns round after round, so that a slow minute of the
 machine falls on all. A turn is the whole work, from the ONNX file to the ranges, and is compared with a turn of bare inference
@@ -33,12 +33,14 @@ HERE = Path(__file__).resolve()
 PEER = str(HERE.parent.parent / ".peers" / "openvino" / "bin" / "python")
 RESULT = HERE.parent / "results" / "calibration.json"
 OURS = ("inference", "toolkit", "toolkit-nvidia")
+AUTO, HELD = "toolkit-auto", 32
 ONNX_RUNTIME = {"onnxruntime-minmax": "MinMax", "onnxruntime-entropy": "Entropy", "onnxruntime-percentile": "Percentile"}
 HEAVY = ("onnxruntime-entropy", "onnxruntime-percentile")  # they keep every activation, about 0.11 GB an image
 WORDS = {
     "inference": "inference alone",
     "toolkit": "toolkit, every method (CPU's and NVIDIA's tensors)",
     "toolkit-nvidia": "toolkit, every method (NVIDIA's tensors)",
+    AUTO: "toolkit, `auto`: ranges, and the settings of INT8 chosen",
     "onnxruntime-minmax": "ONNX Runtime MinMax",
     "onnxruntime-entropy": "ONNX Runtime Entropy",
     "onnxruntime-percentile": "ONNX Runtime Percentile",
@@ -80,6 +82,26 @@ def toolkit(model: Path, count: int, threads: int, nvidia: bool) -> None:
     graph = ir.load(model)
     tensors = tuple(origin(edge.value).name or "" for edge in tensorrt_edges(graph, ())) if nvidia else watched(graph)
     collect(graph, pictures(count), tensors, threads=threads).encode()
+
+
+def auto(model: Path, count: int, threads: int) -> None:
+    """What `method = "auto"` does with everything open, from the FP32 graph to the choice."""
+    from itertools import islice
+
+    import onnx_ir as ir
+
+    from toolkit.calibration import Ranges, collect
+    from toolkit.graph.channels import IMAGES
+    from toolkit.graph.scheme_cpu import watched
+    from toolkit.graph.select import SHARE, Settings, select
+    from toolkit.recipe import Calibration, Precision
+
+    def ranges(graph: ir.Model, whole: bool) -> Ranges:
+        return collect(graph, pictures(count if whole else SHARE), watched(graph), threads=threads)
+
+    few, held = list(pictures(min(IMAGES, count))), np.concatenate(list(islice(pictures(count + HELD), count, None)))
+    settings = Settings(Precision(int8=True), Calibration())
+    select(ir.load(model), settings, few, held, ranges, scheme="cpu", room="pairs")
 
 
 def onnx_runtime(model: Path, count: int, threads: int, method: str) -> None:
@@ -130,6 +152,8 @@ def work(tool: str, model: Path, count: int, threads: int) -> None:
     """One turn of one tool."""
     if tool == "inference":
         inference(model, count, threads)
+    elif tool == AUTO:
+        auto(model, count, threads)
     elif tool in OURS:
         toolkit(model, count, threads, nvidia=tool.endswith("nvidia"))
     elif tool in ONNX_RUNTIME:
@@ -292,7 +316,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
     from toolkit.harness.environment import read_environment
 
     console = Console()
-    tools = dict.fromkeys((*OURS, *ONNX_RUNTIME), sys.executable)
+    tools = dict.fromkeys((*OURS, AUTO, *ONNX_RUNTIME), sys.executable)
     for name in ("modelopt", "nncf"):
         if python := getattr(arguments, name):
             tools[name] = python

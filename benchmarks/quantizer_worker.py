@@ -1,7 +1,8 @@
 """One quantiser, in its own process and environment: python quantizer_worker.py TOOL IN.onnx CALIBRATION.npy OUT.onnx
 
 Prints one JSON line: seconds of the tool's work (imports not counted) and the process's peak memory in MiB. TOOL is
-onnxruntime, modelopt or nncf; each is used as its own documentation shows, INT8, with its own default method but as below.
+onnxruntime (min-max), onnxruntime-entropy, onnxruntime-percentile, modelopt or nncf; each is used as its own documentation shows,
+INT8, with its own default method but as below.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import importlib
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 
-def by_onnxruntime(source: str, images: np.ndarray, target: str) -> None:
-    """Static quantisation, U8S8 per channel, min-max: what its guide recommends for a CPU."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+def by_onnxruntime(source: str, images: np.ndarray, target: str, method: str = "MinMax") -> None:
+    """Static quantisation, U8S8 per channel: what its guide recommends for a CPU."""
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -27,7 +29,8 @@ def by_onnxruntime(source: str, images: np.ndarray, target: str) -> None:
             batch = next(self.batches, None)
             return None if batch is None else {"input": batch}
 
-    quantize_static(source, target, Reader(), per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+    types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    quantize_static(source, target, Reader(), per_channel=True, calibrate_method=CalibrationMethod[method], **types)
 
 
 def by_modelopt(source: str, images: np.ndarray, target: str) -> None:
@@ -57,6 +60,8 @@ def main() -> None:
     tool, source, images, target = sys.argv[1:]
     work, module = {
         "onnxruntime": (by_onnxruntime, "onnxruntime.quantization"),
+        "onnxruntime-entropy": (partial(by_onnxruntime, method="Entropy"), "onnxruntime.quantization"),
+        "onnxruntime-percentile": (partial(by_onnxruntime, method="Percentile"), "onnxruntime.quantization"),
         "modelopt": (by_modelopt, "modelopt.onnx.quantization"),
         "nncf": (by_nncf, "nncf"),
     }[tool]
