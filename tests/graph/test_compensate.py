@@ -101,6 +101,21 @@ def test_the_logits_come_closer_and_the_same_again() -> None:
     assert all((again[name].values == one.values).all() for name, one in rounded.items())
 
 
+def test_what_a_typed_graph_holds_is_read_from_it() -> None:
+    graph, images = fashion_graph("resnet18"), pictures(16, "train")
+    ranges, roundings = collect(graph, [images], watched(graph), threads=1), Roundings(lambda: [images])
+    rounded = roundings.of(graph, ANEW, "pairs")
+    made = quantize(graph, ranges, ANEW, Calibration(method="mse"), room="pairs", rounded=rounded)
+    again = Roundings(lambda: pytest.fail("measured again"))
+    again.take(graph, made, ANEW, "pairs")
+    found = again.of(graph, ANEW, "pairs")
+    assert found.keys() == rounded.keys()
+    for name, one in found.items():
+        np.testing.assert_array_equal(one.values, rounded[name].values)
+        np.testing.assert_array_equal(one.step, rounded[name].step)
+        np.testing.assert_allclose(one.shift, rounded[name].shift, atol=1e-5)
+
+
 def test_no_image_is_an_error_and_a_nan_is_named() -> None:
     graph = fashion_graph("resnet18")
     with pytest.raises(CalibrationError, match="no images"):

@@ -46,17 +46,57 @@ class Roundings:
         self._graph: ir.Model | None = None
         self._found: dict[tuple[object, ...], dict[str, Rounded]] = {}
 
+    def take(self, graph: ir.Model, typed: ir.Model, precision: Precision, room: Room) -> None:
+        """What `typed`, made of `graph` with these settings before, holds, where it can be read there; it is not done again."""
+        found = read_rounded(graph, typed) if precision.bias_correction else None
+        if found is not None:
+            self._graph, self._found = graph, {_key(precision, room): found}
+
     def of(self, graph: ir.Model, precision: Precision, room: Room) -> dict[str, Rounded]:
         """The layers of the FP32 `graph` by name; empty where the recipe rounds to nearest and corrects no bias."""
-        compensated = precision.rounding == "compensated"
-        if not compensated and not precision.bias_correction:
+        if precision.rounding != "compensated" and not precision.bias_correction:
             return {}
         if self._graph is not graph:
             self._graph, self._found = graph, {}
-        key = precision.weights, compensated, room
+        key = _key(precision, room)
         if key not in self._found:
             self._found[key] = round_weights(graph, self._images(), precision, room)
         return self._found[key]
+
+
+def _key(precision: Precision, room: Room) -> tuple[object, ...]:
+    return precision.weights, precision.rounding == "compensated", room
+
+
+def read_rounded(model: ir.Model, typed: ir.Model) -> dict[str, Rounded] | None:
+    """The Rounded of every layer that `quantize` made INT8 in `typed`, out of the FP32 `model`; None where one is not plain.
+
+    A shift is what a bias has moved by; a layer whose bias is elsewhere, as behind Casts to FP16, is not plain.
+    """
+    layers = {node.name: node for node in model.graph if weight_of(node) is not None}
+    found = {}
+    for node in typed.graph:
+        dequantize = node.inputs[1].producer() if len(node.inputs) > 1 and node.inputs[1] is not None else None
+        plain = layers.get(node.name)
+        if plain is None or dequantize is None or dequantize.op_type != "DequantizeLinear":
+            continue
+        values, step = constant(dequantize.inputs[0]), constant(dequantize.inputs[1])
+        old, new = _bias(plain), _bias(node)
+        if values is None or step is None or step.dtype != np.float32 or (old is not None and new is None):
+            return None
+        shift = np.zeros(step.size) if new is None else new.astype(np.float64).ravel() - (0 if old is None else old.ravel())
+        found[node.name or ""] = Rounded(values, step, shift)
+    return found
+
+
+def _bias(node: ir.Node) -> Array | None:
+    """The layer's constant bias, also where a Gemm has given it to an Add."""
+    if len(node.inputs) > 2:
+        return constant(node.inputs[2])
+    readers = list(node.outputs[0].consumers())
+    if node.op_type == "Gemm" and len(readers) == 1 and readers[0].name == f"{node.name}.add_bias":
+        return constant(readers[0].inputs[1])
+    return None
 
 
 def round_weights(model: ir.Model, images: Iterable[Float], precision: Precision, room: Room = "full") -> dict[str, Rounded]:

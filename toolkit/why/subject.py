@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,12 +14,12 @@ from toolkit.disk.drafts import scratch
 from toolkit.engine.engine import Engine
 from toolkit.engine.layout import RANGES
 from toolkit.engine.locations import is_here
-from toolkit.errors import CalibrationError, DataError, EngineError, ToolkitError
+from toolkit.errors import DataError, EngineError, ToolkitError
 from toolkit.graph.rounding import as_rounded, holds_half
 from toolkit.images.dataset import Images, open_data
 from toolkit.manifest import Manifest
 from toolkit.recipe import Recipe
-from toolkit.trip import Trip
+from toolkit.trip import Trip, room_of
 from toolkit.types import Array, Float, Stage
 from toolkit.why.strip import stripped
 
@@ -55,6 +55,9 @@ def open_subject(path: Path, data: str | None, stage: Stage) -> Subject:
     images, proof, notes = _images(engine, data)
     first = tuple(images.batches(1))
     trip, more = _trip(engine, stage)
+    if trip is not None and engine.recipe.precision.int8 and not engine.recipe.preprocess.inside:
+        room = room_of(engine.recipe, engine.manifest.to_target())
+        trip.roundings.take(trip.graph, engine.graph, engine.recipe.precision, room)
     inside = engine.recipe.preprocess.inside
     typed = _twin(engine, trip, more) if inside else engine.graph
     typed = as_rounded(typed) if holds_half(typed) else typed
@@ -80,37 +83,26 @@ def _twin(engine: Engine, trip: Trip | None, why_not: tuple[str, ...]) -> ir.Mod
 def _trip(engine: Engine, stage: Stage) -> tuple[Trip | None, tuple[str, ...]]:
     """The recipe's trip with the engine's own ranges, which only the very same graph accepts; None, and why, without it.
 
-    Where the build chose settings by measurement, it held images back for that, and equalised on the others; an engine's recipe
-    holds what was chosen, and so does not tell. Both ways are tried, the one that the notes speak for first.
+    The images that the ranges of a recipe are drawn from do not depend on what it left to measurement (`settle.hold_back`).
     """
-    fault: ToolkitError | None = None
     with scratch() as folder:
         own = folder / RANGES
         if RANGES in engine.contents:
             own.write_bytes(engine.contents[RANGES])
-        chosen = any(note.startswith("auto:") for note in engine.manifest.notes)
-        for method in dict.fromkeys(("auto", engine.recipe.calibration.method) if chosen else (None, "auto")):
-            try:
-                trip = pipeline.prepare(_given(engine.recipe, method, own), stage, proof=False)
-                return trip._replace(recipe=_outside(engine.recipe)), ()
-            except CalibrationError as error:
-                fault = fault or error
-            except ToolkitError as error:
-                fault = error
-                break
-    what = f"the FP32 network behind the engine is not here ({fault.what if fault is not None else 'no ranges'})"
+        try:
+            trip = pipeline.prepare(_given(engine.recipe, own), stage, proof=False)
+            return trip._replace(recipe=_outside(engine.recipe)), ()
+        except ToolkitError as error:
+            what = f"the FP32 network behind the engine is not here ({error.what})"
     rest = "the engine's own weights stand for it, so what rounding them costs is not seen, and no remedy can be tried"
     return None, (f"{what}: {rest}",)
 
 
-def _given(recipe: Recipe, method: Any, ranges: Path) -> Recipe:
-    """The recipe with ranges of its own, where there are any, and another method, where one is named."""
-    calibration = recipe.calibration
-    if ranges.is_file():
-        calibration = msgspec.structs.replace(calibration, ranges=str(ranges))
-    if method is not None:
-        calibration = msgspec.structs.replace(calibration, method=method)
-    return msgspec.structs.replace(recipe, calibration=calibration)
+def _given(recipe: Recipe, ranges: Path) -> Recipe:
+    """The recipe with ranges of its own, where there are any."""
+    if not ranges.is_file():
+        return recipe
+    return msgspec.structs.replace(recipe, calibration=msgspec.structs.replace(recipe.calibration, ranges=str(ranges)))
 
 
 def _images(engine: Engine, data: str | None) -> tuple[Images, Float, tuple[str, ...]]:
