@@ -6,10 +6,11 @@ every candidate of `select`, and every target with the same room for weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -60,7 +61,10 @@ class Roundings:
             self._graph, self._found = graph, {}
         key = _key(precision, room)
         if key not in self._found:
-            self._found[key] = round_weights(graph, self._images(), precision, room)
+            nearest = msgspec.structs.replace(precision, rounding="nearest")
+            wanted = [precision] if precision.rounding == "nearest" else [precision, nearest]  # one pass of images gives both
+            for one, found in zip(wanted, rounded_as(graph, self._images(), wanted, room), strict=True):
+                self._found[_key(one, room)] = found
         return self._found[key]
 
 
@@ -100,19 +104,27 @@ def _bias(node: ir.Node) -> Array | None:
 
 
 def round_weights(model: ir.Model, images: Iterable[Float], precision: Precision, room: Room = "full") -> dict[str, Rounded]:
-    """Layer name -> Rounded, as `precision.weights` and `precision.rounding` say.
+    """`rounded_as` one way."""
+    return rounded_as(model, images, [precision], room)[0]
+
+
+def rounded_as(
+    model: ir.Model, images: Iterable[Float], ways: Sequence[Precision], room: Room = "full"
+) -> list[dict[str, Rounded]]:
+    """Layer name -> Rounded, as `weights` and `rounding` of each of `ways` say, out of one pass of images.
 
     The first 64 images count. Transposed convolutions, and those that pad by themselves (auto_pad), are left out.
     Raises CalibrationError for no images, or where a layer's input is not finite.
     """
-    compensated = precision.rounding == "compensated"
+    compensated = any(precision.rounding == "compensated" for precision in ways)
     layers = [_Layer(node, compensated) for node in model.graph if _is_linear(node)]
+    found: list[dict[str, Rounded]] = [{} for _ in ways]
     if not layers:
-        return {}
+        return found
     _measure(model, layers, list(islice(singly(images), IMAGES)))
-    found = {}
     for layer in layers:
-        found[layer.node.name or ""] = layer.rounded(precision, room)
+        for precision, rounded in zip(ways, found, strict=True):
+            rounded[layer.node.name or ""] = layer.rounded(precision, room)
         layer.covariance = None  # its memory
     return found
 
@@ -146,7 +158,7 @@ class _Layer:
     def rounded(self, precision: Precision, room: Room) -> Rounded:
         """Its weight in INT8."""
         values, step = quantize_weight(self.weight, self.axis, precision.weights, room)
-        if self.covariance is not None:
+        if self.covariance is not None and precision.rounding == "compensated":
             values = compensate(self.weight, self.axis, step, self.covariance, room)
         shape = [1] * values.ndim
         shape[self.axis] = -1

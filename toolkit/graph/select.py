@@ -162,15 +162,16 @@ class _Selection:
         simple = self.now.precision.equalize
         kinds: tuple[Mode, ...] = ()
         if "equalize" in self.open:
-            kinds = ("pairs", "none") if channel_sets(self.plain) else ()
+            sets = channel_sets(self.plain)
+            kinds = ("pairs", "none") if any(found.stream for found in sets) else ("none",) if sets else ()
             kinds = (*kinds, "activations") if has_functions(self.plain) else kinds
-        found = []
+        tried = []
         for kind in (simple, *kinds) if kinds else ():
             graph = equalized(self.plain, kind, iter(self.few[:SHARE]))
             settings = self.now.having(equalize=kind, rounding="nearest", bias_correction=False)
-            found.append(self._measure(kind, settings, graph, self.collect(graph, False)))
-        if found:
-            self.now = self.now.having(equalize=self._better("equalize", found).name)
+            tried.append(self._measure(kind, settings, graph, self.collect(graph, False)))
+        if tried:
+            self.now = self.now.having(equalize=self._better("equalize", tried).name)
         return equalized(self.plain, self.now.precision.equalize, iter(self.few))
 
     def _parts(self, best: _Candidate, graph: ir.Model, ranges: Ranges) -> _Candidate:
