@@ -79,14 +79,14 @@ def _why(
     truth = _answers(graph_runner(subject.plain), batch)
     with answering(subject.engine) as (runner, how):
         answers = _answers(runner, subject.taken)
-    last = powers[parts[-1].name]
+    near, last = snr(truth, answers), powers[parts[-1].name]
     ends = last["signal"].sum(axis=1), last["noise"].sum(axis=1)
     return Why(
         engine=subject.manifest.name,
         target=subject.manifest.target,
         precision=subject.manifest.precision,
         images=len(batch),
-        snr=snr(truth, answers),
+        snr=near,
         emulated=analysis.decibels(float(ends[0].sum()), float(ends[1].sum())) or 120.0,
         agreement=float((answers.argmax(1) == truth.argmax(1)).mean()),
         layers=layers,
@@ -95,8 +95,16 @@ def _why(
         remedies=tuple(remedy for remedy in found if remedy.gain >= WORTH),
         tried=tuple(remedy for remedy in found if remedy.gain < WORTH),
         proof_images=len(subject.proof),
-        notes=(*notes, *_remarks(subject, parts, layers, how)),
+        notes=(*notes, *_which(subject, near, found), *_remarks(subject, parts, layers, how)),
     )
+
+
+def _which(subject: Subject, near: float, found: list[Remedy]) -> list[str]:
+    """The engine's SNR is told twice, on different images: why the two differ."""
+    if not found:
+        return []
+    before = f"on the {len(subject.proof)} that remedies are proven on it has {found[0].snr[0]:.1f} dB"
+    return [f"{near:.1f} dB is the engine's on the {len(subject.images)} images looked into; {before}"]
 
 
 def _remarks(subject: Subject, parts: list[PairedLayer], layers: tuple[LayerLoss, ...], how: str) -> list[str]:
