@@ -7,8 +7,8 @@ from typing import Any
 HEAD = """# Commands
 
 This page is generated from the help of the installed command: `toolkit COMMAND --help` prints the same. The command is also
-`resnet-deploy` and `python -m toolkit`. Options of the command as a whole stand before its name: `toolkit --debug build ...`
-shows the traceback of a failure. What the exit codes mean stands under [Exit codes](exit-codes.md).
+`resnet-deploy` and `python -m toolkit`. Every command also takes `--quiet` (`-q`), `--verbose` (`-v`) and `--debug`, which shows the traceback of a
+failure. See also the [exit codes](exit-codes.md) and the [JSON](json.md) that `--json` prints.
 
 """
 
@@ -22,10 +22,15 @@ def commands() -> str:
 
     group: Any = typer.main.get_command(app)
     parts = [part for name in sorted(group.commands) for part in _command((name,), group.commands[name])]
-    index = "\n".join(
-        f"- [`toolkit {name}`](#toolkit-{name}): {_line(group.commands[name].help)}" for name in sorted(group.commands)
-    )
-    return HEAD + index + "\n\n" + "\n".join(parts)
+    headings = list(dict.fromkeys(str(group.commands[name].rich_help_panel or "Commands") for name in group.commands))
+    index = [line for heading in headings for line in (f"\n**{heading}**\n", *_listed(group, heading))]
+    return HEAD + "\n".join(index) + "\n\n" + "\n".join(parts)
+
+
+def _listed(group: Any, heading: str) -> list[str]:
+    """The commands under one heading of the help, a line each."""
+    named = {n: c for n, c in group.commands.items() if str(c.rich_help_panel or "Commands") == heading and not c.hidden}
+    return [f"- [`toolkit {name}`](#toolkit-{name}): {_line(command.help)}" for name, command in named.items()]
 
 
 def _command(path: tuple[str, ...], command: Any) -> list[str]:
@@ -38,8 +43,9 @@ def _command(path: tuple[str, ...], command: Any) -> list[str]:
     lines = [f"{'#' * (len(path) + 1)} toolkit {' '.join(path)}", "", *_help(command.help), "", "```text", usage, "```", ""]
     if arguments or options:
         lines += ["| argument or option | default | is |", "|---|---|---|"]
-        lines += [f"| `{_shown(a)}` | {'' if a.required else _default(a)} | {_cell(a.help)} |" for a in arguments]
+        lines += [f"| `{_cell(_shown(a))}` | {'' if a.required else _default(a)} | {_cell(a.help)} |" for a in arguments]
         lines += [f"| {_names(o)} | {_default(o)} | {_cell(o.help)} |" for o in options] + [""]
+    lines += _examples(command.epilog)
     return [*lines, *(part for name in sorted(inner) for part in _command((*path, name), inner[name]))]
 
 
@@ -52,6 +58,12 @@ def _help(text: str | None) -> list[str]:
         else:
             lines += [" ".join(paragraph.split()), ""]
     return lines
+
+
+def _examples(epilog: str | None) -> list[str]:
+    """What stands below a command's help: lines behind a prompt."""
+    shown = [line.strip().removeprefix("$ ") for line in (epilog or "").splitlines() if line.strip().startswith("$ ")]
+    return ["Examples:", "", "```bash", *shown, "```", ""] if shown else []
 
 
 def _shown(argument: Any) -> str:

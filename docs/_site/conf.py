@@ -24,6 +24,7 @@ exclude_patterns = ["_site"]
 default_role = "code"  # single backticks in docstrings
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 90
 add_module_names = False

@@ -1,0 +1,64 @@
+"""One word for one thing: no page uses a word that the glossary lists as not used."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GLOSSARY = ROOT / "docs" / "reference" / "glossary.md"
+LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, check=True, text=True).stdout.split()
+PAGES = [name for name in LISTED if name.startswith("docs/") or name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+TABLE = "## For writers"
+
+
+def unused() -> dict[str, str]:
+    """Each word of the table's first column, and what is written instead."""
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", GLOSSARY.read_text(encoding="utf-8").split(TABLE)[1], re.M)
+    return {word.strip(): instead for words, instead in rows[1:] for word in words.split(",")}
+
+
+def prose(text: str) -> str:
+    """Markdown without fences, code spans and targets of links, line for line."""
+    text = re.sub(r"^```.*?^```", lambda match: "\n" * match[0].count("\n"), text, flags=re.M | re.S)
+    return re.sub(r"`[^`\n]*`|\]\([^)\n]*\)", "", text.split(TABLE)[0])
+
+
+def pattern(word: str) -> str:
+    """A word or a phrase, over line ends; of a spelling, every form."""
+    forms = re.sub(r"(?<=is)e$|(?<=our)$|(?<=centr)e$", r"\\w*", word)
+    return r"\b" + r"\s+".join(forms.split()) + r"\b"
+
+
+def found(text: str) -> list[str]:
+    return [
+        f"line {text.count(chr(10), 0, match.start()) + 1}: '{match[0]}': {instead}"
+        for word, instead in unused().items()
+        for match in re.finditer(pattern(word), text, re.I)
+    ]
+
+
+def test_the_table_is_read():
+    assert len(unused()) > 20 and unused()["anew"] == "again"
+    assert [line.split("'")[1] for line in found("Built anew, the\ntruth; quantisation, colours")] == [
+        "the\ntruth",
+        "anew",
+        "quantisation",
+        "colours",
+    ]
+    assert found(prose("`--no-proof` and [proof](proof.md#proof)\n```text\nanew\n```\n")) == [
+        "line 1: 'proof': verdict, judge, check, show"
+    ]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_uses_the_words_of_the_glossary(name):
+    assert found(prose((ROOT / name).read_text(encoding="utf-8"))) == []
+
+
+def test_a_term_is_defined_once_and_in_order():
+    terms = re.findall(r"^\*\*(.+)\*\*$", GLOSSARY.read_text(encoding="utf-8"), re.M)
+    assert len(terms) > 20 and terms == sorted(set(terms), key=str.lower)
