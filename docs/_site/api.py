@@ -12,7 +12,7 @@ HEAD = """# Python API
 import toolkit
 
 with toolkit.load("engines/built/fashion-resnet18-int8") as runner:
-    print(runner.classify(["pictures/boot.png"])[0].label)
+    print(runner.classify(["pictures/boot.png"])[0][0].label)
 ```
 
 """

@@ -7,8 +7,8 @@ from typing import Any
 HEAD = """# Commands
 
 This page is generated from the help of the installed command: `toolkit COMMAND --help` prints the same. The command is also
-`resnet-deploy` and `python -m toolkit`. Every command also takes `--quiet` (`-q`), `--verbose` (`-v`) and `--debug`, which shows the traceback of a
-failure. See also the [exit codes](exit-codes.md) and the [JSON](json.md) that `--json` prints.
+`resnet-deploy` and `python -m toolkit`. Every command also takes `--quiet` (`-q`), `--verbose` (`-v`) and `--debug`, which shows
+the traceback of a failure. See also the [exit codes](exit-codes.md) and the [JSON](json.md) that `--json` prints.
 
 """
 
