@@ -6,9 +6,11 @@ engine, and cross-built for TensorRT-RTX; there the typed graph that the plan wa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -66,6 +68,7 @@ def recipe_of(net: Network, path: Path, images: Path, precision: Precision) -> R
     """As a user would write it, but for the bar of `[accept]`, which is left to the table."""
     how = {"size": net.size, "layout": net.layout, **(PLAIN if net.source == "keras" else {}), **PREPROCESS.get(net.name, {})}
     folder = images / net.images
+    judged = folder / "compare" if net.labelled else unlabelled(folder / "compare")
     return Recipe(
         name="zoo",
         reference=Reference(onnx=str(path)),
@@ -73,8 +76,20 @@ def recipe_of(net: Network, path: Path, images: Path, precision: Precision) -> R
         precision=precision,
         calibration=Calibration(data=str(folder / "calibration"), images=CALIBRATION),
         build=BUILD,
-        accept=Accept(data=str(folder / "compare"), images=COMPARE, max_top1_drop=100.0, min_agreement=0.0),
+        accept=Accept(data=str(judged), images=COMPARE, max_top1_drop=100.0, min_agreement=0.0),
     )
+
+
+def unlabelled(folder: Path) -> Path:
+    """The same pictures without their folders: these are no classes of a network that was trained for something else."""
+    flat = folder.with_name(f"{folder.name}-flat")
+    if not flat.is_dir():
+        draft = Path(tempfile.mkdtemp(dir=folder.parent))
+        for path in folder.glob("*/*.png"):
+            shutil.copy(path, draft / f"{path.parent.name}-{path.name}")
+        with contextlib.suppress(OSError):  # another network's process was first
+            draft.rename(flat)
+    return flat
 
 
 def compared(truth: Any, answers: Any) -> dict[str, Any]:

@@ -63,6 +63,8 @@ def pytorch_model(net: Network) -> Any:
         return ResNet(Bottleneck, [1, 1, 1, 1], num_classes=CLASSES, width_per_group=8)
     if net.model == "vit_tiny":
         return models.VisionTransformer(side, 8, 6, 3, 192, 768, num_classes=CLASSES)
+    if net.model == "swin_mini":  # three stages of two blocks: both kinds of window, and both mergers of patches
+        return models.SwinTransformer([4, 4], 48, [2, 2, 2], [2, 4, 8], [4, 4], num_classes=CLASSES)
     model = getattr(models, net.model)(weights=None, num_classes=CLASSES, **net.options)
     if net.model.startswith("vgg"):  # its first Linear is 100 M weights at 7 x 7; these images end at 2 x 2
         model.avgpool, model.classifier = (

@@ -47,13 +47,13 @@ TORCHVISION: dict[str, tuple[int, dict[str, Any]]] = {
     "googlenet": (64, {"aux_logits": False, "init_weights": True}),
     "resnet50": (64, {}),
     "resnext50_32x4d": (64, {}),
-    "swin_t": (64, {}),
+    "swin_mini": (64, {}),
     "convnext_tiny": (64, {}),
     "vgg11_bn": (64, {}),
     "wide_resnet50_2": (64, {}),
 }
 ONE_WRITER = {"inception_v3": 96, "alexnet": 96}  # by TorchScript's exporter only
-BATCH_OF_ONE = ("squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small", "resnet18", "vit_tiny", "swin_t", "convnext_tiny")
+BATCH_OF_ONE = ("squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small", "resnet18", "vit_tiny", "swin_mini", "convnext_tiny")
 TIMM = (
     "resnet10t", "resnet18d", "resnetblur18", "resnetaa34d", "legacy_seresnet18", "skresnet18", "ecaresnet26t", "resnest14d",
     "resnetv2_18", "nf_resnet26", "mobilenetv4_conv_small",
