@@ -34,7 +34,8 @@ def test_a_script_of_somebody_else_is_not_replaced(golden: Engine, tmp_path: Pat
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=dict(os.environ), check=False)
+    own = {**os.environ, "RAY_ADDRESS": "local"}  # not a cluster that happens to run here
+    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=own, check=False)
 
 
 @pytest.mark.slow

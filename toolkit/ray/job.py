@@ -97,7 +97,7 @@ def _library() -> Any:
 def _cluster() -> dict[str, float]:
     ray = _library()
     if not ray.is_initialized():
-        ray.init()  # the cluster that RAY_ADDRESS names, or one of this machine's own
+        ray.init()  # the cluster that RAY_ADDRESS names, one that runs here, or a new one of this machine's own
     found: dict[str, float] = ray.cluster_resources()
     return found
 

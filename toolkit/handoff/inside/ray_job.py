@@ -1,6 +1,6 @@
 """Classify every picture of a source with {name}, on the cluster that Ray runs on. Started again, it does what is missing.
 
-    python classify.py SOURCE -o ANSWERS               # Ray on this machine, or the cluster that RAY_ADDRESS names
+    python classify.py SOURCE -o ANSWERS               # Ray on this machine, or the cluster of RAY_ADDRESS
     ray job submit --working-dir . -- python classify.py SOURCE -o ANSWERS
 
 SOURCE is a folder of pictures that every node sees, Parquet files, or WebDataset shards (.tar); ANSWERS a folder that the
