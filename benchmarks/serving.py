@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import json
 import os
 import platform
@@ -69,6 +70,8 @@ async def load(port: int, path: str, folder: Path, connections: int, seconds: fl
     name = (folder / "input").read_text()
     requests = [request(path, name, image) for image in images]
     answers = [row.tobytes() for row in logits]
+    if path == "/predict":
+        answers = [base64.b64encode(row) + b'"}' for row in answers]
     out: dict[str, Any] = {"latencies": [], "errors": [], "wrong": 0}
     begin = time.perf_counter()
     until = begin + seconds
@@ -84,6 +87,9 @@ def request(path: str, name: str, image: np.ndarray) -> bytes:
         tensor = {"name": name, "shape": [1, *image.shape], "datatype": "FP32", "parameters": {"binary_data_size": len(data)}}
         text = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
         more = b"Inference-Header-Content-Length: %d\r\n" % len(text)
+    elif path == "/predict":  # LitServe, which takes JSON
+        text, more = json.dumps({"image": base64.b64encode(data).decode()}).encode(), b"Content-Type: application/json\r\n"
+        data = b""
     else:
         text, more = b"", b""
     head = b"POST %s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n" % (path.encode(), more, len(text) + len(data))
@@ -188,7 +194,8 @@ def start(name: str, engine: Path, threads: int, batch: int, wait: float, python
         command = [sys.executable, str(HERE / "serving_triton.py"), str(engine), str(port), str(batch), str(wait * 1e3)]
         return Served(name, command, port, f"/v2/models/{Manifest.read(engine).name}/infer")
     words = [name, str(engine), str(port), str(threads), str(batch), str(wait * 1e3)]
-    return Served(name, [python, str(HERE / "serving_peers.py"), *words], port, "/infer")
+    path = "/predict" if name == "litserve" else "/infer"
+    return Served(name, [python, str(HERE / "serving_peers.py"), *words], port, path)
 
 
 def peers_python() -> str:

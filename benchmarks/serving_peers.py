@@ -1,11 +1,11 @@
 """The peers of `serving.py`, as a user would write them by hand: python serving_peers.py PEER ENGINE PORT THREADS BATCH WAIT_MS.
 
-Each takes a float32 image [1, ...] as raw bytes by POST /infer, and answers its logits as raw bytes; the same ONNX file, the same
-ONNX Runtime settings. `fastapi` runs the session in a thread and batches nothing; `litserve` batches.
+The same ONNX file and the same ONNX Runtime settings. `fastapi` takes a float32 image as raw bytes by POST /infer and answers its
+logits as raw bytes; it runs the session in a thread, and batches nothing. `litserve` batches, and takes and gives base64 in JSON
+by POST /predict.
 """
 
-from __future__ import annotations
-
+import base64
 import json
 import sys
 from pathlib import Path
@@ -14,6 +14,11 @@ import numpy as np
 import onnxruntime
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+
+try:
+    import litserve
+except ImportError:
+    litserve = None
 
 
 def session(engine: str, threads: int) -> onnxruntime.InferenceSession:
@@ -43,33 +48,32 @@ def by_fastapi(engine: str, port: int, threads: int) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
 
 
-def by_litserve(engine: str, port: int, threads: int, batch: int, wait: float) -> None:
-    import litserve
+class Classify(litserve.LitAPI if litserve else object):  # type: ignore[misc]
+    """Images and logits as base64 in JSON: LitServe takes JSON or forms."""
 
-    class Classify(litserve.LitAPI):
-        def setup(self, device: str) -> None:
-            self.live = session(engine, threads)
-            self.name, self.shape = self.live.get_inputs()[0].name, shape_of(self.live)
+    def __init__(self, engine: str, threads: int, batch: int, wait: float) -> None:
+        super().__init__(max_batch_size=batch, batch_timeout=wait)
+        self.engine, self.threads, self.many = engine, threads, batch > 1
 
-        async def decode_request(self, request: Request) -> np.ndarray:
-            return np.frombuffer(await request.body(), np.float32).reshape(self.shape)
+    def setup(self, device: str) -> None:
+        self.live = session(self.engine, self.threads)
+        self.name, self.shape = self.live.get_inputs()[0].name, shape_of(self.live)
 
-        def batch(self, inputs: list[np.ndarray]) -> np.ndarray:
-            return np.stack(inputs)
+    def decode_request(self, request: dict) -> np.ndarray:
+        return np.frombuffer(base64.b64decode(request["image"]), np.float32).reshape(self.shape)
 
-        def unbatch(self, output: np.ndarray) -> list[np.ndarray]:
-            return list(output)
+    def batch(self, inputs: list) -> np.ndarray:
+        return np.stack(inputs)
 
-        def predict(self, batch: np.ndarray) -> np.ndarray:
-            whole = batch if batch.ndim == len(self.shape) + 1 else batch[None]
-            [logits] = self.live.run(None, {self.name: whole})
-            return logits if whole is batch else logits[0]
+    def unbatch(self, output: np.ndarray) -> list:
+        return list(output)
 
-        def encode_response(self, output: np.ndarray) -> Response:
-            return Response(output.tobytes(), media_type="application/octet-stream")
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        [logits] = self.live.run(None, {self.name: batch if self.many else batch[None]})
+        return logits if self.many else logits[0]
 
-    api = Classify(max_batch_size=batch, batch_timeout=wait, api_path="/infer")
-    litserve.LitServer(api, accelerator="cpu").run(port=port, host="127.0.0.1", log_level="error", generate_client_file=False)
+    def encode_response(self, output: np.ndarray) -> dict:
+        return {"logits": base64.b64encode(output.tobytes()).decode()}
 
 
 if __name__ == "__main__":
@@ -77,4 +81,7 @@ if __name__ == "__main__":
     if peer == "fastapi":
         by_fastapi(engine, int(port), int(threads))
     else:
-        by_litserve(engine, int(port), int(threads), int(batch), float(wait) / 1e3)
+        api = Classify(engine, int(threads), int(batch), float(wait) / 1e3)
+        litserve.LitServer(api, accelerator="cpu").run(
+            port=int(port), host="127.0.0.1", log_level="error", generate_client_file=False
+        )

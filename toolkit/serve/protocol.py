@@ -138,9 +138,12 @@ def _from_binary(given: Input, spec: TensorSpec, shape: tuple[int, ...], size: A
     if isinstance(size, bool) or size != expected or len(rest) != expected:
         what = f"input '{spec.name}' of shape {list(shape)} is {expected} bytes; `binary_data_size` says {size}"
         raise Refused(400, f"{what}, and {len(rest)} follow the JSON", "binary")
-    array = np.frombuffer(rest, dtype).reshape(shape)
-    # the JSON before it may have any length, and no kernel expects a float that lies across two words
-    return np.require(array, np.dtype(spec.dtype), ["C", "A"])
+    array = np.frombuffer(rest, dtype)
+    if not array.flags.aligned:
+        # The JSON before it may have any length, and no kernel expects a float that lies across two words. Not by NumPy, whose
+        # copy lets go of the interpreter's lock, and then has to wait for it while another thread computes.
+        array = np.frombuffer(bytes(rest), dtype)
+    return array.astype(spec.dtype, copy=False).reshape(shape)
 
 
 def _from_json(given: Input, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
