@@ -214,10 +214,11 @@ def peers_python() -> str:
 def offline(engine: Path, threads: int, folder: Path) -> Any:
     """The runner, the images and their answers, and how the server would batch them."""
     import toolkit
-    from toolkit.serve.sweep import noise, sweep
+    from toolkit.serve.sweep import sweep
+    from toolkit.types import noise
 
     runner = toolkit.load(engine, threads=threads)
-    images = noise(runner, IMAGES)
+    images = noise(runner.manifest.inputs[0], IMAGES)
     np.save(folder / "images.npy", images)
     (folder / "input").write_text(runner.manifest.inputs[0].name)
     np.save(folder / "logits.npy", np.concatenate([runner(images[i : i + 1]) for i in range(IMAGES)]))

@@ -21,8 +21,8 @@ from toolkit.runtime.runner import Runner
 from toolkit.serve.limits import Settings, Source
 from toolkit.serve.metrics import Gauges
 from toolkit.serve.refused import Refused
-from toolkit.serve.sweep import noise, rate, sweep
-from toolkit.types import ON_CPU, Array, Float
+from toolkit.serve.sweep import rate, sweep
+from toolkit.types import ON_CPU, Array, Float, noise
 
 
 class Live:
@@ -82,7 +82,7 @@ def open_live(engine: Engine, settings: Settings, gauges: Gauges, batching: Batc
     try:
         batching = batching or _batching(engine, runner, settings)
         for size in {1, full(batching)}:  # what a first call makes lazily is made before anybody waits for it
-            runner(noise(runner, size))
+            runner(noise(engine.manifest.inputs[0], size))
         return Live(runner, batching, _queue(engine, settings, batching), gauges)
     except BaseException:
         runner.close()
@@ -106,7 +106,7 @@ def _batching(engine: Engine, runner: Runner, settings: Settings) -> Batching:
     if settings.results is not None:
         found = batching_of(engine.manifest, Results.read(settings.results))
     elif batch is None or wait is None:
-        found = sweep(runner, settings.bound)
+        found = sweep(runner, settings.bound, most=max(2, cores() // settings.workers))
     else:
         found = Batching(max_batch=batch)
     asked = [f"{name} as asked" for name, value in (("batch", batch), ("wait", wait)) if value is not None]

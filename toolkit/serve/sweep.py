@@ -12,18 +12,21 @@ from toolkit.harness.lane import Contender
 from toolkit.harness.measurement import Measurement
 from toolkit.harness.offline import closed_loop
 from toolkit.runtime.runner import Runner
-from toolkit.types import Array
+from toolkit.types import noise
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 SECONDS = 0.05  # for each batch in each round; at least two calls, after one that does not count
 ROUNDS = 3  # so that what else the machine does for a moment does not decide
 CALM = 0.1  # a batch is summarised by this quantile of its calls: another program can only make one longer
 NEAR = 0.97  # a smaller batch with so much of the best rate is taken: the same rate within the noise, at less latency
-GAIN = 1.05  # a second call at once must bring so much
+GAIN = 1.05  # twice as many calls at once must bring so much
 
 
-def sweep(runner: Runner, bound: float, batches: tuple[int, ...] = BATCHES, seconds: float = SECONDS) -> Batching:
-    """A batch that takes more than half of `bound` seconds is not tried: it would leave no room for the wait before it."""
+def sweep(
+    runner: Runner, bound: float, batches: tuple[int, ...] = BATCHES, seconds: float = SECONDS, *, most: int = 2
+) -> Batching:
+    """A batch that takes more than half of `bound` seconds is not tried: it would leave no room for the wait before it. Of calls
+    at once no more than `most` are tried, twice as many each time that it pays."""
     calls: dict[int, list[float]] = {batch: [] for batch in batches}
     for _ in range(ROUNDS):
         for batch in list(calls):
@@ -34,16 +37,20 @@ def sweep(runner: Runner, bound: float, batches: tuple[int, ...] = BATCHES, seco
     times = {batch: float(np.quantile(some, CALM)) for batch, some in calls.items()}
     rates = {batch: batch / time for batch, time in times.items()}
     best = next(batch for batch in rates if rates[batch] >= NEAR * max(rates.values()))
-    single = max((rate(runner, best, 1, seconds) for _ in range(ROUNDS)), default=0.0)
-    double = max((rate(runner, best, 2, seconds) for _ in range(ROUNDS)), default=0.0)
+    calls_at_once, top = 1, max(rate(runner, best, 1, seconds) for _ in range(ROUNDS))
+    while 2 * calls_at_once <= most:
+        more = max(rate(runner, best, 2 * calls_at_once, seconds) for _ in range(ROUNDS))
+        if more < GAIN * top:
+            break
+        calls_at_once, top = 2 * calls_at_once, more
     shown = ", ".join(f"{batch}: {rate:,.0f}" for batch, rate in rates.items())
     return Batching(
         max_batch=max(rates),
         preferred=(best,),
         max_wait=worth_waiting(times[1], times[best] / best),
-        instances=2 if double >= GAIN * single else 1,
+        instances=calls_at_once,
         measured=True,
-        rate=max(single, double),
+        rate=top,
         how=(f"measured at the start, images a second by batch: {shown}",),
     )
 
@@ -58,22 +65,13 @@ def worth_waiting(alone: float, shared: float) -> float:
 
 
 def _measure(runner: Runner, batch: int, streams: int, seconds: float) -> Measurement:
-    images = noise(runner, batch)
+    images = noise(runner.manifest.inputs[0], batch)
     manifest = runner.manifest
     contender = Contender(manifest.name, batch, lambda: runner(images), manifest.precision, manifest.target)
     measured = closed_loop(contender, streams, seconds)
     if measured.failure is not None:
         runner(images)  # raises what failed
     return measured
-
-
-def noise(runner: Runner, batch: int) -> Array:
-    """Seeded values in the shape and dtype of the engine's input."""
-    spec, random = runner.manifest.inputs[0], np.random.default_rng(0)
-    shape = (batch, *(int(size) for size in spec.shape[1:]))
-    if spec.dtype == "uint8":
-        return random.integers(0, 256, shape, np.uint8)
-    return random.standard_normal(shape).astype(spec.dtype)
 
 
 def rate(runner: Runner, batch: int, streams: int = 1, seconds: float = SECONDS) -> float:
