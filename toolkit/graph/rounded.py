@@ -149,7 +149,7 @@ class _Layer:
         if not np.isfinite(values).all():
             what = f"tensor '{self.source}' holds a NaN or an infinity for image {self.images}"
             raise CalibrationError(what, remedy="Look at that image, then at the weights of the layer")
-        image = values[0] if values.ndim == 4 else values.reshape(-1, values.shape[-1]).mean(axis=0)
+        image = values[0] if self.node.op_type == "Conv" else values.reshape(-1, values.shape[-1]).mean(axis=0)
         self.mean = image.astype(np.float64) if self.images == 0 else self.mean + image
         self.images += 1
         if self.covariance is not None:
