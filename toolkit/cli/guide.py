@@ -20,7 +20,7 @@ RECIPE = "engines/fashion-resnet18-int8.toml"
 # command -> its heading and its examples, each without the word `toolkit`
 GUIDE: dict[str, tuple[str, tuple[str, ...]]] = {
     "init": (MAKE, ("init model.onnx", "init resnet50.pth --precision int8 --images calibration/ --val val/")),
-    "build": (MAKE, (f"build {RECIPE}", f"build {RECIPE} --target cpu,rtx:sm89", "build model.onnx --images photos/")),
+    "build": (MAKE, (f"build {RECIPE}", f"build {RECIPE} --target cpu,rtx", "build m.onnx --precision int8 --images photos/")),
     "tune": (MAKE, (f"tune {RECIPE} -o tuned.toml",)),
     "finetune": (MAKE, (f"finetune {RECIPE} -o tuned/",)),
     "migrate": (MAKE, ("migrate calib.cache -o mine.toml --onnx m.onnx", 'migrate "trtexec --onnx=m.onnx --int8" -o mine.toml')),
