@@ -1,4 +1,4 @@
-"""Trip: how far a recipe has come before a target is chosen, and the typed graph that a target gets from there."""
+"""Trip: target-independent build state of a recipe, and the typed graph that a target gets from it."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_the_timeline_marks_launches_and_throttling(results: Results) -> None:
     hot = (*results.moments, Moment(at_ns=10 * 10**9, other=0.5, cpu_throttles=3, gpu_throttles=("power cap",)))
     cold = tuple(msgspec.structs.replace(m, cpu_throttles=1) for m in hot[:-1])
     drawn = text(timeline(msgspec.structs.replace(results, measurements=launched, moments=(*cold, hot[-1]))))
-    assert "engines opened anew, time 1" in drawn
+    assert "engines reopened, time 1" in drawn
     assert "throttled: the CPU ran too hot 2 times, power cap" in drawn
     assert "50.0 %" in drawn, "the most that others used"
     assert "machine&#x27;s own speed" in drawn or "machine's own speed" in drawn

@@ -44,7 +44,7 @@ def collect_cached(
     name_of: Callable[[int], str] | None = None,
     progress: Progress | None = None,
 ) -> Ranges:
-    """`collect`, or what it gave before. Work that was cut short goes on where it was; without a cache it begins anew.
+    """`collect`, or what it gave before. Work that was cut short goes on where it was; without a cache it begins again.
 
     `origin.images` and `origin.preprocess` must be set: they tell one set from another. Raises what `collect` raises.
     """

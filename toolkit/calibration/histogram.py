@@ -4,7 +4,7 @@ Bins. An octave [2^e, 2^(e+1)) is cut into 2,048 bins of equal width, which is t
 their sign-less top 19 bits (8 of exponent, 11 of mantissa). So the bin of a value never depends on the other values. The 20
 octaves below the largest magnitude are kept apart; what is smaller (under a millionth of the maximum, finer than any 8-bit step)
 shares one bin. When a larger octave turns up, the window moves up and the octaves that drop out join that bin, where the same
-values would have gone had the larger one come first. Only integers are summed. Hence the order of the values cannot show.
+values would have gone had the larger one come first. Only integers are summed. So it is order-independent and bit-reproducible.
 
 The top octave's width is at most 1/2048 of the maximum, and each bin of a lower octave lies inside one such width, so an exact
 histogram of equal bins, 2,048 to 4,096 of them up to the maximum, comes from it at any scale (`uniform`).

@@ -52,8 +52,8 @@ class Observer:
 class Walk:
     """[1, *input shape] -> the name and the values, in any order and shape, of each watched tensor, as the graph computes them.
 
-    Values hold until the next are asked for. They lie in two blocks of memory, which the pieces write by turns: each reads what
-    the one before it wrote. What nobody watches lies there too: memory that ONNX Runtime asks the system for, image after image,
+    Values hold until the next are asked for. They are in two blocks of memory, which the pieces write alternately; each reads
+    what the one before wrote. What nobody watches lies there too: memory that ONNX Runtime asks the system for, image after image,
     costs more than to compute the values in it.
     """
 

@@ -92,6 +92,6 @@ def _latency(
 
 
 def _entry(name: str, batch: int, call: Callable[[], object], runner: Classifier) -> Contender:
-    """An engine is opened anew every so often: where its threads and memory lie moves its times by several per cent."""
+    """An engine is reopened every so often: where its threads and memory lie moves its times by several per cent."""
     again = runner.reopen if isinstance(runner, Runner) and runner.can_reopen else None
     return Contender(name, batch, call, logits=False, reopen=again)

@@ -2,7 +2,7 @@
 
 Linux exchanges two names in one system call. Elsewhere it takes two renames, and whoever looks between them, or after a kill
 between them, finds the old folder by `settled`. A folder that cannot be renamed at all (a mount, or a folder in a lower layer
-of a container's image) is filled anew, from a whole copy inside it.
+of a container's image) is filled again, from a whole copy inside it.
 """
 
 from __future__ import annotations

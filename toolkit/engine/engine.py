@@ -189,7 +189,7 @@ def load(
 
 
 def _open_again(path: Path, seal: str, options: dict[str, Any]) -> Executor:
-    """Opens the same engine anew from where it lies, maybe in another process; the bytes of the first time are not kept."""
+    """Opens the same engine again from where it lies, maybe in another process; the bytes of the first time are not kept."""
     engine = Engine.open(path)
     if engine.manifest.seal != seal:
         raise EngineError(f"{path} has been replaced by another engine since it was loaded", remedy="Load it again")

@@ -24,7 +24,7 @@ REFERENCE, MEASURED = "the reference", "measured"
 
 
 class Proof(Frozen, frozen=True):
-    """A verdict and in what way it was come by, as the build stores it in the engine."""
+    """A verdict and its provenance, as the build stores it in the engine."""
 
     verdict: Verdict
     how: str  # measured | predicted: why

@@ -82,7 +82,7 @@ def require_matches(graph: ir.Model, patterns: Iterable[str], key: str) -> None:
 
 
 def finish(model: ir.Model) -> ir.Model:
-    """How every pass ends: unused nodes go, shapes are inferred anew, the checker has the last word. Raises GraphError."""
+    """How every pass ends: unused nodes go, shapes are inferred again, the checker has the last word. Raises GraphError."""
     RemoveUnusedNodesPass()(model)
     model.graph.sort()
     try:

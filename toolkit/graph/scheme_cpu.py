@@ -10,7 +10,7 @@
    floating point) they stay in floating point: a pair would round and fuse nothing. So do LayerNorm, Softmax and products of two
    activations.
 5. Activations are uint8: zero point 0 where nothing is negative, affine otherwise.
-6. Logits are never quantised. A Gemm gives its bias to an Add of its own, else ONNX Runtime would not fuse it.
+6. Logits are never quantised. A Gemm's bias is split into an Add: ONNX Runtime does not fuse it otherwise.
 7. An AveragePool with both `ceil_mode` and `count_include_pad` stays in floating point: ONNX Runtime's INT8 kernel divides by the
    wrong count there.
 """

@@ -21,7 +21,7 @@ from toolkit.harness.statistics import Estimate, Floats, Ints, quantile
 
 RESAMPLES, SEED = 1000, 20150101
 STRETCHES = 10  # of time, that an offline trial's samples are put into
-LEAST = 6  # clusters, below which there is no interval: with 4 it would hold the truth 85 times in 100
+LEAST = 6  # clusters, below which there is no interval: with 4 its coverage would be 85 %
 AT_ONCE = 2_000_000  # weights in memory at a time
 
 

@@ -35,7 +35,7 @@ class Contender(NamedTuple):
     device_ns: Callable[[int], list[int]] | None = None  # so many runs -> nanoseconds of each by the device's own clock
     logits: bool = True
     threads: int = 1  # that the engine computes with, on a CPU
-    reopen: Callable[[], None] | None = None  # opens the engine anew; entries of one engine share it
+    reopen: Callable[[], None] | None = None  # reopens the engine; entries of one engine share it
 
     @property
     def label(self) -> str:
@@ -107,7 +107,7 @@ class Lane:
             self.blocks[-1] = msgspec.structs.replace(last, yardstick_ns=last.yardstick_ns + after.work, handoff=handoff)
 
     def launched(self) -> None:
-        """The engine was opened anew: its first calls do not count."""
+        """The engine was reopened: its first calls do not count."""
         self._launch += 1
         self._take(min(FIRST_CALLS, self._each))  # one is enough where a call takes as long as a turn
 
@@ -140,7 +140,7 @@ class Lane:
     def settle(self, precision: float, least: int) -> None:
         """Mark as settled once the median's 95 % interval is narrower than `precision`, with `least` blocks or more.
 
-        Blocks count while the cores were near to each other. An engine that can be opened anew must have been, often enough for
+        Blocks count while the cores were near to each other. An engine that can be reopened must have been, often enough for
         the interval to hold what that changes.
         """
         if sum(block.near for block in self.blocks) >= least and (

@@ -4,7 +4,7 @@ Engines measured one after the other differ by when they ran; in rounds they do 
 would make neighbours slow, so sessions must not spin between calls: `benchmarks/harness.py` shows that a median taken in rounds
 agrees with one taken alone.
 
-Every so often all engines are opened anew. Where a session's threads and memory happen to lie moves its times by several per
+Every so often all engines are reopened. Where a session's threads and memory happen to lie moves its times by several per
 cent for as long as it lives; a single session would give narrow intervals around a number that the next process does not find
 again (Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013).
 """
@@ -25,7 +25,7 @@ from toolkit.harness.yardstick import NOTHING, Yardstick
 from toolkit.types import Array, Frozen, Progress
 
 WARM = 0.35
-LAUNCH_SHARE = 8  # opening the engines anew takes at most one in so many seconds
+LAUNCH_SHARE = 8  # reopening the engines takes at most one in so many seconds
 
 
 class Sampling(Frozen, frozen=True):
@@ -121,7 +121,7 @@ def _rounds(
 
 
 class Launches:
-    """Opens the engines anew every `ROUNDS` rounds, or less often where that would take too much of the time."""
+    """Reopens the engines every `ROUNDS` rounds, or less often where that would take too much of the time."""
 
     ROUNDS = 2
 

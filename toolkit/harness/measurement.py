@@ -48,7 +48,7 @@ class Block(Frozen, frozen=True):
     `at_ns` is the start, counted from the start of the run. `yardstick_ns` times a fixed piece of arithmetic just before
     and after: how fast the machine was at that moment. In a server trial each sample counts from its scheduled arrival.
     `handoff`, for an engine on several threads, is what handing work from core to core cost before and after: small layers on
-    two threads, over the same on one. `launch` counts how often the engine had been opened anew before.
+    two threads, over the same on one. `launch` counts how often the engine had been reopened before.
     """
 
     at_ns: int

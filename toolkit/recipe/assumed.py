@@ -1,6 +1,6 @@
 """Assumed: how a model's file wants its pictures nothing in it tells, so what a recipe leaves to the defaults is noted.
 
-The note is made anew each time a recipe is read, since its keys may have been edited, and stands in no recipe's text.
+The note is made again each time a recipe is read, since its keys may have been edited, and stands in no recipe's text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Source: a recipe's reference in both its forms, the Runner that is the truth and the FP32 graph that becomes an engine."""
+"""Source: a recipe's reference in both forms: the FP32 baseline (a Runner) and the FP32 graph that becomes an engine."""
 
 from __future__ import annotations
 

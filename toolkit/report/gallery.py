@@ -21,7 +21,7 @@ Picture = Callable[[int], Image.Image]  # index in the data set -> how the image
 
 
 class Disagreement(Frozen, frozen=True):
-    """One image: what each said, and the truth where there is one."""
+    """One image: what each answered, and the label where there is one."""
 
     index: int
     engine: str

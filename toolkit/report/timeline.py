@@ -1,4 +1,4 @@
-"""Timeline: what the machine did while it was measured: clocks, load, its own speed, and when engines were opened anew."""
+"""Timeline: what the machine did while it was measured: clocks, load, its own speed, and when engines were reopened."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECONDS = Axis(label="seconds from the start", low=0)
 
 
 def timeline(results: Results) -> list[Element]:
-    """Load, clocks and the yardstick over time, with a mark where engines were opened anew or the machine was throttled."""
+    """Load, clocks and the yardstick over time, with a mark where engines were reopened or the machine was throttled."""
     moments = list(results.moments)
     runs = 1 + sum(after.at_ns < before.at_ns for before, after in pairwise(moments))
     if len(moments) < 2:
@@ -82,7 +82,7 @@ def _launches(results: Results) -> list[Mark]:
         for block in measurement.blocks:
             if block.launch:
                 first[block.launch] = min(block.at_ns, first.get(block.launch, block.at_ns))
-    return [Mark(x=at * 1e-9, name=f"engines opened anew, time {launch}") for launch, at in sorted(first.items())]
+    return [Mark(x=at * 1e-9, name=f"engines reopened, time {launch}") for launch, at in sorted(first.items())]
 
 
 def _throttles(moments: Sequence[Moment]) -> list[Mark]:
@@ -115,6 +115,6 @@ def _table(moments: Sequence[Moment]) -> Element:
 
 def _marks(marks: Sequence[Mark]) -> Element:
     if not marks:
-        return tag("p", "No engine was opened anew, and nothing was throttled.", class_="note")
+        return tag("p", "No engine was reopened, and nothing was throttled.", class_="note")
     rows = [[f"{mark.x:.1f} s", mark.name] for mark in marks]
     return tag("details", tag("summary", f"The {len(marks)} marks"), grid(["when", "what"], rows, text=(0, 1)))

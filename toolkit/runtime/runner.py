@@ -44,7 +44,7 @@ class Runner:
     It is a context manager; use after `close` raises ClosedError; a wrong shape, dtype or an empty batch InputError, and with
     `check_finite` one that holds NaN or infinity, which INT8 answers as if it were a picture.
 
-    It belongs to the process that opened it: in one that is forked off it is closed. Pickled, it is opened anew from its folder.
+    It belongs to the process that opened it: in one that is forked off it is closed. Pickled, it is reopened from its folder.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class Runner:
         return self._open_again is not None
 
     def reopen(self) -> None:
-        """Close the engine and open it anew: other threads, other memory. Not while another thread calls it.
+        """Close the engine and open it again: other threads, other memory. Not while another thread calls it.
 
         Raises ClosedError after `close`, or where it was not opened from a folder; and what opening raises: then it is closed.
         """

@@ -79,7 +79,7 @@ class Models:
         return found
 
     async def load(self, model: Model) -> None:
-        """Open the engine at the model's path anew and put it in place; no call is lost.
+        """Open the engine at the model's path again and put it in place; no call is lost.
 
         Where it cannot be opened, the one that serves goes on. Raises ToolkitError.
         """

@@ -108,7 +108,7 @@ def _which(subject: Subject, near: float, found: list[Remedy]) -> list[str]:
 
 
 def _remarks(subject: Subject, parts: list[PairedLayer], layers: tuple[LayerLoss, ...], how: str) -> list[str]:
-    """How the answers were come by, and what a CPU does not show."""
+    """The provenance of the answers, and what a CPU does not show."""
     remarks = [] if how == "measured" else [how]
     if subject.manifest.target in ON_CPU and any(block.precision in ("fp16", "bf16") for block in parts):
         remarks.append("ONNX Runtime's CPU computes FP16 in FP32: what layers lose is what a GPU loses, which rounds each result")

@@ -20,7 +20,7 @@ from toolkit.recipe import Preprocess
 
 
 def set_image(model: ir.Model, preprocess: Preprocess, batch: int | None) -> None:
-    """Rule 1, in place; shapes of computed tensors are forgotten, and inferred anew by what comes next."""
+    """Rule 1, in place; shapes of computed tensors are forgotten, and inferred again by what comes next."""
     graph = model.graph
     graph.inputs[0].type = graph.inputs[0].type or ir.TensorType(ir.DataType.FLOAT)
     graph.inputs[0].shape = ir.Shape([batch or "N", *preprocess.input_shape])

@@ -12,7 +12,7 @@ DRAWS = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike
 
 
 def refuse_chance(model: ir.Model, where: str) -> None:
-    """Raises GraphError for a node whose result is drawn anew in each call, once constants are folded: what only asks for the
+    """Raises GraphError for a node whose result is drawn again in each call, once constants are folded: what only asks for the
     shape of a random tensor is gone by then. A `seed` makes no difference: it decides the first call alone."""
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.domain not in ("", "ai.onnx"):

@@ -34,7 +34,7 @@ def to_opset(model: ir.Model, path: Path) -> ir.Model:
     except Exception as error:  # the converter raises RuntimeError and others that it makes in C++
         said = str(error).strip().splitlines() or [type(error).__name__]
         what = f"{path} has opset {found}, and it cannot be brought to opset {OPSET}: {said[0]}"
-        raise GraphError(what, remedy=f"Export it anew with opset {OPSET} or later") from error
+        raise GraphError(what, remedy=f"Export it again with opset {OPSET} or later") from error
     for value in list(converted.graph.inputs):
         if value.name in weights:
             value.const_value = weights[value.name].const_value

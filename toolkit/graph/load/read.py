@@ -65,7 +65,7 @@ def read(path: Path, sized: Callable[[int], None] = lambda size: None) -> File:
         what = f"{path} has {size}: a graph of 2 GiB or more cannot be an ONNX file"
         raise GraphError(what, remedy="Take a smaller variant of the model")
     _check_functions(proto, path)
-    del proto.graph.value_info[:]  # shapes are inferred anew, and what the file claims might be wrong
+    del proto.graph.value_info[:]  # shapes are inferred again, and what the file claims might be wrong
     for value in proto.graph.output:
         if not value.type.HasField("tensor_type"):
             value.ClearField("type")  # maps, which onnx-ir does not know

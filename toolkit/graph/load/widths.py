@@ -20,7 +20,7 @@ MOVES = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", 
 
 
 def to_float32(model: ir.Model) -> tuple[str, ...]:
-    """In place; which types were there. Shapes of computed tensors are forgotten: they are inferred anew."""
+    """In place; which types were there. Shapes of computed tensors are forgotten: they are inferred again."""
     graph, found = model.graph, dict[str, str]()
     for value in list(graph.initializers.values()):
         if value.dtype in WIDE and value.const_value is not None:
