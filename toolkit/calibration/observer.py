@@ -53,7 +53,7 @@ class Walk:
     """[1, *input shape] -> the name and the values, in any order and shape, of each watched tensor, as the graph computes them.
 
     Values hold until the next are asked for. They are in two blocks of memory, which the pieces write alternately; each reads
-    what the one before wrote. What nobody watches lies there too: memory that ONNX Runtime asks the system for, image after image,
+    what the one before wrote. What nobody watches is there too: memory that ONNX Runtime asks the system for, image by image,
     costs more than to compute the values in it.
     """
 
