@@ -19,11 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def engines(folder: Path, arch: str, calibration: str) -> dict[str, Engine]:
                 settled = Precision(int8=True, equalize="none", weights="absmax", bias_correction=False)
                 minmax = msgspec.structs.replace(recipe.calibration, method="minmax")
                 recipe = msgspec.structs.replace(recipe, precision=settled, calibration=minmax)
+            print(f"build {recipe.name}", file=sys.stderr, flush=True)
             found[recipe.name] = toolkit.build(recipe, out=folder, proof=False)[0]
     return found
 
@@ -98,6 +100,7 @@ def end_to_end(built: dict[str, Engine], rounds: int) -> dict[str, Any]:
     runners = {name: engine.runner() for name, engine in built.items()}
     found = {}
     for batch in BATCHES:
+        print(f"end to end, batch {batch}", file=sys.stderr, flush=True)
         some = pictures[:batch]
         subjects: dict[str, Callable[[], list[int]]] = {}
         for name, runner in runners.items():
@@ -161,10 +164,21 @@ def opencv(files: Sequence[str]) -> object:
         return np.stack(list(pool.map(one, files)))
 
 
+def usable(name: str) -> bool:
+    """Whether a peer is installed and imports: torchvision does not beside a torch of another build."""
+    try:
+        import_module(name)
+    except Exception as error:
+        print(f"left out: {name}: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
 def decoding(built: dict[str, Engine], folder: Path, rounds: int) -> tuple[dict[str, Any], list[str]]:
     found: dict[str, Any] = {}
-    absent = [name for name in ("torchvision", "cv2") if find_spec(name) is None]
+    absent = [name for name in ("torchvision", "cv2") if not usable(name)]
     for label, size, count in (("500 x 375", SMALL, FILES), ("3000 x 2250", LARGE, 4)):
+        print(f"JPEG files of {label}", file=sys.stderr, flush=True)
         files = files_in(folder / label, size, count)
         subjects: dict[str, Callable[[], object]] = {"Pillow alone": partial(bare_pillow, files, HOW)}
         for name in ("fp32-inside", "fp32-outside"):
@@ -213,7 +227,7 @@ def show(results: dict[str, Any], console: Console) -> None:
             )
         console.print(table)
     for name in results["absent"]:
-        console.print(f"left out: {name} is not installed")
+        console.print(f"left out: {name} is not here")
 
 
 def main() -> None:
