@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from tests.graph.load.files import TensorProto, helper, write
 from toolkit.cli.main import app
-from toolkit.errors import RecipeError
+from toolkit.engine.engine import load
+from toolkit.errors import EngineError, RecipeError
 from toolkit.recipe import Recipe
 
 
@@ -43,3 +44,10 @@ def test_an_engine_is_no_recipe(tmp_path: Path) -> None:
         Recipe.load(tmp_path)
     with pytest.raises(RecipeError, match="there is no recipe"):
         Recipe.load(tmp_path / "gone.onnx")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("m.onnx", "an ONNX file"), ("m.pth", "a file of weights"), ("m.toml", "a recipe")])
+def test_what_is_given_in_place_of_an_engine_is_said_too(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_bytes(b"name = 1")
+    with pytest.raises(EngineError, match=f"is {kind} and no engine.*toolkit build"):
+        load(tmp_path / name)

@@ -14,6 +14,7 @@ from toolkit.disk.files import near, sha256_bytes, write_atomically
 from toolkit.disk.folders import settled
 from toolkit.errors import EngineError
 from toolkit.manifest import MANIFEST, SIGNATURE, Manifest
+from toolkit.recipe.refusals import MODELS
 
 MODEL = "model.onnx"  # a compiled file that is the typed graph itself
 GRAPH = "graph.onnx"  # the typed graph, beside a compiled file of another kind
@@ -145,6 +146,8 @@ def _read_packed(path: Path) -> tuple[Manifest, dict[str, bytes]]:
 
             manifest, contents = _members(read_file, str(path))
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        if (kind := {**MODELS, ".toml": "a recipe"}.get(path.suffix.lower())) is not None and path.is_file():
+            raise EngineError(f"{path} is {kind} and no engine", remedy=f"Build one: toolkit build {path}") from error
         raise EngineError(f"{path} is not a packed engine, or is damaged: {error}", remedy=_AGAIN) from error
     extra = sorted(set(names) - set(contents))
     if extra:
