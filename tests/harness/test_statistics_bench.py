@@ -86,3 +86,70 @@ def test_trend_is_kendalls_and_theil_sens() -> None:
 
 def test_by_block() -> None:
     np.testing.assert_array_equal(by_block(np.array([1.0, 3, 2, 9]), np.array([0, 0, 0, 1])), [2, 9])
+
+
+@pytest.mark.parametrize(
+    ("hits", "share"),
+    [
+        ([[1, 1, 1, 1], [0, 0, 1, 0], [1, 0, 0, 0]], 1 / 3),  # excesses 2, -1, -1: 3/2 * 6 / 144 against 1/4 / 12
+        ([[1, 1], [0, 0]], 1 / 2),  # blocks that are wholly alike inside count as one sample each
+        ([[1, 0], [0, 1], [1, 0]], 1.0),  # blocks that are more alike than chance make it are no more than their samples
+        ([[1, 1], [1, 1]], 1.0),
+        ([[0, 1, 1, 0]], 1.0),
+    ],
+)
+def test_the_share_of_samples_that_count_is_worked_out_by_hand(hits: list[list[int]], share: float) -> None:
+    groups = np.repeat(np.arange(len(hits)), [len(block) for block in hits])
+    assert effective_share(np.concatenate([np.array(block, bool) for block in hits]), groups) == pytest.approx(share)
+
+
+def test_the_ends_of_a_quantile_are_samples_of_the_ranks_that_bracket_gives() -> None:
+    samples = np.random.default_rng(0).permutation(np.arange(1.0, 121.0))
+    low, high = bracket(120, 0.9)
+    assert quantile(samples, 0.9) == (pytest.approx(np.quantile(samples, 0.9)), low, high)  # sample k has rank k
+    assert quantile(samples[:4], 0.5)[1:] == (0.0, np.inf)
+    assert quantile(np.array([5.0]), 0.5) == (5.0, 0.0, np.inf)
+    with pytest.raises(MeasurementError, match="no samples"):
+        quantile(np.empty(0), 0.5)
+
+
+def test_ranks_of_fewer_effective_samples_are_carried_over_to_all() -> None:
+    """12 blocks of 10 with 8 or 2 below the median: 55/216 of 120 samples count, which are 31."""
+    low, high, below, above = *bracket(31, 0.5), iter(np.arange(1.0, 61.0)), iter(np.arange(61.0, 121.0))
+    blocks = [[next(below) for _ in range(k)] + [next(above) for _ in range(10 - k)] for k in (8, 2) * 6]
+    found = quantile(np.concatenate(blocks), 0.5, np.repeat(np.arange(12), 10))
+    assert found == (60.5, np.floor(low * 216 / 55), np.ceil(high * 216 / 55))
+    assert low < 15 < 16 < high
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ties_count_half_and_narrow_the_deviation(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    old, new = random.integers(0, 4, 9).astype(float), random.integers(1, 5, 7).astype(float)
+    found = shift(old, new, above=1.0)
+    theirs = stats.mannwhitneyu(new - 1.0, old, alternative="greater", method="asymptotic")
+    assert found.p == pytest.approx(theirs.pvalue)
+    pairs = np.sort(np.subtract.outer(new, old).ravel())
+    rank = int(63 / 2 + stats.norm.ppf(0.025) * np.sqrt(63 * 17 / 12))
+    assert found[:3] == (np.median(pairs), pairs[rank - 1], pairs[-rank])
+
+
+def test_sets_without_any_difference_are_no_shift() -> None:
+    assert shift(np.ones(6), np.ones(6)) == (0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_trend_through_ties_is_kendalls_too(seed: int) -> None:
+    values = 10.0 - np.random.default_rng(seed).integers(0, 5, 8) - np.arange(8) // 3
+    found = trend(values)
+    theirs = stats.kendalltau(np.arange(8), values, method="asymptotic")
+    slopes = [(values[j] - values[i]) / (j - i) for i in range(8) for j in range(i + 1, 8)]
+    assert found.p == pytest.approx(theirs.pvalue)
+    assert found.change == pytest.approx(np.median(slopes) * 7 / np.median(values))
+
+
+def test_a_trend_needs_eight_values_and_some_that_differ() -> None:
+    assert trend(np.arange(7.0)) == (0.0, 1.0)
+    assert trend(np.arange(1.0, 9.0)).p < 0.01
+    assert trend(np.ones(9)) == (0.0, 1.0)
+    assert trend(np.array([-4.0, -3, -2, -1, 1, 2, 3, 4])).change == 0.0  # a share of a median of 0 says nothing

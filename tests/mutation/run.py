@@ -7,13 +7,13 @@ survives. `survivors.md` says what was killed and why the rest may live. A group
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -88,17 +88,44 @@ def _lay_out(folder: Path, modules: tuple[str, ...], tests: tuple[str, ...]) -> 
 
 
 def report(name: str, folder: Path) -> None:
-    """Counts by module, and the names of the survivors; `mutmut show NAME` in the folder prints the change."""
+    """Counts by module, and the names of the survivors; `mutmut show NAME` in the folder prints the change.
+
+    A change in a sentence for people (a text with a blank in it) is counted apart: no test compares those word by word.
+    """
     for path in sorted((folder / "mutants").rglob("*.meta")):
         codes: dict[str, int | None] = json.loads(path.read_text())["exit_code_by_key"]
-        counts = Counter("survived" if code == 0 else "untested" if code in (5, 33) else "killed" for code in codes.values())
-        total = sum(counts.values())
+        codes = {key: code for key, code in codes.items() if code is not None}  # of a run that was cut short
+        if not codes:
+            continue
+        sentences = _sentences(path.with_suffix(""))
+        lived = {key: "survived" if code == 0 else "untested" for key, code in codes.items() if code in (0, 5, 33)}
+        count, words = len(codes), [key for key in codes if key.rpartition(".")[2] in sentences]
+        matter = [key for key in lived if key not in words]
+        rest = count - len(words)
         module = path.relative_to(folder / "mutants").with_suffix("")
-        if total:
-            print(f"{name}: {module}: {counts['killed']} of {total} killed ({counts['killed'] / total:.0%})", flush=True)
-        for key, code in codes.items():
-            if code in (0, 5, 33):
-                print(f"  {'survived' if code == 0 else 'untested'} {key}", flush=True)
+        told = f"{count - len(lived)} of {count} killed ({1 - len(lived) / count:.0%})"
+        told += f"; without sentences {rest - len(matter)} of {rest} ({1 - len(matter) / max(rest, 1):.0%})"
+        print(f"{name}: {module}: {told}", flush=True)
+        for key in matter:
+            print(f"  {lived[key]} {key}", flush=True)
+
+
+def _sentences(path: Path) -> set[str]:
+    """The names of the mutants in `path` that differ from the original in sentences alone."""
+    functions = {node.name: node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+    found = set()
+    for name, node in functions.items():
+        stem, _, number = name.rpartition("__mutmut_")
+        if number.isdigit() and _wordless(node) == _wordless(functions[f"{stem}__mutmut_orig"]):
+            found.add(name)
+    return found
+
+
+def _wordless(function: ast.FunctionDef) -> list[str]:
+    for node in ast.walk(function):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip("X"):
+            node.value = ""
+    return [ast.dump(statement) for statement in function.body]
 
 
 if __name__ == "__main__":
