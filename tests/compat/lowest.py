@@ -44,8 +44,9 @@ def main() -> None:
     given = parser.parse_args()
     lowest = {name: version for name, version in floors().items() if given.torch or name not in HEAVY}
     python = given.folder.resolve() / "bin/python"
-    if not python.exists():
-        venv.create(given.folder, with_pip=True)
+    ready = given.folder / "ready"
+    if not ready.exists():  # else an installation that was cut short would be taken for one
+        venv.create(given.folder, with_pip=True, clear=True)
         wanted = [f"{name}=={version}" for name, version in lowest.items()]
         if not given.beside:
             wanted += [*TOOLS, *(() if given.torch else HEAVY)]
@@ -56,6 +57,7 @@ def main() -> None:
         if given.beside:
             place = next((given.folder / "lib").glob("python*/site-packages"))
             (place / "beside.pth").write_text(f"{given.beside.resolve()}\n")
+        ready.touch()
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     words = [python, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", *given.tests]
     sys.exit(subprocess.run(words, cwd=ROOT, env=env, check=False).returncode)

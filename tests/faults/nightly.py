@@ -1,6 +1,6 @@
 """Commands under faults, by night: `python -m tests.faults.nightly --first 0 --each 50`. Exit code 1 where something was found.
 
-Each command (build, calibrate, tune, pack) is started as a user starts it, and a seed says what befalls it:
+Each command (build, calibrate, pack) is started as a user starts it, and a seed says what befalls it:
 
 - `kill`: SIGKILL as it, or any process or thread of it, enters a system call, by strace;
 - `error`: that system call fails with EIO, ENOSPC, EXDEV, EROFS or EDQUOT, by strace;

@@ -14,7 +14,6 @@ from PIL import Image
 from tests.fuzz.foreign import models
 from toolkit.calibration.ranges import Ranges
 from toolkit.engine.engine import Engine
-from toolkit.recipe import Recipe
 
 RECIPE = """name = "net"
 [reference]
@@ -57,9 +56,7 @@ COMMANDS = {
     "build": Command(("build", "r.toml", "-o", "built"), "built/net", _engine),
     "calibrate": Command(("calibrate", "r.toml", "-o", "out/ranges.json"), "out/ranges.json", Ranges.read),
     "pack": Command(("pack", "made/net", "-o", "out/net.engine"), "out/net.engine", _engine),
-    "tune": Command(("tune", "r.toml", "-o", "out/tuned.toml", "--limit", "2", "--targets", "cpu"), "out/tuned.toml",
-                    lambda path: Recipe.load(path).name),
-}  # fmt: skip
+}
 
 
 def lay_out(place: Path) -> None:
