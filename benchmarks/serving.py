@@ -54,7 +54,7 @@ async def connection(
         i = (i + 1) % len(requests)
         writer.write(requests[i])
         head = await reader.readuntil(b"\r\n\r\n")
-        length = int(re.search(rb"content-length: *(\d+)", head, re.I)[1])  # type: ignore[index]
+        length = int(re.search(rb"\r\ncontent-length: *(\d+)", head, re.I)[1])  # type: ignore[index]
         body = await reader.readexactly(length)
         took = time.perf_counter_ns() - begin
         if not head.startswith(b"HTTP/1.1 200"):
