@@ -211,6 +211,7 @@ def serving(name, engine):
         process.send_signal(signal.SIGINT)
         try:
             process.wait(20)
+            process.stdout.close()
         except subprocess.TimeoutExpired:
             process.kill()
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -102,16 +101,21 @@ def _idx() -> list[bytes]:
 def _safetensors() -> list[bytes]:
     from safetensors.numpy import save
 
-    tensors = {"fc.weight": np.ones((4, 8), np.float32), "fc.bias": np.ones(4, np.float32)}
+    tensors = {"layer1.0.conv1.weight": np.ones((8, 8, 3, 3), np.float32), "fc.weight": np.ones((4, 8), np.float32)}
+    tensors["fc.bias"] = np.ones(4, np.float32)
     return [save(tensors, {"arch": "resnet18", "width": "1"})]
 
 
 def _pickles() -> list[bytes]:
     import torch
 
-    buffer = io.BytesIO()
-    torch.save({"state_dict": {"fc.weight": torch.ones(4, 8)}, "epoch": 3}, buffer)
-    return [buffer.getvalue(), pickle.dumps({"a": 1})]
+    state = {"layer1.0.conv1.weight": torch.ones(8, 8, 3, 3), "fc.weight": torch.ones(4, 8)}
+    found = []
+    for new in (True, False):  # a zip, or pickles one after the other, as PyTorch before 1.6 wrote
+        buffer = io.BytesIO()
+        torch.save({"state_dict": state, "epoch": 3}, buffer, _use_new_zipfile_serialization=new)
+        found.append(buffer.getvalue())
+    return found
 
 
 def tiny(folder: Path, operator: str = "ReduceMean") -> Path:

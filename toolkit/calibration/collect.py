@@ -206,7 +206,7 @@ class Keeper:
         """Take up a saved state. Raises CalibrationError where it is damaged or of other work."""
         remedy = f"Delete {path} to calibrate from the start"
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 found = msgspec.json.decode(file["origin"].tobytes(), type=Origin)
                 names, images = msgspec.json.decode(file["names"].tobytes(), type=list[str]), int(file["images"])
                 counts, states = file["counts"], file["states"]

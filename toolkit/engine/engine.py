@@ -133,13 +133,13 @@ class Engine:
         BackendError (a library, provider or option is not there), DeviceError (no fitting GPU).
         """
         manifest = self.manifest
+        module = backend(manifest.to_target())
+        checked(manifest.settings, module.SETTINGS, f"the settings of {self.name}")
+        checked(options, module.OPTIONS, f"the options to load {self.name} with")
         threads = options.get("threads") or manifest.settings.get("threads")
         if manifest.target in ON_CPU and isinstance(threads, int) and threads > cores():
             what = f"{self.name} runs on {threads} threads, this process may use {cores()} core(s): they will wait for each other"
             warnings.warn(f"{what}. Load it with threads={cores()}, or build it here", RuntimeWarning, stacklevel=3)
-        module = backend(manifest.to_target())
-        checked(manifest.settings, module.SETTINGS, f"the settings of {self.name}")
-        checked(options, module.OPTIONS, f"the options to load {self.name} with")
         executor = module.open(self.contents, manifest, **options)
         if options.get("threads"):
             manifest = msgspec.structs.replace(manifest, settings={**manifest.settings, "threads": options["threads"]})

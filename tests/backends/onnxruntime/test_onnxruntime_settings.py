@@ -36,7 +36,8 @@ class Clock:
             assert inputs["input"].shape == (8, 1, 2, 2)
             self.now += milliseconds / 1000 * (3 if self.now < apart else 1)
 
-        return SimpleNamespace(get_inputs=lambda: [SimpleNamespace(name="input", shape=["N", 1, 2, 2])], run=run)
+        tensor = SimpleNamespace(name="input", shape=["N", 1, 2, 2], type="tensor(float)")
+        return SimpleNamespace(get_inputs=lambda: [tensor], run=run)
 
 
 @pytest.fixture
