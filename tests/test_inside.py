@@ -32,8 +32,9 @@ def small(name: str, **options: object) -> Recipe:
     recipe = Recipe.load(ENGINES / f"{name}.toml")
     calibration = msgspec.structs.replace(recipe.calibration, images=64, method="minmax")
     precision = msgspec.structs.replace(
-        recipe.precision, compute="fp32", equalize="none", weights="absmax", bias_correction=recipe.precision.int8, **options
+        recipe.precision, compute="fp32", equalize="none", weights="absmax", rounding="nearest", **options
     )
+    precision = msgspec.structs.replace(precision, bias_correction=recipe.precision.int8)
     return msgspec.structs.replace(
         recipe,
         calibration=calibration,

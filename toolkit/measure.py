@@ -77,7 +77,7 @@ def _explained(results: Results, engines: Mapping[str, Engine], stage: Stage) ->
     results = msgspec.structs.replace(
         results,
         footprints={name: footprint(engine) for name, engine in engines.items()},
-        ranges={name: msgspec.to_builtins(found) for name, found in ranges.items() if found is not None},
+        ranges={name: msgspec.json.decode(found.encode()) for name, found in ranges.items() if found is not None},
     )
     if not can_explain():
         return results

@@ -114,7 +114,7 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     heard += [images.remarks for images in (judged, *(held or ())) if images is not None]
     remarks = tuple(dict.fromkeys(remark for some in heard for remark in some))
     whole = held.whole if held is not None else None
-    roundings = Roundings(lambda: (whole or calibration_images(recipe)).having(recipe.preprocess.inside).batches(8))
+    roundings = Roundings(lambda pixels: (whole or calibration_images(recipe)).having(pixels).batches(8))
     return Trip(recipe, source, agreement, judged, truth, baseline, graph, ranges, large, roundings, remarks, own)
 
 

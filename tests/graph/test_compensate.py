@@ -91,7 +91,7 @@ def test_the_logits_come_closer_and_the_same_again() -> None:
     errors = {}
     for rounding in ("nearest", "compensated"):
         precision = Precision(int8=True, rounding=rounding, bias_correction=True)  # type: ignore[arg-type]
-        roundings = Roundings(lambda: [images])
+        roundings = Roundings(lambda pixels: [images])
         rounded = roundings.of(graph, precision, "pairs")
         assert roundings.of(graph, precision, "pairs") is rounded
         made = quantize(graph, ranges, precision, Calibration(method="mse"), room="pairs", rounded=rounded)
@@ -103,10 +103,10 @@ def test_the_logits_come_closer_and_the_same_again() -> None:
 
 def test_what_a_typed_graph_holds_is_read_from_it() -> None:
     graph, images = fashion_graph("resnet18"), pictures(16, "train")
-    ranges, roundings = collect(graph, [images], watched(graph), threads=1), Roundings(lambda: [images])
+    ranges, roundings = collect(graph, [images], watched(graph), threads=1), Roundings(lambda pixels: [images])
     rounded = roundings.of(graph, ANEW, "pairs")
     made = quantize(graph, ranges, ANEW, Calibration(method="mse"), room="pairs", rounded=rounded)
-    again = Roundings(lambda: pytest.fail("measured again"))
+    again = Roundings(lambda pixels: pytest.fail("measured again"))
     again.take(graph, made, ANEW, "pairs")
     found = again.of(graph, ANEW, "pairs")
     assert found.keys() == rounded.keys()

@@ -41,8 +41,8 @@ class Rounded(NamedTuple):
 class Roundings:
     """What `round_weights` found for one graph, kept: targets and trials that share a graph share the work."""
 
-    def __init__(self, images: Callable[[], Iterable[Float]]) -> None:
-        """`images()`: float32 batches from the calibration set."""
+    def __init__(self, images: Callable[[bool], Iterable[Array]]) -> None:
+        """`images(pixels)`: batches from the calibration set, as uint8 pixels for a graph that takes those, else float32."""
         self._images = images
         self._graph: ir.Model | None = None
         self._found: dict[tuple[object, ...], dict[str, Rounded]] = {}
@@ -63,7 +63,8 @@ class Roundings:
         if key not in self._found:
             nearest = msgspec.structs.replace(precision, rounding="nearest")
             wanted = [precision] if precision.rounding == "nearest" else [precision, nearest]  # one pass of images gives both
-            for one, found in zip(wanted, rounded_as(graph, self._images(), wanted, room), strict=True):
+            images = self._images(graph.graph.inputs[0].dtype == ir.DataType.UINT8)
+            for one, found in zip(wanted, rounded_as(graph, images, wanted, room), strict=True):
                 self._found[_key(one, room)] = found
         return self._found[key]
 

@@ -139,7 +139,7 @@ class _Selection:
         self.plain, self.open, self.now = graph, settings.open, settings.measured()
         self.few, self.held, self.collect = images[:IMAGES], held, collect
         self.scheme, self.room, self.runner = scheme, room, runner
-        self.roundings = Roundings(lambda: self.few)
+        self.roundings = Roundings(lambda pixels: self.few)
         self.truth = _centered(graph_runner(before_softmax(graph))(held), ends_in_softmax(graph))
         self.reasons: list[str] = []
 
