@@ -47,7 +47,7 @@ def test_what_onnx_runtime_compiled_is_found_again(graph: ir.Model, profiled: st
 
 
 def test_a_quantized_layer_is_int8_and_keeps_its_name(graph: ir.Model) -> None:
-    """Last: it changes the graph."""
+    graph = graph.clone()  # others share it
     conv = next(node for node in graph.graph if node.name == "layer1.0.conv2")
     scale = ir.val("scale", const_value=ir.tensor([0.1], name="scale"))
     codes = ir.node("QuantizeLinear", [conv.inputs[0], scale], name="q")

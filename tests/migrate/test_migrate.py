@@ -36,7 +36,7 @@ def write_onnx(path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model.append(nn.Linear(8, 5))
-    program = torch.onnx.export(model, (torch.zeros(2, 3, 16, 16),), dynamo=True, verbose=False)
+    program = torch.onnx.export(model.eval(), (torch.zeros(2, 3, 16, 16),), dynamo=True, verbose=False)
     assert program is not None
     program.save(path)
 
