@@ -70,6 +70,9 @@ class MissingExtra(BackendError):
         super().__init__(f"the Python package '{package}' is not installed", remedy=f"Run: pip install 'resnet-deploy[{extra}]'")
         self.package, self.extra = package, extra
 
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        return type(self), (self.package, self.extra)  # else it could not come back from another process
+
 
 class DeviceError(ToolkitError):
     """A GPU that is absent, out of memory, or of another kind."""
