@@ -387,3 +387,13 @@ def test_a_draft_that_a_sweep_took_first_is_made_again(tmp_path: Path, monkeypat
     write_atomically(tmp_path / "x", b"whole")
     assert (tmp_path / "x").read_bytes() == b"whole"
     assert entries(tmp_path) == ["x"]
+
+
+def test_a_folder_inside_a_scratch_folder_is_swapped_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scratch folder is locked by its maker for as long as it is used; to wait for that lock would be to wait for oneself."""
+    monkeypatch.setattr(folders.time, "sleep", lambda seconds: pytest.fail("it waits for its own lock"))
+    with scratch() as place:
+        for text in ("one", "two"):
+            with new_folder(place / "engine") as draft:
+                (draft / "manifest.json").write_text(text)
+        assert (place / "engine" / "manifest.json").read_text() == "two"
