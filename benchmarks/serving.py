@@ -137,15 +137,17 @@ class Served:
     def load(self, folder: Path, connections: int, seconds: float) -> dict[str, Any]:
         command = [sys.executable, __file__, "--client", str(self.port), self.path, str(folder), str(connections), str(seconds)]
         before = self.cpu()
-        client = subprocess.Popen(command, stdout=subprocess.PIPE)
         memory = []
-        while client.poll() is None:
-            memory.append(self.memory())
-            with suppress(subprocess.TimeoutExpired):
-                client.wait(max(0.2, seconds / 20))
-                break
-        assert client.stdout is not None
-        return {**json.loads(client.stdout.read()), "memory": memory, "server_cpu": self.cpu() - before}
+        with tempfile.TemporaryFile() as said:  # not a pipe: the latencies of a minute fill one, and the client would wait for a reader
+            client = subprocess.Popen(command, stdout=said)
+            while client.poll() is None:
+                memory.append(self.memory())
+                with suppress(subprocess.TimeoutExpired):
+                    client.wait(max(0.2, seconds / 20))
+            if client.returncode:
+                raise SystemExit(f"{self.name}: the client ended with {client.returncode}")
+            said.seek(0)
+            return {**json.load(said), "memory": memory, "server_cpu": self.cpu() - before}
 
     def close(self) -> None:
         with suppress(ProcessLookupError):
