@@ -138,7 +138,7 @@ class Served:
         command = [sys.executable, __file__, "--client", str(self.port), self.path, str(folder), str(connections), str(seconds)]
         before = self.cpu()
         memory = []
-        with tempfile.TemporaryFile() as said:  # not a pipe: the latencies of a minute fill one, and the client would wait for a reader
+        with tempfile.TemporaryFile() as said:  # a minute of latencies fills a pipe
             client = subprocess.Popen(command, stdout=said)
             while client.poll() is None:
                 memory.append(self.memory())
