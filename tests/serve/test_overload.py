@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import socket
 import threading
@@ -152,15 +153,18 @@ def test_a_request_that_waits_too_long_leaves_the_queue():
 def test_more_connections_than_may_be_are_refused_and_others_go_on():
     with Playing(connections=3) as playing:
         playing.gate.go.set()
-        lines = [socket.create_connection(("127.0.0.1", playing.port), timeout=PATIENCE) for _ in range(3)]
-        for line in lines:
-            line.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert b"200 OK" in line.recv(4096)
+        lines = [http.client.HTTPConnection("127.0.0.1", playing.port, timeout=PATIENCE) for _ in range(3)]
+
+        def alive(line: http.client.HTTPConnection) -> bool:
+            line.request("GET", "/v2/health/live")
+            answer = line.getresponse()
+            return answer.status == 200 and json.loads(answer.read()) == {"live": True}
+
+        assert all(alive(line) for line in lines)
         reply = playing.ask(0)
         assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
         assert "as many connections as it may" in reply.error
-        lines[0].sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert b"200 OK" in lines[0].recv(4096)
+        assert alive(lines[0])
         for line in lines:
             line.close()
         while playing.server.server_state.connections:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,9 @@ import pytest
 from tests.serve.conftest import QUICK
 from tests.serve.serving import PATIENCE, Server, _environment, infer, logits_of
 from tests.serve.test_swap import Asking, put
+from toolkit.errors import ToolkitError
+from toolkit.serve.limits import Settings
+from toolkit.serve.workers import Supervisor
 
 
 def children(process):
@@ -94,6 +98,20 @@ def test_workers_end_with_a_supervisor_that_is_killed(engines):
         server.process.kill()
         server.process.wait()
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def test_a_worker_that_says_why_and_ends_later_is_heard(monkeypatch):
+    def work(settings, bound, pipe, parent):
+        os.write(pipe, b"two engines")
+        os.close(pipe)
+        time.sleep(0.5)
+        return 2
+
+    monkeypatch.setattr("toolkit.serve.workers._work", work)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        with pytest.raises(ToolkitError, match="two engines"):
+            Supervisor(Settings(sources=(), workers=1), bound).run()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

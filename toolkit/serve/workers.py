@@ -114,7 +114,8 @@ class Supervisor:
         except BlockingIOError:
             return False
         if text[:1] != b"+":
-            self._reasons[worker.process] = text.decode(errors="replace")
+            said = self._reasons.get(worker.process, "")  # at the end of the pipe nothing more is read: what was said stays
+            self._reasons[worker.process] = said + text.decode(errors="replace")
             return False
         os.close(worker.pipe)
         self.workers[worker.process] = worker._replace(pipe=-1)
