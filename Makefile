@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RECIPE ?= engines/fashion-resnet18-int8.toml
 BUILT  ?= engines/built
-EXTRAS := export,cpu,rtx,mlperf,sign,bom,triton,ray,serve,parity,examples,docs,dev
+EXTRAS := export,cpu,rtx,mlperf,sign,bom,triton,ray,serve,deploy,parity,examples,docs,dev
 
 NAME    = $(shell sed -n 's/^name = "\(.*\)"/\1/p' $(RECIPE))
 BIN    := .venv/bin

@@ -27,6 +27,8 @@ from typing import Any
 import numpy as np
 from side_by_side import shuffled
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is loaded
+
 SHAPE = (3, 224, 224)
 POOL = 16
 HERE = Path(__file__).resolve()

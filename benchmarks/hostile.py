@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,8 @@ from toolkit.recipe import Preprocess, Recipe, Reference
 from toolkit.reference.weights import read_weights
 from toolkit.tuning.workbench import vary
 from toolkit.types import Classifier, Stage, Target
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is loaded
 
 ROOT = Path(__file__).resolve().parent
 MODELS = ("fashion-resnet18", "fashion-resnet50")

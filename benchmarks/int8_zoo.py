@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -35,6 +36,8 @@ from toolkit.onnxfile import serialize
 from toolkit.pipeline import calibration_images, prepare, typed
 from toolkit.recipe import Precision
 from toolkit.types import Target
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is loaded
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PEERS = ("onnxruntime", "onnxruntime-entropy", "onnxruntime-percentile", "nncf", "modelopt")

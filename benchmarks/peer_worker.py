@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is loaded
+
 Run = Callable[[Any], Any]
 
 

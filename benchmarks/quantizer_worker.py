@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is loaded
 
 
 def by_onnxruntime(source: str, images: np.ndarray, target: str, method: str = "MinMax") -> None:

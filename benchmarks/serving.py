@@ -183,7 +183,7 @@ def free_port() -> int:
         return int(line.getsockname()[1])
 
 
-def start(name: str, engine: Path, threads: int, batch: int, wait: float, python: str) -> Served:
+def start(name: str, engine: Path, folder: Path, threads: int, batch: int, wait: float, python: str) -> Served:
     port = free_port()
     if name.startswith("toolkit"):
         words = ["--port", str(port), "--threads", str(threads)]
@@ -192,11 +192,11 @@ def start(name: str, engine: Path, threads: int, batch: int, wait: float, python
         command = [sys.executable, "-m", "toolkit", "serve", f"net={engine}", *words]
         return Served(name, command, port, "/v2/models/net/infer")
     if name == "triton":
-        from toolkit.manifest import Manifest
+        from toolkit.engine.engine import Engine
 
         command = [sys.executable, str(HERE / "serving_triton.py"), str(engine), str(port), str(batch), str(wait * 1e3)]
-        return Served(name, command, port, f"/v2/models/{Manifest.read(engine).name}/infer")
-    words = [name, str(engine), str(port), str(threads), str(batch), str(wait * 1e3)]
+        return Served(name, command, port, f"/v2/models/{Engine.open(engine).name}/infer")
+    words = [name, str(folder / "model.onnx"), str(port), str(threads), str(batch), str(wait * 1e3)]
     path = "/predict" if name == "litserve" else "/infer"
     return Served(name, [python, str(HERE / "serving_peers.py"), *words], port, path)
 
@@ -216,11 +216,13 @@ def peers_python() -> str:
 
 def offline(engine: Path, threads: int, folder: Path) -> Any:
     """The runner, the images and their answers, and how the server would batch them."""
-    import toolkit
+    from toolkit.engine.engine import Engine
     from toolkit.serve.sweep import sweep
     from toolkit.types import noise
 
-    runner = toolkit.load(engine, threads=threads)
+    opened = Engine.open(engine)
+    (folder / "model.onnx").write_bytes(opened.contents[opened.manifest.file])  # for peers, which know no engines
+    runner = opened.runner(threads=threads)
     images = noise(runner.manifest.inputs[0], IMAGES)
     np.save(folder / "images.npy", images)
     (folder / "input").write_text(runner.manifest.inputs[0].name)
@@ -250,7 +252,7 @@ def trial(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rates: list[float] = []
     for _, name in shuffled(names, args.rounds):
         rates.append(rate(runner, images, max(batching.preferred), min(2.0, seconds)))
-        served = start(name, args.engine, args.threads, max(batching.preferred), batching.max_wait, python)
+        served = start(name, args.engine, folder, args.threads, max(batching.preferred), batching.max_wait, python)
         try:
             served.load(folder, args.connections, min(3.0, seconds))  # warm-up
             found[name].append(served.load(folder, args.connections, seconds))

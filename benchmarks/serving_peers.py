@@ -1,4 +1,4 @@
-"""The peers of `serving.py`, as a user would write them by hand: python serving_peers.py PEER ENGINE PORT THREADS BATCH WAIT_MS.
+"""The peers of `serving.py`, as a user would write them by hand: python serving_peers.py PEER MODEL PORT THREADS BATCH WAIT_MS.
 
 The same ONNX file and the same ONNX Runtime settings. `fastapi` takes a float32 image as raw bytes by POST /infer and answers its
 logits as raw bytes; it runs the session in a thread, and batches nothing. `litserve` batches, and takes and gives base64 in JSON
@@ -6,9 +6,10 @@ by POST /predict.
 """
 
 import base64
-import json
+import os
 import sys
-from pathlib import Path
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is loaded
 
 import numpy as np
 import onnxruntime
@@ -21,22 +22,21 @@ except ImportError:
     litserve = None
 
 
-def session(engine: str, threads: int) -> onnxruntime.InferenceSession:
+def session(model: str, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    manifest = json.loads((Path(engine) / "manifest.json").read_text())
-    return onnxruntime.InferenceSession(str(Path(engine) / manifest["file"]), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def shape_of(live: onnxruntime.InferenceSession) -> list[int]:
     return list(live.get_inputs()[0].shape[1:])
 
 
-def by_fastapi(engine: str, port: int, threads: int) -> None:
+def by_fastapi(model: str, port: int, threads: int) -> None:
     import uvicorn
 
-    live = session(engine, threads)
+    live = session(model, threads)
     name, shape, app = live.get_inputs()[0].name, shape_of(live), FastAPI()
 
     @app.post("/infer")
@@ -51,12 +51,12 @@ def by_fastapi(engine: str, port: int, threads: int) -> None:
 class Classify(litserve.LitAPI if litserve else object):  # type: ignore[misc]
     """Images and logits as base64 in JSON: LitServe takes JSON or forms."""
 
-    def __init__(self, engine: str, threads: int, batch: int, wait: float) -> None:
+    def __init__(self, model: str, threads: int, batch: int, wait: float) -> None:
         super().__init__(max_batch_size=batch, batch_timeout=wait)
-        self.engine, self.threads, self.many = engine, threads, batch > 1
+        self.model, self.threads, self.many = model, threads, batch > 1
 
     def setup(self, device: str) -> None:
-        self.live = session(self.engine, self.threads)
+        self.live = session(self.model, self.threads)
         self.name, self.shape = self.live.get_inputs()[0].name, shape_of(self.live)
 
     def decode_request(self, request: dict) -> np.ndarray:
@@ -77,11 +77,11 @@ class Classify(litserve.LitAPI if litserve else object):  # type: ignore[misc]
 
 
 if __name__ == "__main__":
-    peer, engine, port, threads, batch, wait = sys.argv[1:]
+    peer, model, port, threads, batch, wait = sys.argv[1:]
     if peer == "fastapi":
-        by_fastapi(engine, int(port), int(threads))
+        by_fastapi(model, int(port), int(threads))
     else:
-        api = Classify(engine, int(threads), int(batch), float(wait) / 1e3)
+        api = Classify(model, int(threads), int(batch), float(wait) / 1e3)
         litserve.LitServer(api, accelerator="cpu").run(
             port=int(port), host="127.0.0.1", log_level="error", generate_client_file=False
         )

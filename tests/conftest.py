@@ -5,13 +5,20 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from toolkit.engine.engine import Engine
+
+GOLDEN = Path(__file__).parent / "engine" / "golden"
 
 # The time that one example takes decides nothing: workers share cores, and coverage slows Python down.
 settings.register_profile("shared", deadline=None)
@@ -27,6 +34,18 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that import ONNX Runtime 
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing that an earlier run kept may make a test pass, and none writes among the user's own."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """fashion-resnet18-int8 for the CPU, ten classes, batches of 1 to 32: of another time, upgraded to today's format."""
+    from toolkit.engine.engine import Engine
+    from toolkit.engine.upgrade import upgrade
+
+    folder = tmp_path_factory.mktemp("golden") / "engine"
+    shutil.copytree(GOLDEN / "version-1", folder)
+    upgrade(folder)
+    return Engine.open(folder)
 
 
 @pytest.fixture(scope="session")

@@ -85,6 +85,11 @@ class Manifest(Frozen, frozen=True):
         return Target.parse(self.target)
 
     @property
+    def largest(self) -> int:
+        """The largest batch that it was built for; 1 where it names none."""
+        return max((profile.max for profile in self.profiles), default=1)
+
+    @property
     def meaning(self) -> Outputs:
         """What the columns of an answer mean, and how they are read."""
         return Outputs(are=self.outputs_are, threshold=self.threshold)

@@ -58,7 +58,8 @@ class Outputs(Frozen, frozen=True):
         """[n, columns] -> float64 [n, classes]."""
         values = outputs.astype(np.float64)
         if self.are == "logits":
-            exponent = np.exp(values - values.max(axis=1, keepdims=True))
+            with np.errstate(invalid="ignore"):  # of infinities, whose probabilities are NaN
+                exponent = np.exp(values - values.max(axis=1, keepdims=True))
             return exponent / exponent.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
         if self.are == "log-probabilities":
             return np.exp(values)

@@ -1,4 +1,4 @@
-"""Engines to hand off: one of another time, upgraded to today's format, and copies of it under other manifests."""
+"""Engines to hand off: copies of one under other manifests."""
 
 from __future__ import annotations
 
@@ -11,19 +11,7 @@ import msgspec
 import pytest
 
 from toolkit.engine.engine import Engine
-from toolkit.engine.upgrade import upgrade
 from toolkit.manifest import Manifest
-
-GOLDEN = Path(__file__).parents[1] / "engine" / "golden"
-
-
-@pytest.fixture(scope="session")
-def golden(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """fashion-resnet18-int8 for the CPU, ten classes, batches of 1 to 32."""
-    folder = tmp_path_factory.mktemp("golden") / "engine"
-    shutil.copytree(GOLDEN / "version-1", folder)
-    upgrade(folder)
-    return Engine.open(folder)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toolkit
-from tests.handoff.conftest import GOLDEN
+from tests.conftest import GOLDEN
 from toolkit.engine.engine import Engine
 from toolkit.errors import EngineError
 from toolkit.handoff import tritoncheck
@@ -163,6 +163,16 @@ def test_the_packed_engine_answers_as_before(golden: Engine, tmp_path: Path) -> 
         logits = runner(np.load(GOLDEN / "version-1-batch.npy"))
     with golden.runner() as runner:
         np.testing.assert_array_equal(logits, runner(np.load(GOLDEN / "version-1-batch.npy")))
+
+
+def test_a_packed_engine_is_handed_off_as_its_folder_is(golden: Engine, tmp_path: Path) -> None:
+    packed = Engine.open(golden.pack(tmp_path / "x.engine"))
+    for backend in ("auto", "python"):
+        to_triton([golden], tmp_path / "a" / backend, backend=backend)
+        to_triton([packed], tmp_path / "b" / backend, backend=backend)
+    for path in (tmp_path / "a").rglob("*"):
+        other = tmp_path / "b" / path.relative_to(tmp_path / "a")
+        assert other.is_dir() if path.is_dir() else other.read_bytes() == path.read_bytes()
 
 
 def test_one_column_for_two_classes_has_no_labels(golden: Engine, remade: Make, tmp_path: Path) -> None:

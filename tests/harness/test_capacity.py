@@ -16,6 +16,7 @@ import pytest
 from tests.harness.test_batching import MANIFEST, results, trial
 from toolkit.errors import MeasurementError
 from toolkit.harness.capacity import Span, capacity, rate_of
+from toolkit.harness.intervals import throughput
 from toolkit.harness.measurement import Block, Flag
 from toolkit.harness.results import Results
 
@@ -69,14 +70,22 @@ def noisy(seed: int) -> Any:
         Block(at_ns=i, samples_ns=tuple(int(t) for t in pace * random.uniform(0.9, 1.1, 20))) for i, pace in enumerate(paces)
     )
     total = sum(sum(block.samples_ns) for block in blocks)
-    return msgspec.structs.replace(trial(8, 100), blocks=blocks, images=8 * 600, duration_ns=total)
+    single = trial(8, 100, scenario="single-stream")
+    return msgspec.structs.replace(single, blocks=blocks, images=8 * 600, duration_ns=total)
 
 
 def test_the_interval_holds_as_often_as_it_says() -> None:
     """Blocks whose paces scatter by 20 %: as independent samples their interval would be four times too narrow."""
     spans = [rate_of(noisy(seed)) for seed in range(200)]
     held = sum(span.low <= 100 <= span.high for span in spans if span.low is not None and span.high is not None)
-    assert 176 <= held <= 200  # of 190 expected; a bootstrap of 30 groups is a little narrow
+    assert 180 <= held <= 200  # of 190 expected
+
+
+def test_the_interval_is_the_one_that_reports_show() -> None:
+    found, shown = rate_of(noisy(0)), throughput(noisy(0))
+    assert shown is not None and (found.value, found.low, found.high) == shown
+    few = msgspec.structs.replace(noisy(0), blocks=noisy(0).blocks[:3])  # too few blocks to tell one
+    assert (rate_of(few).low, rate_of(few).high) == (None, None)
 
 
 def test_a_server_counts_with_the_rate_that_kept_its_bound() -> None:

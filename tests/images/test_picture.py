@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from toolkit.errors import DataError, InputError
+from toolkit.images.bounds import pixels_of
 from toolkit.images.picture import pictures_of, preprocess, restore
 from toolkit.recipe import Preprocess
 
@@ -180,6 +181,13 @@ def test_only_image_formats_of_the_list_are_opened(tmp_path: Path) -> None:
     Image.new("RGB", (6, 4)).save(tmp_path / "b.png", "TGA")
     with pytest.raises(DataError, match=r"b\.png is no image that can be read"):
         preprocess(tmp_path / "b.png", PLAIN)
+
+
+def test_bytes_that_are_no_picture_are_not_called_by_an_address() -> None:
+    for read in (lambda data: preprocess(data, PLAIN), lambda data: preprocess(io.BytesIO(data), PLAIN), pixels_of):
+        with pytest.raises(DataError, match="is no image that can be read: it has none of the formats") as caught:
+            read(b"no picture")
+        assert "0x" not in str(caught.value) and "BytesIO" not in str(caught.value)
 
 
 def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-"""An engine, and pictures for it, as three kinds of source."""
+"""Pictures for an engine, as three kinds of source."""
 
 from __future__ import annotations
 
 import io
-import shutil
 import tarfile
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit.engine.engine import Engine
-from toolkit.engine.upgrade import upgrade
-
-GOLDEN = Path(__file__).parents[1] / "engine" / "golden"
 BAD = "b/bad.png"
 
 
@@ -24,14 +19,6 @@ class Pictures(NamedTuple):
 
     folder: Path
     files: dict[str, bytes]
-
-
-@pytest.fixture(scope="session")
-def golden(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    folder = tmp_path_factory.mktemp("golden") / "engine"
-    shutil.copytree(GOLDEN / "version-1", folder)
-    upgrade(folder)
-    return Engine.open(folder)
 
 
 @pytest.fixture(scope="session")

@@ -156,6 +156,33 @@ def test_one_bad_file_does_not_lose_the_other_answers(tmp_path, monkeypatch):
         runner.classify(paths)
 
 
+class Overflows(Means):
+    """As a network whose FP16 overflows on bright pictures."""
+
+    def run(self, batch):
+        means = super().run(batch)
+        return np.where(means.max(axis=1, keepdims=True) > 2, np.array([np.nan, 1, 2], np.float32), means)
+
+
+def test_an_answer_of_nan_is_no_class(tmp_path):
+    """NaN sorts behind every number, so that the class which it stands for would leave the first place to another."""
+    paths = [tmp_path / f"{name}.png" for name in ("black", "white")]
+    for path in paths:
+        Image.new("RGB", (4, 4), path.stem).save(path)
+    runner = Runner(MANIFEST, Overflows())
+    first, second = runner.answers(paths, top=1)
+    assert first[0].probability == pytest.approx(1 / 3, abs=0.1)
+    assert isinstance(second, DataError) and "means answers this picture with NaN or infinity" in str(second)
+    with pytest.raises(DataError, match="keep it in FP32"):
+        runner.classify(paths)
+    for bad in (np.nan, np.inf):
+        with pytest.raises(DataError, match="NaN or infinity"):
+            runner.predictions(np.array([[0, bad, 1]], np.float32))
+    with np.errstate(all="raise"):
+        masked = runner.predictions(np.array([[0, -np.inf, 1]], np.float32))
+    assert masked[0][2] == Prediction("green", 1, 0.0), "a class that a network rules out is an answer"
+
+
 def test_nan_is_refused_where_that_is_asked_for():
     wrong = IMAGES.copy()
     wrong[3, 1, 2, 2] = np.nan

@@ -32,6 +32,17 @@ def read(path: Path) -> tuple[Manifest, dict[str, bytes]]:
     return _read_packed(path) if path.is_file() else _read_folder(path)
 
 
+def read_manifest(path: Path) -> Manifest:
+    """The manifest alone, of a folder or a packed file: no other file is read, and none is checked. Raises EngineError."""
+    if not path.is_file():
+        return Manifest.read(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return Manifest.decode(archive.read(MANIFEST), f"{path}{os.sep}{MANIFEST}")
+    except (KeyError, zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        raise EngineError(f"{path} is not a packed engine, or is damaged: {error}", remedy=_AGAIN) from error
+
+
 def pack(manifest: Manifest, contents: dict[str, bytes], target: Path) -> None:
     """One plain zip, stored and not deflated, with fixed dates: the same engine always gives the same bytes."""
     import io

@@ -15,7 +15,8 @@ from toolkit.manifest import Manifest
 
 PLUGIN = "onnxruntime-ep-nv-tensorrt-rtx-cu13"
 PLUGIN_SMS = "86, 89, 120 and later"  # what its release 0.5 runs on
-LOADING = """import onnxruntime as ort, onnxruntime_ep_nv_tensorrt_rtx as plugin
+LOADING = """import os; os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: it would report to its maker
+import onnxruntime as ort, onnxruntime_ep_nv_tensorrt_rtx as plugin
 ort.register_execution_provider_library("rtx", plugin.get_library_path())
 options = ort.SessionOptions()
 options.add_provider_for_devices([d for d in ort.get_ep_devices() if d.ep_name == plugin.get_ep_name()][:1], {})
@@ -64,7 +65,7 @@ def metadata_of(manifest: Manifest) -> dict[str, str]:
         "precision": manifest.precision,
         "target": manifest.target,
         "preprocess": msgspec.json.encode(manifest.preprocess).decode(),
-        "max_batch": str(max((profile.max for profile in manifest.profiles), default=1)),
+        "max_batch": str(manifest.largest),
         "hashes": msgspec.json.encode(manifest.hashes, order="sorted").decode(),
         "toolkit": manifest.versions.get("toolkit", ""),
     }

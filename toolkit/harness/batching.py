@@ -41,7 +41,7 @@ def assumed(manifest: Manifest) -> Batching:
     preferred = tuple(sorted({profile.opt for profile in manifest.profiles if profile.opt > 1}))
     shown = f"batches of {', '.join(map(str, preferred))} as built for" if preferred else "no preferred batch"
     how = f"not measured: {shown}, one call at once, and a wait of {WAIT * 1e3:g} ms"
-    return Batching(max_batch=_most(manifest), preferred=preferred, how=(how,))
+    return Batching(max_batch=manifest.largest, preferred=preferred, how=(how,))
 
 
 def batching_of(manifest: Manifest, results: Results) -> Batching:
@@ -51,7 +51,7 @@ def batching_of(manifest: Manifest, results: Results) -> Batching:
     waits as long as in the server trial that kept its bound; without one no longer than the engine takes for a single image.
     """
     found = _of(manifest, results)
-    most = _most(manifest)
+    most = manifest.largest
     rates = _rates(found, most)
     if not rates:
         what = f"the results hold no rate of {manifest.name} at a batch that it takes (1 to {most})"
@@ -71,10 +71,6 @@ def batching_of(manifest: Manifest, results: Results) -> Batching:
     return Batching(
         max_batch=most, preferred=good, max_wait=wait, instances=instances, measured=True, rate=top, how=how
     )
-
-
-def _most(manifest: Manifest) -> int:
-    return max(profile.max for profile in manifest.profiles)
 
 
 def _of(manifest: Manifest, results: Results) -> list[Measurement]:

@@ -6,20 +6,18 @@ time = images / rate. A worker is what was measured: the cores, or the GPU, that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 
 from toolkit.errors import MeasurementError
+from toolkit.harness.intervals import throughput
 from toolkit.harness.measurement import Measurement
 from toolkit.harness.results import CardSettings, Results
 from toolkit.harness.server import holds
 from toolkit.types import ON_CPU, Frozen
 
 DAY = 24.0
-DRAWS, GROUPS = 2000, 20  # of the bootstrap; parts of a stream's samples, which resemble their neighbours
 AGAIN = "Measure it: toolkit bench ENGINE --scenario offline -o results.json"
 BASES = ("offline", "server", "single-stream", "end-to-end")
 
@@ -163,25 +161,10 @@ def _energy(m: Measurement, images: float, paid: Span, watts: float | None) -> t
 
 
 def rate_of(m: Measurement) -> Span:
-    """Images a second, with a 95 % interval: a bootstrap of whole groups of samples, which resemble each other inside."""
-    value = m.throughput or 0.0
-    groups = list(_groups(m))
-    if len(groups) < 2:
-        return Span(value=value, low=None, high=None)
-    counts, times = np.array([len(group) for group in groups]), np.array([group.sum() for group in groups])
-    draws = np.random.default_rng(0).integers(0, len(groups), (DRAWS, len(groups)))
-    means = counts[draws].sum(axis=1) / times[draws].sum(axis=1)
-    share = np.quantile(means, [0.025, 0.975]) / (counts.sum() / times.sum())
-    return Span(value=value, low=float(value * share[0]), high=float(value * share[1]))
-
-
-def _groups(m: Measurement) -> Iterable[Any]:
-    """Launches, or blocks where there is one launch; a few long blocks (streams) are cut into parts."""
-    clusters = m.clusters
-    kept = [m.seconds[clusters == one] for one in np.unique(clusters)]
-    if len(kept) >= GROUPS // 2:
-        return kept
-    return [part for group in kept for part in np.array_split(group, GROUPS) if len(part)]
+    """Images a second, with the 95 % interval that every report shows; open where the samples do not tell it."""
+    found = throughput(m)
+    assert found is not None, "only measurements with a rate are taken"
+    return Span(value=found.value, low=found.low or None, high=found.high if math.isfinite(found.high) else None)
 
 
 def _failing(found: Sequence[Measurement], kept: Measurement) -> Span:

@@ -6,8 +6,7 @@ import io
 
 from PIL import Image
 
-from toolkit.errors import DataError
-from toolkit.images.picture import _DAMAGED, _formats
+from toolkit.images.picture import DAMAGED, formats, unreadable
 
 BEYOND = 1 << 62  # more than Pillow itself would open
 
@@ -15,9 +14,9 @@ BEYOND = 1 << 62  # more than Pillow itself would open
 def pixels_of(encoded: bytes) -> int:
     """Width times height as the file's head says them; nothing is decoded. Raises DataError where it is no picture."""
     try:
-        with Image.open(io.BytesIO(encoded), formats=_formats()) as image:
+        with Image.open(io.BytesIO(encoded), formats=formats()) as image:
             return image.width * image.height
     except Image.DecompressionBombError:
         return BEYOND
-    except _DAMAGED as error:
-        raise DataError(f"an encoded picture is no image that can be read: {error}") from error
+    except DAMAGED as error:
+        raise unreadable("an encoded picture", error) from error

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from toolkit.errors import DataError, InputError
 from toolkit.images import memory
@@ -35,7 +35,7 @@ _FILTERS = {
 # Pillow's formats that may be opened: others reach programs of their own (EPS starts Ghostscript), whatever the file is called.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "PPM", "TIFF", "MPO", "JPEG2000", "AVIF")
 # What Pillow's decoders raise on damaged files; OSError covers truncation and files that are no image.
-_DAMAGED = (
+DAMAGED = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error,
     Image.DecompressionBombError,
 )  # fmt: skip
@@ -129,7 +129,7 @@ def open_picture(picture: Any, color: str, exif: bool = False, least: int | None
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
+def formats() -> tuple[str, ...]:
     """Those of FORMATS that this Pillow was built with."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
@@ -142,14 +142,20 @@ def _open_file(file: Any, mode: str, exif: bool, least: int | None) -> Image.Ima
             raise DataError(f"{where} is no regular file", remedy="Replace it or take it away")  # a pipe would be waited for
         if isinstance(file, (bytes, bytearray, memoryview)):
             file = io.BytesIO(file)
-        with Image.open(file, formats=_formats()) as image:
+        with Image.open(file, formats=formats()) as image:
             if least is not None:
                 image.draft(None, (least, least))
             return _convert(ImageOps.exif_transpose(image) if exif else image, mode)
     except FileNotFoundError:
         raise DataError(f"the image {where} does not exist") from None
-    except _DAMAGED as error:
-        raise DataError(f"{where} is no image that can be read: {error}", remedy="Replace it or take it away") from error
+    except DAMAGED as error:
+        raise unreadable(where, error) from error
+
+
+def unreadable(where: str, error: BaseException) -> DataError:
+    """Pillow's reason in one line. Of bytes in no known format it says the address of the object that holds them."""
+    why = "it has none of the formats that are read here" if isinstance(error, UnidentifiedImageError) else str(error)
+    return DataError(f"{where} is no image that can be read: {why}", remedy="Replace it or take it away")
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

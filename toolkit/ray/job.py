@@ -13,7 +13,7 @@ import numpy as np
 
 from toolkit import errors
 from toolkit.engine.engine import Engine
-from toolkit.errors import MissingExtra, ToolkitError
+from toolkit.errors import DataError, MissingExtra, ToolkitError
 from toolkit.ray.answers import DIGEST, Answers, digest, digests
 from toolkit.ray.pool import Pool
 from toolkit.ray.source import pictures_in, unanswered
@@ -72,6 +72,8 @@ def classify(
     Raises MissingExtra, DataError, EngineError, BackendError, and what a worker raised.
     """
     _library()
+    if min(top, batch, part) < 1:
+        raise DataError(f"top={top}, batch={batch} and part={part} are numbers from 1 up")
     opened = engine if isinstance(engine, Engine) else Engine.open(engine)
     answers = Answers(Path(out), opened.name, opened.manifest.seal)
     begin = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,20 @@ def unanswered(source: Any, files: list[Path] | None, key: str, picture: str, do
         read = ray.data.read_parquet(paths, **FREE)
         return _left(read.map_batches(Columns(key, picture), batch_format="pyarrow", batch_size=None, **FREE), done)
     if kinds == {"tar"}:
+        _refuse_twins(paths)
         read = ray.data.read_webdataset(paths, decoder=None, **FREE)
         return _left(read.map_batches(Samples(), batch_format="pyarrow", batch_size=None, **FREE), done)
     what = f"{', '.join(paths[:3])} holds no pictures, Parquet files (.parquet) or WebDataset shards (.tar)"
     raise DataError(what, remedy="Give a folder of pictures, files of one kind, or a ray.data.Dataset")
+
+
+def _refuse_twins(paths: list[str]) -> None:
+    """Raise DataError for two shards of one name: their samples would share keys, and the second one's be left out."""
+    shards = [str(shard) for path in paths for shard in (Path(path).rglob("*.tar") if Path(path).is_dir() else [path])]
+    names = Counter(shard.rpartition("/")[2] for shard in shards)
+    if twice := next((name for name, count in names.items() if count > 1), None):
+        what = f"{names[twice]} shards are called {twice}, and a sample's key is SHARD/KEY"
+        raise DataError(what, remedy="Rename them, or run a job for each folder")
 
 
 def _folder(root: Path, files: list[Path], done: Array, actors: int) -> Any:

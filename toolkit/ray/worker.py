@@ -6,7 +6,7 @@ from typing import Any
 
 from toolkit.engine.engine import Engine
 from toolkit.errors import DataError
-from toolkit.images.folder import SUFFIXES
+from toolkit.images.folder import NO_IMAGE, SUFFIXES
 from toolkit.ray.answers import arrow, known, schema
 from toolkit.types import Array
 
@@ -24,8 +24,10 @@ class Classifier:
 
     def __call__(self, table: Any) -> Any:
         keys, pictures = table.column(KEY).to_pylist(), table.column(PICTURE).to_pylist()
-        answers = self.runner.answers(iter(pictures), self.top) if keys else iter(())
-        rows = [row(key, answer) for key, answer in zip(keys, answers, strict=True)]
+        there = [picture for picture in pictures if picture is not None]
+        answers = iter(self.runner.answers(there, self.top) if there else ())
+        found = [DataError("the row has no picture") if picture is None else next(answers) for picture in pictures]
+        rows = [row(key, answer) for key, answer in zip(keys, found, strict=True)]
         return arrow().Table.from_pylist(rows, schema=schema())
 
 
@@ -71,18 +73,18 @@ class Columns:
 
 
 class Samples:
-    """WebDataset's samples as `key` and `picture`: the shard's name and the sample's key; the first member that is a picture."""
+    """WebDataset's samples as `key` and `picture`: the shard's name and the sample's key; the first member that is a picture.
+
+    A sample without one has none; where no sample has, DataError names their members.
+    """
 
     def __call__(self, table: Any) -> Any:
         names = [name for name in table.column_names if f".{name.rpartition('.')[2].lower()}" in SUFFIXES]
         members = [table.column(name).to_pylist() for name in names]
         samples, shards = table.column("__key__").to_pylist(), table.column("__url__").to_pylist()
         keys = [f"{shard.rpartition('/')[2].removesuffix('.tar')}/{key}" for shard, key in zip(shards, samples, strict=True)]
-        pictures = []
-        for i, key in enumerate(keys):
-            found = next((member[i] for member in members if member[i] is not None), None)
-            if found is None:
-                others = ", ".join(name for name in table.column_names if not name.startswith("__"))
-                raise DataError(f"the sample {key} has no picture; its members are {others}")
-            pictures.append(found)
+        pictures = [next((member[i] for member in members if member[i] is not None), None) for i in range(len(keys))]
+        if keys and not members:
+            others = ", ".join(name for name in table.column_names if not name.startswith("__"))
+            raise DataError(f"the sample {keys[0]} has no picture; its members are {others}", remedy=NO_IMAGE)
         return arrow().table({KEY: keys, PICTURE: arrow().array(pictures, arrow().binary())})

@@ -69,8 +69,7 @@ class Runner:
         self._executor: Executor | None = executor
         self._zero_copy = getattr(executor, "zero_copy", False)  # whether it takes a DeviceArray too
         image = self._dtype.itemsize * math.prod(size for size in self._shape if isinstance(size, int))
-        largest = max((profile.max for profile in self.manifest.profiles), default=1)
-        self._max = executor.max_batch or max(SLICE_IMAGES, largest, SLICE_BYTES // max(image, 1))
+        self._max = executor.max_batch or max(SLICE_IMAGES, self.manifest.largest, SLICE_BYTES // max(image, 1))
         self._call = executor.run, self._max  # one value, so that a call sees both of one engine
 
     def __repr__(self) -> str:
@@ -127,7 +126,8 @@ class Runner:
         return found
 
     def answers(self, pictures: Iterable[Any] | Any, top: int = 5) -> Iterator[list[Prediction] | DataError]:
-        """As `classify`, one after another in the memory of a few: for long lists. A bad file's answer is its DataError.
+        """As `classify`, one after another in the memory of a few: for long lists. A bad file's answer is its DataError, and so
+        is that of a picture which the engine answers with NaN.
 
         Threads read the next batch's pictures while the engine works on this one.
         """
@@ -135,7 +135,7 @@ class Runner:
         with closing(self._images(pictures, step)) as images:
             while some := list(islice(images, step)):
                 good = [image for image in some if not isinstance(image, DataError)]
-                best = iter(self.predictions(self(np.stack(good)), top) if good else ())
+                best = iter(self._best(self(np.stack(good)), top) if good else ())
                 yield from (image if isinstance(image, DataError) else next(best) for image in some)
 
     def preprocess(self, pictures: Iterable[Any] | Any) -> Array:
@@ -160,13 +160,26 @@ class Runner:
             return error
 
     def predictions(self, outputs: Float, top: int = 5) -> list[list[Prediction]]:
-        """Answers [n, columns] of this engine, read as its manifest says they are meant."""
+        """Answers [n, columns] of this engine, read as its manifest says they are meant. Raises DataError where one holds NaN."""
+        found = []
+        for answer in self._best(outputs, top):
+            if isinstance(answer, DataError):
+                raise answer
+            found.append(answer)
+        return found
+
+    def _best(self, outputs: Float, top: int) -> list[list[Prediction] | DataError]:
         meaning, names = self.manifest.meaning, self.manifest.classes
         order, probabilities = meaning.order(outputs)[:, :top], meaning.probabilities(outputs)
+        finite = np.isfinite(probabilities).all(axis=1)  # NaN sorts behind every class, and another would be called the first
         return [
-            [Prediction(names[i] if names else str(i), int(i), float(row[i])) for i in best]
-            for best, row in zip(order, probabilities, strict=True)
+            [Prediction(names[i] if names else str(i), int(i), float(row[i])) for i in best] if good else self._no_answer()
+            for best, row, good in zip(order, probabilities, finite, strict=True)
         ]
+
+    def _no_answer(self) -> DataError:
+        remedy = "Look for the layer that overflows: toolkit inspect ENGINE, and keep it in FP32 (precision.keep_fp32)"
+        return DataError(f"{self.manifest.name} answers this picture with NaN or infinity", remedy=remedy)
 
     def _adopt(self, batch: Any) -> Any:
         """The same memory as an ndarray, or as a DeviceArray for an engine that reads the GPU's memory."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from toolkit.engine.engine import Engine
+from toolkit.engine.layout import read_manifest
 from toolkit.errors import EngineError, ToolkitError
-from toolkit.manifest import Manifest
 from toolkit.serve.limits import Settings, Source
 from toolkit.serve.live import Live, Model, full, open_live
 from toolkit.serve.log import say
@@ -29,6 +29,7 @@ class Models:
         self._models: dict[str, dict[str, Model]] = {}
         self._order = asyncio.Lock()  # one swap at a time
         self._retiring: set[asyncio.Task[None]] = set()
+        self._ordered: set[asyncio.Task[None]] = set()
 
     def __iter__(self) -> Iterator[Model]:
         for versions in self._models.values():
@@ -78,6 +79,19 @@ class Models:
             raise Refused(404, f"the model '{name}' has no version '{version[:200]}'", "unknown-model")
         return found
 
+    async def outlasting(self, order: Coroutine[Any, Any, None]) -> None:
+        """Wait for `order`, which is followed to its end even where whoever gave it no longer waits: an engine that is being
+        opened would be lost, and its threads and memory with it."""
+        task = asyncio.get_running_loop().create_task(order)
+        self._ordered.add(task)
+        task.add_done_callback(self._followed)
+        await asyncio.shield(task)
+
+    def _followed(self, task: asyncio.Task[None]) -> None:
+        self._ordered.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            say("order not followed", logging.ERROR, reason=str(error))
+
     async def load(self, model: Model) -> None:
         """Open the engine at the model's path again and put it in place; no call is lost.
 
@@ -93,6 +107,9 @@ class Models:
             except ToolkitError as error:
                 model.reason = str(error)
                 raise
+            if self.closing:  # nobody would close it
+                live.close()
+                return
             model.reason = ""
             self._put(model, live)
         _say_opened("model replaced" if old else "model loaded", model, live, replaced=None if old is None else old.seal)
@@ -120,13 +137,15 @@ class Models:
             if live is None:
                 continue
             try:
-                manifest = await asyncio.to_thread(_manifest, model.source)
+                manifest = await asyncio.to_thread(read_manifest, model.path)
                 if manifest.seal != live.manifest.seal:
                     await self.load(model)
-            except ToolkitError as error:
+            except Exception as error:  # whatever it is: the next look may find a whole engine
                 if str(error) != model.reason or not model.told:
                     model.reason, model.told = str(error), True
-                    say("engine not replaced", logging.ERROR, model=model.name, version=model.version, reason=str(error))
+                    trace = None if isinstance(error, ToolkitError) else error
+                    why = {"model": model.name, "version": model.version, "reason": str(error)}
+                    say("engine not replaced", logging.ERROR, error=trace, **why)
             else:
                 model.told = False
 
@@ -146,11 +165,6 @@ class Models:
             live = model.exchange(None)
             if live is not None:
                 live.close()
-
-
-def _manifest(source: Source) -> Manifest:
-    """A packed engine has to be opened for it; of a folder the manifest is one small file."""
-    return Engine.open(source.path).manifest if source.path.is_file() else Manifest.read(source.path)
 
 
 def _say_opened(event: str, model: Model, live: Live, **more: Any) -> None:

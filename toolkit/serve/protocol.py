@@ -213,6 +213,8 @@ def encode(wanted: Wanted, logits: Float, manifest: Manifest, name: str, version
     if wanted.classes is None:
         output |= {"datatype": "FP32", "shape": list(logits.shape)}
         return _with_tensor(head, output, np.ascontiguousarray(logits, "<f4"), wanted.binary)
+    if not np.isfinite(manifest.meaning.probabilities(logits)).all():
+        raise Refused(500, "the answer holds NaN or infinity, among which no class comes first", "not-finite")
     rows = classifications(logits, wanted.classes, manifest)
     output |= {"datatype": "BYTES", "shape": [len(rows), len(rows[0])]}
     texts = [text for row in rows for text in row]

@@ -7,19 +7,18 @@ import ipaddress
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
-from toolkit.cpu import cores
-from toolkit.errors import ToolkitError
+from toolkit.errors import DataError, ToolkitError
 from toolkit.images.bounds import pixels_of
 from toolkit.images.picture import preprocess
 from toolkit.manifest import Manifest
 from toolkit.serve import describe
+from toolkit.serve.decoders import Decoders
 from toolkit.serve.exchange import Exchange
 from toolkit.serve.limits import Settings
 from toolkit.serve.live import Live, Model
@@ -33,7 +32,8 @@ from toolkit.types import Array, Float
 
 Handler = Callable[[Exchange], Awaitable[Answer]]
 Found = tuple[str, Model | None, Handler]
-MOST_TOP = 1000
+MOST_TOP, MOST_FIELDS = 1000, 16
+RELAYED = {b"origin", b"sec-fetch-site", b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip"}  # what browsers and proxies add
 
 
 class Routes:
@@ -41,7 +41,7 @@ class Routes:
 
     def __init__(self, models: Models, metrics: Metrics, settings: Settings) -> None:
         self.models, self.metrics, self.settings = models, metrics, settings
-        self._decoders = ThreadPoolExecutor(cores(), thread_name_prefix="decoder")
+        self._decoders = Decoders(settings.limits.patience)
         self._fixed: dict[str, tuple[str, str, Handler]] = {
             "/": ("GET", "page", _always(PAGE)),
             "/metrics": ("GET", "metrics", self._metrics),
@@ -55,7 +55,7 @@ class Routes:
         }
 
     def close(self) -> None:
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._decoders.close()
 
     def find(self, exchange: Exchange) -> Found:
         """Raises Refused: 404, or 405 with what the path takes."""
@@ -110,7 +110,7 @@ class Routes:
 
     def _classify_route(self, exchange: Exchange, name: str | None, version: str | None) -> Found:
         _check_method(exchange, "POST")
-        query = parse_qs(exchange.query.decode("ascii", "replace"), max_num_fields=16)
+        query = _query(exchange.query)
         name = name if name is not None else _one(query, "model")
         version = version if version is not None else _one(query, "version")
         top = _one(query, "top") or "5"
@@ -124,10 +124,12 @@ class Routes:
         body = await exchange.body()
         picture = picture_in(body, exchange.headers.get(b"content-type", b""))
         with model.ready().used() as live:
-            loop, most = asyncio.get_running_loop(), self.settings.limits.pixels
-            image = await loop.run_in_executor(self._decoders, decode, picture, live.manifest, most)
+            image = await self._decoders.run(partial(decode, picture, live.manifest, self.settings.limits.pixels))
             logits = await live.ask(image[None])
-            best = live.runner.predictions(logits, top)[0]
+            try:
+                best = live.runner.predictions(logits, top)[0]
+            except DataError as error:  # the answer is at fault, and not the picture
+                raise Refused(500, "the engine answers this picture with NaN or infinity", "not-finite") from error
             found = {"model_name": model.name, "model_version": model.version, "predictions": [p._asdict() for p in best]}
             return _signed(json_answer(found), live)
 
@@ -173,12 +175,16 @@ class Routes:
         """Orders come from this machine, and from no browser: any page that a user has open could send one there."""
         if not self.settings.admin:
             raise Refused(403, "models are not loaded by requests here: start the server with --admin", "admin")
-        if not _is_loopback(exchange.client) or exchange.headers.keys() & {b"origin", b"sec-fetch-site", b"x-forwarded-for"}:
+        if not _is_loopback(exchange.client) or exchange.headers.keys() & RELAYED:
             raise Refused(403, "orders are taken from this machine only, and not through a browser or a proxy", "admin")
 
     async def _load(self, name: str, exchange: Exchange) -> Answer:
         if _json(await exchange.body()).get("parameters"):
             raise Refused(400, "an engine is loaded as it was built: there is nothing to configure", "parameters")
+        await self.models.outlasting(self._load_all(name))
+        return json_answer({})
+
+    async def _load_all(self, name: str) -> None:
         for version in self.models.versions(name):
             try:
                 await self.models.load(self.models.find(name, version))
@@ -186,7 +192,6 @@ class Routes:
                 raise Refused(400, f"version {version} of '{name}' was not loaded: {error}", "load") from error
         if self.settings.workers > 1:
             os.kill(os.getppid(), signal.SIGHUP)  # the supervisor has the others look at their engines' paths
-        return json_answer({})
 
     async def _unload(self, name: str, exchange: Exchange) -> Answer:
         await exchange.body()
@@ -240,6 +245,14 @@ def _check_method(exchange: Exchange, method: str) -> None:
     if exchange.method != method and not (method == "GET" and exchange.method == "HEAD"):
         headers = ((b"allow", method.encode()),)
         raise Refused(405, f"this path takes {method}", "method", headers=headers)
+
+
+def _query(query: bytes) -> dict[str, list[str]]:
+    """Raises Refused where there are more fields than anybody needs."""
+    try:
+        return parse_qs(query.decode("ascii", "replace"), max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise Refused(400, f"the query has more than {MOST_FIELDS} fields", "parameters") from None
 
 
 def _one(query: dict[str, list[str]], name: str) -> str | None:

@@ -19,6 +19,7 @@ UNACKNOWLEDGED = 60_000  # milliseconds: a client that takes nothing of its answ
 
 def listen(host: str, port: int) -> socket.socket:
     """A bound socket; port 0 is any free one. Raises ToolkitError."""
+    bound: socket.socket | None = None
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         bound = socket.socket(family, kind, number)
@@ -27,6 +28,8 @@ def listen(host: str, port: int) -> socket.socket:
             bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
         bound.bind(address)
     except (OSError, OverflowError) as error:
+        if bound is not None:
+            bound.close()
         remedy = "Name another with --port, or end the program that has it"
         raise ToolkitError(f"the server cannot listen at {host}:{port}: {error}", remedy=remedy) from error
     bound.set_inheritable(True)

@@ -74,6 +74,7 @@ class Supervisor:
                     deadline = time.monotonic() + self.settings.limits.drain + 5
                     self._tell(signal.SIGTERM)
                 elif time.monotonic() > deadline:
+                    say("drain took too long", logging.ERROR, killed=list(self.workers))
                     return
             else:
                 self._start_missing()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from toolkit.backends.onnxruntime.backend import SessionExecutor
+from toolkit.backends.onnxruntime.backend import SessionExecutor, library
 from toolkit.backends.settings import PlanSettings, PluginOptions, checked
 from toolkit.backends.tensorrt import backend as tensorrt
 from toolkit.disk.files import write_atomically
@@ -66,18 +66,18 @@ def open(source: Contents, manifest: Manifest) -> SessionExecutor:
     """A live session on the first GPU that the plugin runs on. Raises MissingExtra, DeviceError, EngineError."""
     checked(manifest.settings, SETTINGS, f"the settings of {manifest.name}")
     data = manifest.compiled(source)
-    library, devices = _plugin()
-    options = library.SessionOptions()
+    onnxruntime, devices = _plugin()
+    options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_provider_for_devices(devices[:1], {})
     try:
-        live = library.InferenceSession(data, options)
+        live = onnxruntime.InferenceSession(data, options)
     except Exception as error:  # ONNX Runtime's own classes, made while it loads
         built = manifest.versions.get("tensorrt_rtx", "an unknown version")
         what = f"the plugin cannot load {manifest.name}, built by TensorRT-RTX {built}: {str(error).strip()}"
         raise EngineError(what, remedy=f"Install the {PACKAGE} that carries this version, or build the engine again") from error
     executor = SessionExecutor(live, manifest.inputs[0].name, manifest.outputs[0].name)
-    executor.max_batch = max(profile.max for profile in manifest.profiles)
+    executor.max_batch = manifest.largest
     return executor
 
 
@@ -92,11 +92,10 @@ def architecture(target: Target, settings: dict[str, Any]) -> str:
 def _plugin() -> tuple[Any, list[Any]]:
     """ONNX Runtime with the plugin registered, and the GPUs that it runs on. Raises MissingExtra, DeviceError."""
     try:
-        import onnxruntime
-
+        onnxruntime = library()
         plugin = import_module(MODULE)
-    except ImportError as error:
-        raise MissingExtra("onnxruntime" if error.name == "onnxruntime" else PACKAGE, "ort-rtx") from None
+    except (MissingExtra, ImportError) as error:
+        raise MissingExtra("onnxruntime" if isinstance(error, MissingExtra) else PACKAGE, "ort-rtx") from None
     try:
         onnxruntime.register_execution_provider_library("resnet-deploy", plugin.get_library_path())
     except Exception as error:  # the library itself, or one of the driver's that it links to
