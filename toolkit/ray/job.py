@@ -71,9 +71,7 @@ def classify(
 
     Raises MissingExtra, DataError, EngineError, BackendError, and what a worker raised.
     """
-    _library()
-    if min(top, batch, part) < 1:
-        raise DataError(f"top={top}, batch={batch} and part={part} are numbers from 1 up")
+    _check(top=top, batch=batch, part=part)
     opened = engine if isinstance(engine, Engine) else Engine.open(engine)
     answers = Answers(Path(out), opened.name, opened.manifest.seal)
     begin = time.monotonic()
@@ -85,6 +83,13 @@ def classify(
         tables = [] if rows is None else _answered(rows, opened, top, batch, pool)
         found = _keep(answers, tables, part)
     return Summary(before=len(done), files=answers.written, seconds=time.monotonic() - begin, **found)
+
+
+def _check(**counts: int) -> None:
+    """Raises MissingExtra, and DataError for a count below 1."""
+    _library()
+    if wrong := [f"{name}={count}" for name, count in counts.items() if count < 1]:
+        raise DataError(f"{' and '.join(wrong)} cannot be: it is a number from 1 up")
 
 
 def _library() -> Any:
