@@ -41,6 +41,9 @@ demo: $(STAMP)
 	$(BIN)/toolkit build engines/$(MODEL)-int8.toml --target rtx --if-available
 	$(BIN)/toolkit bench $(foreach p,fp32 fp16 int8,$(BUILT)/$(MODEL)-$(p)) --quick -o results.json
 	$(BIN)/toolkit report results.json -o report.html
+	@echo
+	@echo "The engines are in $(BUILT)/. Ask one:  $(BIN)/toolkit run $(BUILT)/$(MODEL)-int8 pictures/boot.png"
+	@echo "Your own model, in ten minutes:  docs/tutorial.md"
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term

@@ -105,7 +105,7 @@ def rounds(built: Path, seconds: float, repeats: int) -> dict[str, dict[str, lis
     runners = {name: engine.load(built / name) for name in ENGINES}
     recipe = msgspec.convert(runners[ENGINES[0]].manifest.recipe, Recipe)
     yardstick = Yardstick(handoff([runner.manifest for runner in runners.values()]))
-    runners["PyTorch"] = open_reference(recipe, cores())  # a neighbour with threads of its own
+    runners["PyTorch"] = open_reference(recipe, cores())  # a neighbor with threads of its own
     entries = [entry._replace(reopen=None) for entry in entries_of(runners, (1,))]
     raw: dict[str, dict[str, list[float]]] = {name: {"alone": [], "in rounds": []} for name in runners}
     plan = Sampling(seconds=seconds, precision=NEVER, warmup=1, most_blocks=10_000)
@@ -121,7 +121,7 @@ def rounds(built: Path, seconds: float, repeats: int) -> dict[str, dict[str, lis
 
 
 def near(found: Measurement) -> float:
-    """The median over blocks that were taken while the cores lay near each other; NaN without any."""
+    """The median over blocks that were taken while the cores were close to each other; NaN without any."""
     kept = [sample for block in found.blocks if block.near for sample in block.samples_ns]
     return float(np.median(kept)) * 1e-9 if kept else float("nan")
 

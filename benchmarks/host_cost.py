@@ -100,7 +100,7 @@ Samples = dict[str, list[int]]
 
 
 def figures(onnxruntime: Samples, tensorrt: Samples, imports: Samples, repeats: int) -> dict[str, float]:
-    """Microseconds. The difference is that of neighbours in a round, which a change of the machine's speed moves alike."""
+    """Microseconds. The difference is that of neighbors in a round, which a change of the machine's speed moves alike."""
     over = np.subtract(onnxruntime["runner(batch)"], onnxruntime["session.run"])
     rows = {"ONNX Runtime: runner(batch) over session.run": float(np.median(over)) / repeats / 1e3}
     rows["TensorRT: runner(batch), played"] = float(np.median(tensorrt["runner(batch), played"])) / repeats / 1e3

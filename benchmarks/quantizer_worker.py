@@ -1,4 +1,4 @@
-"""One quantiser, in its own process and environment: python quantizer_worker.py TOOL IN.onnx CALIBRATION.npy OUT.onnx
+"""One quantizer, in its own process and environment: python quantizer_worker.py TOOL IN.onnx CALIBRATION.npy OUT.onnx
 
 Prints one JSON line: seconds of the tool's work (imports not counted) and the process's peak memory in MiB. TOOL is
 onnxruntime (min-max), onnxruntime-entropy, onnxruntime-percentile, modelopt or nncf; each is used as its own documentation shows,
@@ -21,7 +21,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is loaded
 
 
 def by_onnxruntime(source: str, images: np.ndarray, target: str, method: str = "MinMax") -> None:
-    """Static quantisation, U8S8 per channel: what its guide recommends for a CPU."""
+    """Static quantization, U8S8 per channel: what its guide recommends for a CPU."""
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -51,7 +51,7 @@ def by_modelopt(source: str, images: np.ndarray, target: str) -> None:
 
 
 def by_nncf(source: str, images: np.ndarray, target: str) -> None:
-    """NNCF's post-training quantisation of an ONNX model."""
+    """NNCF's post-training quantization of an ONNX model."""
     import nncf
     import onnx
 

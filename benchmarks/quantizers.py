@@ -2,7 +2,7 @@
 
     python benchmarks/quantizers.py [--images 10000] [--calibration 256]
 
-The toolkit, ONNX Runtime, NVIDIA's Model Optimizer and NNCF quantise the same FP32 graph with the same images, each peer in an
+The toolkit, ONNX Runtime, NVIDIA's Model Optimizer and NNCF quantize the same FP32 graph with the same images, each peer in an
 environment of its own that this script makes under .peers/. Every file then answers all test images on ONNX Runtime's CPU, its
 speed is measured in shuffled rounds, and TensorRT-RTX's parser is asked whether it takes the file. The toolkit makes one file a
 target; both are listed. A tool that fails, or cannot be installed, stands in the table with the reason. It prints the table and

@@ -2,7 +2,7 @@
 
     python benchmarks/saturation.py [--images 100] [--emulator "qemu-x86_64 -cpu Haswell"]
 
-Without VNNI, U8S8 kernels add two products in 16 bits, which saturates in silence. The packaged models are quantised with
+Without VNNI, U8S8 kernels add two products in 16 bits, which saturates in silence. The packaged models are quantized with
 weights of full range, with the half of it that ONNX Runtime calls reduce_range, and with `pairs` (`toolkit.graph.weights`), in
 which no two weights that meet in a pair sum can overflow. Every file runs on this CPU and, with `--emulator`, once more in a
 process that sees a CPU without VNNI, with the very kernels that ONNX Runtime picks there. It prints signal to noise of the
@@ -86,7 +86,7 @@ def measure(name: str, images: Path, files: dict[str, Path], emulator: str) -> l
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    lines = ["| model | weights | CPU | logits to noise, dB | agreement | equal to this CPU's, bit for bit |"]
+    lines = ["| model | weights | CPU | SNR of logits, dB | agreement | equal to this CPU's, bit for bit |"]
     lines.append("|---|---|---|---:|---:|---|")
     for row in rows:
         same = "yes" if row["as_here"] else "no"

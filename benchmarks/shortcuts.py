@@ -63,7 +63,7 @@ def by_layer(runs: Sequence[dict[str, Any]], arch: str = "resnet152") -> str:
         values = powers(runs, arch, shortcut).mean(0)
         x = tuple(float(i) for i in range(1, len(values) + 1))
         series.append(Series(name=NAMES[shortcut], x=x, y=tuple(values), style=1 + shortcut, labels=(NAMES[shortcut],)))
-    return svg("ResNet-152, freshly initialised", series, Axis(label="convolution, from the input"))
+    return svg("ResNet-152, freshly initialized", series, Axis(label="convolution, from the input"))
 
 
 def by_depth(runs: Sequence[dict[str, Any]]) -> str:

@@ -1,6 +1,6 @@
 """Side by side: what several subjects do in turn, in rounds whose order is drawn anew, so that the machine's moods hit all alike.
 
-The samples of one round are neighbours in time: ratios are taken within a round, and their interval over rounds.
+The samples of one round are neighbors in time: ratios are taken within a round, and their interval over rounds.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Without recipes: both packaged models, and a full-size ResNet-50 whose last layer is fitted to six photographs (peers.py), with
 600 crops to be judged on. The winner is built as `toolkit build` builds it, proof included; beside it stand FP32, FP16 and the
-recipe as it came. They are timed in shuffled rounds at the batch that the recipe optimises for, each engine opened anew several
+recipe as it came. They are timed in shuffled rounds at the batch that the recipe optimizes for, each engine opened anew several
 times. The ratio is that of medians in the same round, with a 95 % interval over rounds.
 """
 
@@ -42,7 +42,7 @@ NEVER = -1.0  # a precision that no engine reaches: every engine takes every rou
 
 
 def full_size() -> Recipe:
-    """ResNet-50 at 224x224 with 600 labelled crops that neither the fit nor the calibration saw."""
+    """ResNet-50 at 224x224 with 600 labeled crops that neither the fit nor the calibration saw."""
     SCRATCH.mkdir(parents=True, exist_ok=True)
     folders = {"calibration": (128, 1), "accept": (600, 2)}
     for name, (count, seed) in folders.items():

@@ -71,7 +71,7 @@ def recipe_of(net: Network, path: Path, images: Path, precision: Precision) -> R
     """As a user would write it, but for the bar of `[accept]`, which is left to the table."""
     how = {"size": net.size, "layout": net.layout, **(PLAIN if net.source == "keras" else {}), **PREPROCESS.get(net.name, {})}
     folder = images / net.images
-    judged = folder / "compare" if net.labelled else unlabelled(folder / "compare")
+    judged = folder / "compare" if net.labeled else unlabeled(folder / "compare")
     return Recipe(
         name="zoo",
         reference=Reference(onnx=str(path)),
@@ -83,7 +83,7 @@ def recipe_of(net: Network, path: Path, images: Path, precision: Precision) -> R
     )
 
 
-def unlabelled(folder: Path) -> Path:
+def unlabeled(folder: Path) -> Path:
     """The same pictures without their folders: these are no classes of a network that was trained for something else."""
     flat = folder.with_name(f"{folder.name}-flat")
     if not flat.is_dir():
@@ -118,7 +118,7 @@ def one_build(trip: Trip, target: Target, folder: Path, images: Any, truth: Any)
 
 
 def by_onnxruntime(trip: Trip, folder: Path, images: Any, truth: Any) -> dict[str, Any]:
-    """The same FP32 graph by ONNX Runtime's own static quantisation (per channel, min-max): what the weights allow."""
+    """The same FP32 graph by ONNX Runtime's own static quantization (per channel, min-max): what the weights allow."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
     name = trip.source.graph.graph.inputs[0].name
@@ -162,7 +162,7 @@ def case(net: Network, path: Path, images: Path) -> dict[str, Any]:
     batch = np.concatenate(list(data.batches(32)))
     truth = original(path, batch).astype(np.float32)
     row |= {"classes": int(truth.shape[1]), "distinct": len(set(truth.argmax(1).tolist()))}
-    if net.labelled:
+    if net.labeled:
         assert data.labels is not None
         row["top1"] = float((truth.argmax(1) == data.labels).mean())
     trips: dict[str, Trip] = {}

@@ -1,6 +1,6 @@
 """Makes one network of the zoo: `python zoo_make.py NAME IMAGES OUT.onnx`, in the environment that its source needs.
 
-Weights are random, but not blank: what an initialiser leaves at nothing (a zero head, a LayerScale of 1e-6, the last BatchNorm
+Weights are random, but not blank: what an initializer leaves at nothing (a zero head, a LayerScale of 1e-6, the last BatchNorm
 of a block) is drawn too, BatchNorm's statistics are those of photographs, and the last layer is fitted to tell the photographs
 apart by ridge regression. BatchNorm's biases lie around 1: around 0 a deep network of random weights is chaotic, and amplifies
 what any tool rounds some hundred times. All that proves the plumbing; what INT8 costs trained weights it cannot tell.
@@ -77,7 +77,7 @@ def pytorch_model(net: Network) -> Any:
 
 
 def draw(model: Any) -> None:
-    """Give every parameter that an initialiser left flat (0, 1 or a tiny scale) values of its own."""
+    """Give every parameter that an initializer left flat (0, 1 or a tiny scale) values of its own."""
     import torch
     from torch import nn
 

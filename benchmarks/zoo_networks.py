@@ -22,7 +22,7 @@ class Network(NamedTuple):
     layout: str = "NCHW"
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         """Whether the labels of its images are classes of its own."""
         return self.source != "onnx" and not (self.source == "wheel" and self.images == "photographs")
 

@@ -13,7 +13,7 @@ def gradient_norms(
 ) -> dict[str, float]:
     """Layer name -> Euclidean norm of the gradient of the cross-entropy with regard to its kernel, from the first to the last.
 
-    The network is fresh (He initialisation, BatchNorm in training mode), `width` thin, with the small stem; it sees `batch`
+    The network is fresh (He initialization, BatchNorm in training mode), `width` thin, with the small stem; it sees `batch`
     images of Gaussian noise, `size` pixels a side, with random labels of ten classes. Projections are left out, so that plain
     networks and those with shortcuts show the same layers.
     """

@@ -150,7 +150,7 @@ def _conv_of(norm: str) -> str:
 def _grow(state: State, random: np.random.Generator) -> Iterable[tuple[Channels, int]]:
     """Widen every tensor by two channels for each stage's unit of width; yields each group and its first new channel.
 
-    New kernels are random and as large as their neighbours; new BatchNorms have mean 0 and variance 1.
+    New kernels are random and as large as their neighbors; new BatchNorms have mean 0 and variance 1.
     """
     base = len(state["bn1.bias"])
     for key, value in list(state.items()):

@@ -52,7 +52,7 @@ class TrainingRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_split(folder: Path, split: str) -> tuple[Tensor, Tensor]:
-    """Images float32 [N, 1, 28, 28], normalised, and labels int64 [N]; `split` is `train` or `t10k`."""
+    """Images float32 [N, 1, 28, 28], normalized, and labels int64 [N]; `split` is `train` or `t10k`."""
     images = read_idx(folder / f"{split}-images-idx3-ubyte.gz").astype(np.float32)[:, None]
     labels = read_idx(folder / f"{split}-labels-idx1-ubyte.gz").astype(np.int64)
     return torch.from_numpy((images / 255 - MEAN) / STD), torch.from_numpy(labels)

@@ -182,7 +182,7 @@ def test_an_engine_without_its_network_is_refused_by_name(engine: Engine, tmp_pa
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     seal = sha256_bytes(text.encode())
     (folder / "manifest.json").write_text(text.replace('"seal": "' + "0" * 64, f'"seal": "{seal}'))
-    with pytest.raises(EngineError, match="takes pixels, and is looked into by its FP32 network"):
+    with pytest.raises(EngineError, match="takes pixels, and is analyzed through its FP32 network"):
         why(folder, remedies=False)
 
 

@@ -57,14 +57,14 @@ def pictures(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(size=(count, 1, 8, 8))
 
 
-def test_a_graph_with_nothing_to_quantise_says_what_it_is_made_of(tmp_path: Path) -> None:
+def test_a_graph_with_nothing_to_quantize_says_what_it_is_made_of(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("AveragePool", ["x"], ["a"], "pool", kernel_shape=[4, 4], strides=[4, 4]),
         helper.make_node("Relu", ["a"], ["r"], "relu"),
         helper.make_node("Flatten", ["r"], ["y"], "flat"),
     ]
     model = network(tmp_path / "net.onnx", nodes)
-    with pytest.raises(CalibrationError, match=r"nothing to quantise.*AveragePool, Flatten, Relu") as error:
+    with pytest.raises(CalibrationError, match=r"nothing to quantize.*AveragePool, Flatten, Relu") as error:
         pipeline.prepare(recipe(model, pictures(12)))
     assert "int8 = false" in str(error.value.remedy)
 

@@ -29,7 +29,7 @@ node = helper.make_node
 
 
 def make(folder: Path, how: Preprocess) -> Engine:
-    """`grain` where a pixel differs from its neighbourhood by more than 0.06 on average, else `smooth`."""
+    """`grain` where a pixel differs from its neighborhood by more than 0.06 on average, else `smooth`."""
     folder.mkdir(parents=True)
     taken = ["N", *(how.pixel_shape if how.inside else how.input_shape)]
     kind = TensorProto.UINT8 if how.inside else TensorProto.FLOAT
@@ -94,7 +94,7 @@ def by_name(found: Parity) -> dict[str, Outcome]:
 
 def test_who_does_not_filter_changes_every_noisy_picture(found: Parity) -> None:
     ways = by_name(found)
-    assert (found.images, found.labelled, found.how) == (12, True, "measured")
+    assert (found.images, found.labeled, found.how) == (12, True, "measured")
     for name in ("pillow-nearest", "pillow-no-antialias"):
         one = ways[name]
         assert one.changed == 6, name
@@ -164,9 +164,9 @@ def test_a_library_that_is_not_here_is_named(engine: Engine, pictures: Path, mon
 
 def test_pictures_without_labels_rest_on_agreement(engine: Engine, pictures: Path) -> None:
     found = parity(engine, data=pictures / "smooth", only=["pillow-nearest"])
-    assert not found.labelled
+    assert not found.labeled
     assert any("no labels" in remark for remark in found.remarks)
-    assert "unlabelled images" in found.outcomes[0].verdict.text
+    assert "unlabeled images" in found.outcomes[0].verdict.text
     assert found.outcomes[0].flips[0].label is None
 
 
@@ -180,7 +180,7 @@ def test_what_cannot_be_asked(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no way 'matlab'.*opencv, opencv-area, torchvision-pil"):
         parity(engine, data=tmp_path, only=["matlab"])
     np.save(tmp_path / "x.npy", np.zeros((2, *HOW.input_shape), np.float32))
-    with pytest.raises(DataError, match="preprocessed images, which nobody decodes"):
+    with pytest.raises(DataError, match="preprocessed images, which are not decoded"):
         parity(engine, data=tmp_path / "x.npy")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.jpg").write_bytes(b"no picture")

@@ -337,7 +337,7 @@ min_agreement = 0.95
     assert verdict.top1[0] > 0.9
 
 
-def unlabelled(trip: Trip, **accept: object) -> Recipe:
+def unlabeled(trip: Trip, **accept: object) -> Recipe:
     """The recipe without `[accept]`, with fixed settings and few images."""
     one = trip.recipe
     calibration = msgspec.structs.replace(one.calibration, images=48)
@@ -347,15 +347,15 @@ def unlabelled(trip: Trip, **accept: object) -> Recipe:
 
 
 def test_a_build_without_labels_is_judged_on_images_held_back(trip: Trip, tmp_path: Path) -> None:
-    other = pipeline.prepare(unlabelled(trip))
+    other = pipeline.prepare(unlabeled(trip))
     assert other.judged is not None
     manifest = pipeline.build(other, CPU, tmp_path / "engine")
-    assert re.fullmatch(r"unlabelled: agreement [0-9.]+%, SNR [0-9.]+ dB on 96 calibration images held back", manifest.notes[-2])
+    assert re.fullmatch(r"unlabeled: agreement [0-9.]+%, SNR [0-9.]+ dB on 96 calibration images held back", manifest.notes[-2])
     assert manifest.notes[-1].startswith("reference top-1 unknown")
 
 
 def test_a_build_without_labels_is_refused_below_the_agreement(trip: Trip) -> None:
-    wanted = unlabelled(trip)
+    wanted = unlabeled(trip)
     wanted = msgspec.structs.replace(wanted, precision=msgspec.structs.replace(wanted.precision, rounding="auto"))
     other = pipeline.prepare(wanted)
     graph = pipeline.typed(other, CPU)
@@ -363,9 +363,9 @@ def test_a_build_without_labels_is_refused_below_the_agreement(trip: Trip) -> No
     bias = last.inputs[1]
     assert bias is not None
     bias.const_value = ir.tensor(np.eye(10, dtype=np.float32)[0] * 1e3, name=bias.name)  # every answer is class 0
-    with pytest.raises(BudgetError, match=r"refused: unlabelled: agreement .*below 98\.00%.*toolkit tune") as error:
+    with pytest.raises(BudgetError, match=r"refused: unlabeled: agreement .*below 98\.00%.*toolkit tune") as error:
         pipeline.prove(other, graph, CPU)
-    assert re.search(r"toolkit why ENGINE; the best of the settings weighed: logits to noise [0-9.]+ dB", str(error.value))
+    assert re.search(r"toolkit why ENGINE; the best of the settings compared: SNR of the logits [0-9.]+ dB", str(error.value))
 
 
 def test_one_calibration_image_is_enough_to_build_and_the_notes_say_what_stands(trip: Trip, tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from toolkit.settle import CHOOSING, JUDGING, Held, hold_back, is_open
 ENGINE = Path(__file__).parent.parent / "engines/fashion-resnet18-int8.toml"
 
 
-def parted(folder: Path, total: int, wanted: int, *, labelled: bool = False) -> Held:
+def parted(folder: Path, total: int, wanted: int, *, labeled: bool = False) -> Held:
     images = np.random.default_rng(0).normal(size=(total, 1, 28, 28)).astype(np.float32)
     images[:, 0, 0, 0] = np.arange(total)
     np.save(folder / "images.npy", images)
     recipe = Recipe.load(ENGINE)
     calibration = Calibration(data=str(folder / "images.npy"), images=wanted)
-    accept = recipe.accept if labelled else msgspec.structs.replace(recipe.accept, data=None)
+    accept = recipe.accept if labeled else msgspec.structs.replace(recipe.accept, data=None)
     return hold_back(msgspec.structs.replace(recipe, calibration=calibration, accept=accept))
 
 
@@ -53,8 +53,8 @@ def test_the_same_images_are_held_back_again(tmp_path: Path) -> None:
     assert [numbers(images) for images in first] == [numbers(images) for images in again]
 
 
-def test_labelled_images_spare_the_judging_ones(tmp_path: Path) -> None:
-    held = parted(tmp_path, 64, 64, labelled=True)
+def test_labeled_images_spare_the_judging_ones(tmp_path: Path) -> None:
+    held = parted(tmp_path, 64, 64, labeled=True)
     assert held.judging is None
     assert held.ranging.count == 48
     assert held.whole.count == 64

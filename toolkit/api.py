@@ -37,6 +37,11 @@ def build(
     make the recipe of a model (see `Recipe.of`), with `precision="int8"` besides; a recipe takes none. All is checked before
     anything is built, and what fails ends its own engine only: then, after the others, raises ToolkitError (BudgetError where
     engines were refused) that says which were not built and why.
+
+    >>> import toolkit
+    >>> (engine,) = toolkit.build("engines/fashion-resnet18-fp32.toml", out="built")
+    >>> engine.name, engine.proof.verdict.accepted
+    ('fashion-resnet18-fp32', True)
     """
     from toolkit.orders import failure, fill, orders_of
 
@@ -48,7 +53,12 @@ def build(
 
 
 def export(wanted: Any, path: PathLike = "model.onnx", *, stage: Stage = quiet, **options: Any) -> Path:
-    """Write the final typed ONNX graph of a recipe or a model to `path`, once it agrees with the reference."""
+    """Write the final typed ONNX graph of a recipe or a model to `path`, once it agrees with the reference.
+
+    >>> import toolkit
+    >>> toolkit.export("my.onnx", "typed.onnx", precision="fp16", resize=256)
+    PosixPath('typed.onnx')
+    """
     from toolkit import pipeline
 
     (recipe,) = recipes_of(wanted, options)
@@ -59,7 +69,15 @@ def export(wanted: Any, path: PathLike = "model.onnx", *, stage: Stage = quiet, 
 def judge(
     engine: Engine | PathLike, *, data: PathLike | None = None, against: Engine | PathLike | None = None, stage: Stage = quiet
 ) -> Judgement:
-    """The paired verdict on an engine: see `Engine.judge`."""
+    """The paired verdict on an engine: see `Engine.judge`.
+
+    >>> import toolkit
+    >>> found = toolkit.judge("engines/built/fashion-resnet18-int8")
+    >>> found.verdict.word, found.accepted
+    ('same', True)
+    >>> print(found)
+    fashion-resnet18-int8: accepted. same within 0.5 points: ...
+    """
     return _open(engine).judge(data, against, stage)
 
 
@@ -68,7 +86,12 @@ def parity(
 ) -> Parity:
     """How many answers change if the app decodes or resizes its pictures in another way: OpenCV, torchvision, Pillow, ONNX.
 
-    `data` is a folder of pictures (absent: the images of `[accept]`), `only` the first letters of some ways.
+    `data` is a folder of pictures (default: the images of `[accept]`), `only` the first letters of some ways.
+
+    >>> import toolkit
+    >>> found = toolkit.parity("engines/built/fashion-resnet18-int8", data="pictures", only=["pillow-nearest"])
+    >>> [(one.way, one.changed) for one in found.outcomes]
+    [('pillow-nearest', 0)]
     """
     from toolkit.decoding import parity as compare
 
@@ -88,8 +111,13 @@ def bench(
 ) -> Results:
     """Measure engines of one reference in shuffled rounds; `print(toolkit.table(results))` shows what came of it.
 
-    `seconds` is the time for all of them together (absent: as `toolkit bench` takes), `save` a file that what was measured goes
+    `seconds` is the time for all of them together (default: as `toolkit bench` takes), `save` a file that what was measured goes
     to on the way. `options` are those of `toolkit.measure.bench`: `bound`, `loadgen`, `threads`.
+
+    >>> import toolkit
+    >>> results = toolkit.bench("engines/built/fashion-resnet18-int8", seconds=1, batches=[1])
+    >>> sorted({measurement.engine for measurement in results.measurements})
+    ['fashion-resnet18-int8', 'reference']
     """
     from toolkit.measure import bench as measure
 
@@ -112,14 +140,25 @@ def bench(
 
 
 def table(results: Results) -> str:
-    """Results as the text that `toolkit bench` ends on."""
+    """Results as the text that `toolkit bench` ends on.
+
+    >>> import toolkit
+    >>> from toolkit.harness.results import Results
+    >>> print(toolkit.table(Results.read("results.json")))
+    2 engines on ...
+    """
     from toolkit.report.table import text
 
     return text(results)
 
 
 def tune(wanted: Any, *, limit: int | None = None, stage: Stage = quiet, **options: Any) -> TuneResult:
-    """The fastest precision inside the recipe's budget; `toolkit.build(result.winner.recipe)` builds it. Raises BudgetError."""
+    """The fastest precision inside the recipe's budget; `toolkit.build(result.winner.recipe)` builds it. Raises BudgetError.
+
+    >>> import toolkit
+    >>> found = toolkit.tune("engines/fashion-resnet18-int8.toml", limit=16)  # doctest: +SKIP
+    >>> toolkit.build(found.winner.recipe)  # doctest: +SKIP
+    """
     from toolkit.tuning import tune as search
 
     (recipe,) = recipes_of(wanted, options)

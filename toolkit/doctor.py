@@ -64,7 +64,11 @@ def examine() -> tuple[Capability, ...]:
     """Look at Python, the libraries, the GPUs and then at every target. Nothing is built, and no engine is loaded."""
     here = look()
     system = f"{platform.system()} {platform.machine()}, Python {sys.version.split()[0]}, {cpu.cores()} cores"
-    vnni = "VNNI: INT8 sums in 32 bits" if cpu.has_vnni() else "no VNNI: INT8 weights spare 16-bit sums"
+    vnni = (
+        "VNNI: INT8 sums in 32 bits"
+        if cpu.has_vnni()
+        else "no VNNI: INT8 weights are limited, so that 16-bit sums cannot saturate"
+    )
     machine = [
         Capability(topic="machine", name="toolkit", found=f"{toolkit.__version__} on {system}"),
         Capability(topic="machine", name="CPU", found=f"{cpu.name()}; {vnni}"),

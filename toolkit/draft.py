@@ -114,7 +114,7 @@ def _read_weights(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any],
     from toolkit.reference.weights.shapes import guess, nearest
 
     if path.suffix.lower() == ".toml":
-        raise RecipeError(f"{path} is a recipe and no model", remedy=f"Build it: toolkit build {path}")
+        raise RecipeError(f"{path} is a recipe, not a model", remedy=f"Build it: toolkit build {path}")
     if not path.is_file():
         raise WeightsError(f"there is no file {path}", remedy="Give a recipe, an ONNX file, or weights that torch saved")
     weights = read_weights(path)
@@ -159,7 +159,7 @@ def commented(found: Draft, folder: Path) -> str:
 _HINTS = {  # what most recipes say besides, as TOML
     "preprocess": {
         "size": "[224, 224]    # height, width, as it was trained",
-        "resize": "256    # the shorter side before the centre crop; absent: straight to size",
+        "resize": "256    # the shorter side before the center crop; absent: straight to size",
         "mean": "[0.485, 0.456, 0.406]    # ImageNet's, unless the training says otherwise",
         "std": "[0.229, 0.224, 0.225]",
     },

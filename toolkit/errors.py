@@ -22,7 +22,15 @@ from __future__ import annotations
 
 
 class ToolkitError(Exception):
-    """One line that says what went wrong and where; `remedy` is the next command or the thing to change."""
+    """One line that says what went wrong and where; `remedy` is the next command or the thing to change.
+
+    >>> import toolkit
+    >>> try:
+    ...     toolkit.load("engines/built/nowhere")
+    ... except toolkit.ToolkitError as error:
+    ...     print(error.what, "|", error.remedy)
+    engines/built/nowhere is not an engine: there is no such file or folder | Build one: toolkit build RECIPE
+    """
 
     def __init__(self, what: str, *, remedy: str | None = None) -> None:
         if len(what) > 2000:  # a name that fills a file, quoted

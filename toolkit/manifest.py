@@ -24,7 +24,7 @@ MOST = 1 << 24  # images of a batch, or values of one
 
 
 class Profile(Frozen, frozen=True):
-    """One optimisation profile: the batches it takes and the one it is fastest at."""
+    """One optimization profile: the batches it takes and the one it is fastest at."""
 
     min: int
     opt: int
@@ -57,6 +57,11 @@ class Manifest(Frozen, frozen=True):
     `hashes` are SHA-256 in hex of what it was made of: `file` (the compiled file), and, where they apply, `weights`, `onnx` (the
     final graph), `calibration` (the preprocessed images), `ranges`, `timing_cache`. `files` are those of every file beside the
     manifest, and `seal` is that of the manifest's own text with 64 zeros in the seal's place.
+
+    >>> import toolkit
+    >>> manifest = toolkit.Manifest.read("engines/built/fashion-resnet18-int8")
+    >>> manifest.target, manifest.precision, manifest.inputs[0].shape, manifest.classes[9]
+    ('cpu', 'int8+fp16', ('N', 1, 28, 28), 'Ankle boot')
     """
 
     name: str
@@ -125,7 +130,7 @@ class Manifest(Frozen, frozen=True):
         except (ValueError, RecursionError) as error:
             raise EngineError(f"{where} is damaged: {error}", remedy="Build the engine again") from error
         if found != 1 and _seal(data) != manifest.seal:
-            what = f"{where} is damaged: its text is not what its own seal was taken over"
+            what = f"{where} is damaged: its text does not match its own seal"
             raise EngineError(what, remedy="Copy the engine again or build it again")
         return manifest
 

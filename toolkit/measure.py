@@ -126,7 +126,7 @@ def _options(manifests: Sequence[Manifest], threads: int | None) -> dict[str, An
     for manifest in manifests:
         if manifest.target not in ON_CPU:
             what = f"--threads is for engines on the CPU, {manifest.name} is for {manifest.target}"
-            raise MeasurementError(what, remedy="Leave it away, or bench that engine on its own")
+            raise MeasurementError(what, remedy="Leave it out, or bench that engine on its own")
     return {"threads": threads}
 
 

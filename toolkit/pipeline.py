@@ -1,4 +1,4 @@
-"""The trip of a recipe: reference -> graph -> ranges -> typed graph -> compiled file -> proof -> engine folder."""
+"""The trip of a recipe: reference -> graph -> ranges -> typed graph -> compiled file -> verdict -> engine folder."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from toolkit.engine.identity import identity, metadata_of, precision_of
 from toolkit.engine.place import other_model, refuse_other
 from toolkit.errors import BudgetError, MeasurementError, UndecidedError
 from toolkit.graph.finite import first_broken
-from toolkit.graph.lint import lint
+from toolkit.graph.lint import finding_lines, lint
 from toolkit.graph.magnitude import magnitudes
 from toolkit.graph.pixels import how_taken
 from toolkit.graph.qdq import Scheme, scheme_of
 from toolkit.graph.rounded import Roundings
 from toolkit.graph.rounding import holds_half
 from toolkit.graph.run import predicting_runner
+from toolkit.graph.variance import island_lines
 from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import Images, class_names, open_data
@@ -82,7 +83,7 @@ def ranges_of(recipe: Recipe, stage: Stage = quiet) -> Ranges:
 
 
 def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: Trip | None = None) -> Trip:
-    """What every target shares: open the reference, export, check, equalise, calibrate.
+    """What every target shares: open the reference, export, check, equalize, calibrate.
 
     `like` is the trip of another recipe; where the reference and the images are the same, what it holds is taken over.
     """
@@ -100,16 +101,16 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
         agreement = check(source, judged or check_images(recipe))
     if judged is not None and proof and truth is None:
         truth = answers_of(source.reference, judged, progress=stage("reference answers"))
-    labelled = (judged, truth) if recipe.accept.data is not None else (None, None)
+    labeled = (judged, truth) if recipe.accept.data is not None else (None, None)
     if baseline is None or like is None or truth is not like.truth:
-        baseline = baseline_of(source.reference, recipe, *labelled)
+        baseline = baseline_of(source.reference, recipe, *labeled)
     graph, ranges, reasons = source.graph, None, tuple[str, ...]()
     if held is not None and recipe.precision.quantized:
         target = Target.parse_many(recipe.build.target)[0]
         recipe, graph, ranges, reasons = settle(recipe, graph, held, target, stage)
     large = peaks(graph, held.ranging) if held is not None and held.ranging is not None and foreseeing else {}
-    own = standing_of(source, recipe.reference, *labelled)
-    source, named = _named(source, recipe, labelled[0], own)
+    own = standing_of(source, recipe.reference, *labeled)
+    source, named = _named(source, recipe, labeled[0], own)
     heard = [normal, reasons, source.reference.manifest.notes, agreement.remarks, named]
     heard += [images.remarks for images in (judged, *(held or ())) if images is not None]
     remarks = tuple(dict.fromkeys(remark for some in heard for remark in some))
@@ -141,11 +142,11 @@ def build(
     proofs: dict[Numerics, Verdict | None] | None = None,
     sign_key: Path | None = None,
 ) -> Manifest:
-    """Type, compile and prove, then put the engine where `folder` is; whatever stood there stays until this one is whole.
+    """Type, compile and judge, then put the engine where `folder` is; whatever stood there stays until this one is whole.
 
-    Raises BudgetError where the proof refuses it. For a target that cannot run here the proof is a prediction: ONNX Runtime
-    runs the very graph that the target was given, rounded as the target rounds. `proofs` holds, and is given, the verdict on this
-    trip's graph for each scheme and rounding: targets that share both share the proof.
+    Raises BudgetError where it is refused. For a target that cannot run here the verdict is a prediction: ONNX Runtime
+    runs the same graph that the target was given, rounded as the target rounds. `proofs` holds, and is given, the verdict on this
+    trip's graph for each scheme and rounding: targets that share both share the verdict.
     """
     proofs = {} if proofs is None else proofs
     recipe, graph, scheme = trip.recipe, typed(trip, target), scheme_of(target)
@@ -160,7 +161,8 @@ def build(
         remarks = (*recipe.remarks, *replaced, *taken_by(recipe, graph), *trip.remarks)
         remarks = (*remarks, *(ranges.remarks if ranges is not None else ()))
         compiled = msgspec.structs.replace(
-            compiled, notes=(*compiled.notes, *remarks, *map(str, (*foreseen(trip), *findings)), *unforeseen(trip))
+            compiled,
+            notes=(*compiled.notes, *remarks, *island_lines(foreseen(trip)), *finding_lines(findings), *unforeseen(trip)),
         )
         if numerics not in proofs:
             proofs[numerics] = prove(trip, graph, target, stage)
@@ -189,22 +191,22 @@ def prove(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -> 
         return verdict
     if verdict.undecided:
         raise UndecidedError(f"{name} is not accepted: {verdict.text}", remedy=verdict.remedy)
-    best = next((remark for remark in trip.remarks if remark.startswith("auto: logits to noise")), None)
-    reached = f"; the best of the settings weighed: {best.removeprefix('auto: ')}" if best is not None else ""
+    best = next((remark for remark in trip.remarks if remark.startswith("auto: SNR of the logits")), None)
+    reached = f"; the best of the settings compared: {best.removeprefix('auto: ')}" if best is not None else ""
     remedy = f"Run: toolkit tune RECIPE; or build with --no-proof, and ask toolkit why ENGINE{reached}"
     raise BudgetError(f"{name} is refused: {verdict.text}", remedy=remedy)
 
 
 def compare(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -> Verdict | None:
-    """The verdict on the typed graph, rounded as `target` rounds, on the trip's images; None without any, or without proof.
+    """The verdict on the typed graph, rounded as `target` rounds, on the trip's images; None without any, or if none is wanted.
 
-    Calibration images that were held back count as unlabelled: their folders need not be the model's classes.
+    Calibration images that were held back count as unlabeled: their folders need not be the model's classes.
     """
     images, accept, name = trip.judged, trip.recipe.accept, trip.recipe.name
     if images is None or trip.truth is None:
         return None
     images = images.having(trip.recipe.preprocess.inside)
-    progress = stage(f"prove {name} on {images.count} images")
+    progress = stage(f"judge {name} on {images.count} images")
     try:
         answers = answers_of(predicting_runner(graph, target), images, name=name, progress=progress)
     except MeasurementError as error:
@@ -233,7 +235,7 @@ def _broken(graph: ir.Model, images: Images, name: str) -> BudgetError | None:
 
 
 def same_start(one: Recipe, other: Recipe) -> bool:
-    """Whether two recipes share the reference, the preprocessing and the images of the proof."""
+    """Whether two recipes share the reference, the preprocessing and the images of the verdict."""
     return (one.reference, one.preprocess.outside, one.accept.data, one.accept.images) == (
         other.reference,
         other.preprocess.outside,
@@ -250,6 +252,6 @@ def proof_images(recipe: Recipe) -> Images | None:
 
 
 def check_images(recipe: Recipe) -> Images:
-    """What an export is checked on where no accuracy is proven: the images of `[calibration]`, else seeded synthetic ones."""
+    """What an export is checked on where no accuracy is judged: the images of `[calibration]`, else seeded synthetic ones."""
     count = sum(BATCHES)
     return synthetic(recipe.preprocess.outside, count) if recipe.calibration_data is None else calibration_images(recipe, count)

@@ -46,7 +46,7 @@ class Held(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """The recipe with nothing left open, the FP32 graph as equalised, its ranges, and why."""
+    """The recipe with nothing left open, the FP32 graph as equalized, its ranges, and why."""
 
     recipe: Recipe
     graph: ir.Model
@@ -66,14 +66,14 @@ def hold_back(recipe: Recipe) -> Held:
     if data is None:
         images = None if recipe.calibration.ranges is not None else calibration_images(recipe)
         return Held(images, None, None, images)
-    everything = open_data(data, recipe.preprocess.outside, labelled=False)
+    everything = open_data(data, recipe.preprocess.outside, labeled=False)
     total = everything.count
     choosing = CHOOSING if recipe.precision.quantized and is_open(recipe) else 0
     judging = JUDGING if recipe.accept.data is None else 0
     random = np.random.default_rng(SEED)
     if total >= wanted + CHOOSING + judging:
         order = wanted + random.permutation(total - wanted)
-        whole = ranging = open_data(data, recipe.preprocess.outside, wanted, labelled=False)
+        whole = ranging = open_data(data, recipe.preprocess.outside, wanted, labeled=False)
         judged, chosen = order[:judging], order[judging : judging + choosing]
     else:
         order = random.permutation(total)
@@ -93,14 +93,14 @@ def is_open(recipe: Recipe) -> bool:
 
 
 def settle(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: Callable[[str], Progress]) -> Settled:
-    """Equalise and calibrate, as the recipe says, or as `select` finds best for `target`.
+    """Equalize and calibrate, as the recipe says, or as `select` finds best for `target`.
 
     Raises CalibrationError, GraphError.
     """
     settings = Settings(recipe.precision, recipe.calibration)
     if not watched(graph):
         kinds = ", ".join(sorted({node.op_type for node in graph.graph}))
-        what = f"{recipe.name} has nothing to quantise: no layer of it runs in INT8; its operators are {kinds}"
+        what = f"{recipe.name} has nothing to quantize: no layer of it runs in INT8; its operators are {kinds}"
         raise CalibrationError(what, remedy='Set `int8 = false`, with `compute = "fp16"` where half the size is wanted')
     if recipe.calibration.ranges is not None:
         return _given(recipe, graph, held)
@@ -114,7 +114,7 @@ def settle(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: C
     elif settings.open:
         plain = settings.simply()
         said = f"{plain.calibration.method}, equalize = {plain.precision.equalize}, weights = {plain.precision.weights}"
-        reasons = (*reasons, f"auto: too few calibration images to choose by, so the simple settings stand: {said}")
+        reasons = (*reasons, f"auto: too few calibration images to choose by, so the simple settings are used: {said}")
         settings = plain
     graph = equalized(graph, settings.precision.equalize, whole.batches(8))
     return Settled(_with(recipe, settings), graph, calibrate(recipe, graph, whole, stage), reasons)
@@ -146,9 +146,9 @@ def _select(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: 
 
 
 def _given(recipe: Recipe, graph: ir.Model, held: Held) -> Settled:
-    """With the ranges of the recipe's own file: where equalisation is open, it is the one that they are of.
+    """With the ranges of the recipe's own file: where equalization is open, it is the one that they are of.
 
-    Scales of equalisation come from images: without any, only ranges of a graph that is not equalised can be taken.
+    Scales of equalization come from images: without any, only ranges of a graph that is not equalized can be taken.
     """
     assert recipe.calibration.ranges is not None
     ranges, settings = Ranges.read(recipe.calibration.ranges), Settings(recipe.precision, recipe.calibration)
@@ -169,7 +169,7 @@ def _given(recipe: Recipe, graph: ir.Model, held: Held) -> Settled:
             return Settled(_with(recipe, settings.having(equalize=kind)), candidate, not_blank(ranges, candidate), ())
     assert fault is not None
     if held.ranging is None:
-        remedy = "They may be of an equalised graph: set `calibration.data` to the images that they are of"
+        remedy = "They may be of an equalized graph: set `calibration.data` to the images that they are of"
         raise CalibrationError(fault.what, remedy=remedy)
     raise fault
 
@@ -184,7 +184,7 @@ def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Callable[[
     origin = origin_of(graph, tensors, images.sha256, sha256_bytes(recipe.preprocess.card()))
     kept = calibration.find_ranges(origin, images.count)
     count = f"{images.count} images" if images.count > 1 else "1 image"
-    progress = stage(f"calibrate on {count}{', done before' if kept else ''}")
+    progress = stage(f"calibrate on {count}{', from the cache' if kept else ''}")
     ranges = kept or calibration.collect_cached(
         graph, images.batches(1), tensors, origin=origin, count=images.count, name_of=images.name, progress=progress
     )
@@ -201,7 +201,7 @@ def alike(images: Images) -> tuple[str, ...]:
 
 
 def not_blank(ranges: Ranges, graph: ir.Model) -> Ranges:
-    """The same ranges. Raises CalibrationError where every image was one colour throughout: nothing can be scaled by that."""
+    """The same ranges. Raises CalibrationError where every image was one color throughout: nothing can be scaled by that."""
     seen = ranges.tensors.get(graph.graph.inputs[0].name or "")
     if seen is not None and seen.min == seen.max:
         what = f"every calibration image is the same throughout: {seen.max:g} everywhere after preprocessing"

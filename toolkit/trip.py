@@ -40,7 +40,7 @@ class Trip(NamedTuple):
     judged: Images | None  # the images of the proof: those of `[accept]`, or calibration images that were held back
     truth: Float | None  # the reference's logits on them; None without any, or without proof
     baseline: Baseline  # what an engine keeps of the reference
-    graph: ir.Model  # FP32, equalised where the recipe says so
+    graph: ir.Model  # FP32, equalized where the recipe says so
     ranges: Ranges | None  # what INT8 is scaled by
     peaks: Mapping[str, float]  # how large each tensor of `graph` becomes on some images, where FP16 must hold it
     roundings: Roundings  # what `graph`'s weights are in INT8
@@ -49,7 +49,7 @@ class Trip(NamedTuple):
 
 
 def typed(trip: Trip, target: Target) -> ir.Model:
-    """The final graph for `target`: quantised by its scheme, then FP16 around that. Raises GraphError, CalibrationError."""
+    """The final graph for `target`: quantized by its scheme, then FP16 around that. Raises GraphError, CalibrationError."""
     recipe = trip.recipe
     refuse_precision(recipe, target)
     scheme, keep = scheme_of(target), recipe.precision.keep_fp32
@@ -104,7 +104,7 @@ def for_cpus(compiled: Compiled, graph: ir.Model, target: Target) -> Compiled:
         return compiled
     cpus, notes = "vnni" if needs_vnni(graph) else "any", compiled.notes
     if cpus == "vnni" and not has_vnni():
-        notes = (*notes, f"{SATURATES}; this machine is such a CPU, and so the proof is of a saturated engine")
+        notes = (*notes, f"{SATURATES}; this machine is such a CPU, so the verdict is that of a saturated engine")
     return msgspec.structs.replace(compiled, settings={**compiled.settings, "cpu": cpus}, notes=notes)
 
 
@@ -124,14 +124,14 @@ def foreseen(trip: Trip) -> tuple[Island, ...]:
 
 
 def unproven(trip: Trip) -> tuple[str, ...]:
-    """Warnings where a quantized engine is held to nothing, or to the very images that it was scaled by."""
+    """Warnings where a quantized engine is not judged, or is judged on the images that it was scaled by."""
     recipe = trip.recipe
     if not recipe.precision.quantized:
         return ()
     if recipe.accept.data is not None and recipe.accept.data == recipe.calibration_data:
-        return ("WARNING: `accept.data` and `calibration.data` are the same images: the verdict is too kind",)
+        return ("WARNING: `accept.data` and `calibration.data` are the same images: the verdict is too optimistic",)
     if trip.judged is None:
-        return ("WARNING: held to nothing: too few calibration images to hold some back. Name more, or set `accept.data`",)
+        return ("WARNING: not judged: too few calibration images to hold some back. Name more, or set `accept.data`",)
     return ()
 
 
@@ -144,7 +144,7 @@ def unforeseen(trip: Trip) -> tuple[str, ...]:
         layers = ", ".join(first_layers(trip.graph))
         notes += [f"FP8 leaves out {layers}, which read the image"] if layers else []
     elif recipe.precision.compute == "fp16" and not trip.peaks:
-        notes.append("FP16 without calibration images: which tensors overflow was not looked at. Set `calibration.data`")
+        notes.append("FP16 without calibration images: which tensors overflow was not checked. Set `calibration.data`")
     pools = [node.name for node in trip.graph.graph if miscounts(node)] if recipe.precision.int8 else []
     if pools and any(target.kind in ON_CPU for target in Target.parse_many(recipe.build.target)):
         notes.append(f"left in floating point: {', '.join(map(str, pools))}: ONNX Runtime's INT8 average errs on such padding")
@@ -156,4 +156,4 @@ def calibration_images(recipe: Recipe, limit: int | None = None) -> Images:
     data = recipe.calibration_data
     if data is None:
         raise RecipeError(f"{recipe.name} names no images to calibrate on", remedy="Set `calibration.data`")
-    return open_data(data, recipe.preprocess.outside, limit or recipe.calibration.images, labelled=False)
+    return open_data(data, recipe.preprocess.outside, limit or recipe.calibration.images, labeled=False)

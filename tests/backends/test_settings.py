@@ -21,7 +21,7 @@ from toolkit.recipe import Preprocess
 from toolkit.types import TensorSpec
 
 THREADS = ["x", None, 100_000, 0, -1, 1.5, True, [1], 2**70]
-PATHS = ["optimised", "optimized", "profile", "as_is", "without", "jit_cache", "lean", "session.x"]
+PATHS = ["optimized", "optimized", "profile", "as_is", "without", "jit_cache", "lean", "session.x"]
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_run_names_the_classes(engine: Path, tmp_path: Path) -> None:
 
 def test_inspect_draws_and_tells_machines(engine: Path) -> None:
     shown = toolkit("inspect", engine).stdout
-    assert "placement: nothing to mend" in shown
+    assert "placement: nothing to improve" in shown
     assert "█" in shown
     found = json.loads(toolkit("inspect", engine, "--json").stdout)
     assert found["manifest"]["precision"] == "int8+fp16"
@@ -103,13 +103,13 @@ def test_one_bad_image_does_not_lose_the_other_answers(engine: Path, tmp_path: P
     done = toolkit("run", engine, *names)
     assert done.returncode == 2
     assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == [str(names[0]), str(names[2])]
-    assert "2 of 4 images could not be read. The others are answered above" in done.stderr
+    assert "2 of 4 images could not be read. The answers to the others are above" in done.stderr
     assert all(str(name) in done.stderr for name in (names[1], names[3]))
     told = toolkit("run", engine, *names, "--json")
     assert told.returncode == 2
     answers = json.loads(told.stdout)
     assert [len(answers[str(name)]) for name in (names[0], names[2])] == [5, 5]
-    assert "is no image that can be read" in answers[str(names[1])]["error"]
+    assert "cannot be read as an image" in answers[str(names[1])]["error"]
     assert "does not exist" in answers[str(names[3])]["error"]
 
 
@@ -146,7 +146,7 @@ def test_a_fault_of_our_own_is_one_line_and_not_the_code_of_a_refusal(monkeypatc
         cli.main()
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: the toolkit has a fault here (ZeroDivisionError: division by zero)")
+    assert said.startswith("error: internal error (ZeroDivisionError: division by zero)")
     assert said.count("\n") == 1
     monkeypatch.setattr(sys, "argv", ["toolkit", "doctor", "--debug"])
     with pytest.raises(ZeroDivisionError):

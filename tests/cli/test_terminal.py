@@ -98,7 +98,7 @@ def test_no_color_means_none_and_color_is_there_otherwise(bench: Path) -> None:
 def test_help_is_grouped_everywhere(columns: int, term: str) -> None:
     shown = ESCAPE.sub("", on_terminal(columns, "--help", term=term))
     assert MAKE in shown
-    assert shown.index(MAKE) < shown.index("Measure and judge") < shown.index("Put to use")
+    assert shown.index(MAKE) < shown.index("Measure and compare") < shown.index("Deploy")
     assert "..." not in shown.replace("[ARGS]...", "").replace("ARGS]...", "")
     if term == "dumb":
         assert "\x1b" not in shown
@@ -108,8 +108,13 @@ def test_help_is_grouped_everywhere(columns: int, term: str) -> None:
 
 def test_brackets_in_a_help_text_are_shown() -> None:
     shown = ESCAPE.sub("", on_terminal(160, "build", "--help"))
-    assert "hold each engine to the recipe's [accept]" in shown
+    assert "judge each engine by the recipe's [accept]" in shown
     assert "$ toolkit build engines/fashion-resnet18-int8.toml" in shown
+
+
+def test_an_example_is_one_line_on_a_dumb_terminal() -> None:
+    shown = on_terminal(60, "build", "--help", term="dumb")
+    assert f"    $ toolkit {GUIDE['build'][1][1]}\n" in shown and len(GUIDE["build"][1][1]) > 50
 
 
 def commands() -> dict[str, object]:

@@ -154,7 +154,7 @@ def test_bad_input_is_a_clear_line(engines: dict[str, Path], tmp_path: Path) -> 
     with pytest.raises(EngineError, match=r"is not an engine: it has no manifest\.json"):
         diff(tmp_path, graph)
     (tmp_path / "text.txt").write_text("text")
-    with pytest.raises(EngineError, match=r"no engine, no .onnx and no .toml"):
+    with pytest.raises(EngineError, match=r"neither an engine, nor .onnx, nor .toml"):
         diff(tmp_path / "text.txt", graph)
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
     with pytest.raises(GraphError, match="cannot be read as ONNX"):

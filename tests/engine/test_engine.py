@@ -189,7 +189,7 @@ CHANGES = {
     "../x": (lambda members: [*members, (zipfile.ZipInfo("../x"), b"x")], "names a file outside itself"),
     "extra": (lambda members: [*members, (zipfile.ZipInfo("readme"), b"x")], "does not list: 'readme'"),
     "twice": (twice, "holds 'verdict.json' twice"),
-    "link": (linked, "no regular file"),
+    "link": (linked, "not a regular file"),
     "missing": (lambda members: members[:-1], "has no file 'verdict.json'"),
     "no manifest": (lambda members: members[1:], "no manifest.json"),
 }
@@ -211,7 +211,7 @@ def test_a_packed_file_cut_short_is_refused(built: Path, tmp_path: Path) -> None
 
 
 def test_a_folder_that_is_none_half_or_of_tomorrow(carried: Path, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="nothing of that name"):
+    with pytest.raises(EngineError, match="no such file or folder"):
         Engine.open(tmp_path / "nowhere")
     with pytest.raises(EngineError, match="is not an engine"):
         Engine.open(tmp_path)
@@ -227,7 +227,7 @@ def test_a_folder_that_is_none_half_or_of_tomorrow(carried: Path, tmp_path: Path
 def test_a_pipe_in_its_place_does_not_block(carried: Path) -> None:
     (carried / "model.onnx").unlink()
     os.mkfifo(carried / "model.onnx")
-    with pytest.raises(EngineError, match="no regular file"):
+    with pytest.raises(EngineError, match="not a regular file"):
         Engine.open(carried)
 
 

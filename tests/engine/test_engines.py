@@ -42,7 +42,7 @@ def built(recipes: list[Recipe], out: Path, *, proof: bool) -> tuple[dict[str, l
 
 
 def check(recipe: Recipe, manifests: list[Manifest]) -> None:
-    """An engine for each SM, of the precision that the recipe asks for: INT8 in every layer that was quantised."""
+    """An engine for each SM, of the precision that the recipe asks for: INT8 in every layer that was quantized."""
     assert [manifest.target for manifest in manifests] == ["rtx:sm86", "rtx:sm89", "rtx:sm120"]
     assert [manifest.settings["sm"] for manifest in manifests] == [86, 89, 120]
     counts = [re.match(r"(\d+) of (\d+) INT8 layers", note) for manifest in manifests for note in manifest.notes]

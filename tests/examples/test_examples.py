@@ -239,7 +239,7 @@ def test_fastapi(engine):
         code, answers = post(f"{address}/classify?top=2", png("blue"))
         assert (code, len(answers), answers[0]["label"]) == (200, 2, "blue")
         code, refusal = post(f"{address}/classify", b"no picture")
-        assert (code, "no image that can be read" in refusal["detail"]) == (400, True)
+        assert (code, "cannot be read as an image" in refusal["detail"]) == (400, True)
         with ThreadPoolExecutor(4) as pool:
             colors = ["red", "green", "blue"] * 4
             found = list(pool.map(lambda color: post(f"{address}/classify", png(color))[1][0]["label"], colors))

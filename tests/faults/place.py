@@ -96,7 +96,7 @@ def wrong(place: Path, command: Command, code: int, said: str, allowed: list[obj
 
     Its output is one of `allowed`: as it was before (None: not there), or as a good run leaves it; where it ended well, the last.
     """
-    if "Traceback" in said or "has a fault here" in said:
+    if "Traceback" in said or "internal error" in said:
         return f"exit {code}: {said[-600:]}"
     if code > 0 and (code != 2 or "error:" not in said):
         return f"exit {code} without a word: {said[-300:]!r}"

@@ -1,4 +1,4 @@
-"""Fine-tuning against the quantiser that it stands in for, and through the rest of the trip."""
+"""Fine-tuning against the quantizer that it stands in for, and through the rest of the trip."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from tests.graph.networks import fashion_graph
 from toolkit.graph.edit import constant, initializer, make
 from toolkit.graph.fp16 import to_fp16
-from toolkit.graph.lint import lint
+from toolkit.graph.lint import finding_lines, lint
 from toolkit.graph.qdq import quantize
 from toolkit.recipe import Calibration, Precision
 
@@ -91,8 +91,8 @@ def test_a_quantized_bias_is_found():
     dequantize = make("DequantizeLinear", [bias, scale, initializer(graph.graph, "b.z", np.int32(0))], "b.dequantize")
     graph.graph.insert_before(conv, dequantize)
     conv.replace_input_with(2, dequantize.outputs[0])
-    assert rules(graph) == {("quantised-bias", "layer1.0.conv1")}
-    assert "quantised-bias" not in {rule for rule, _ in rules(graph, "cpu")}  # ONNX Runtime takes it
+    assert rules(graph) == {("quantized-bias", "layer1.0.conv1")}
+    assert "quantized-bias" not in {rule for rule, _ in rules(graph, "cpu")}  # ONNX Runtime takes it
 
 
 def test_one_scale_for_a_whole_weight_is_found():
@@ -130,7 +130,7 @@ def test_quantizing_twice_is_found():
     graph = quantized()
     first = node(graph, "layer1.0.relu.dequantize")
     pair_behind(graph, first.outputs[0], [node(graph, "layer1.0.conv2")])
-    assert rules(graph) == {("double-quantise", f"{first.outputs[0].name}.q")}
+    assert rules(graph) == {("double-quantize", f"{first.outputs[0].name}.q")}
 
 
 def test_two_pairs_on_one_tensor_are_found():
@@ -140,21 +140,42 @@ def test_two_pairs_on_one_tensor_are_found():
     reader = next(reader for reader in readers if reader.op_type == "Conv")
     reader.replace_input_with(0, shared)
     pair_behind(graph, shared, [reader])
-    assert {rule for rule, _ in rules(graph)} == {"double-quantise"}
+    assert {rule for rule, _ in rules(graph)} == {"double-quantize"}
 
 
 def test_a_weight_without_its_input_and_the_other_way_round_are_found():
     graph = quantized()
     conv = node(graph, "layer1.0.conv2")
     conv.replace_input_with(0, conv.inputs[0].producer().inputs[0].producer().inputs[0])
-    assert ("half-quantised", "layer1.0.conv2") in rules(graph)
+    assert ("half-quantized", "layer1.0.conv2") in rules(graph)
     graph = quantized()
     conv = node(graph, "layer1.0.conv2")
     plain = constant(fashion_graph("resnet18").graph.initializers["layer1.0.conv2.weight"])
     conv.replace_input_with(1, initializer(graph.graph, "plain", plain))
-    assert rules(graph) >= {("half-quantised", "layer1.0.conv2")}
+    assert rules(graph) >= {("half-quantized", "layer1.0.conv2")}
 
 
 def test_the_other_schemes_placement_is_not_this_schemes():
     assert {rule for rule, _ in rules(quantized(scheme="tensorrt"), "cpu")} == {"float-result", "float-add"}
     assert {rule for rule, _ in rules(quantized(scheme="cpu"), "tensorrt")} == {"asymmetric", "split-fusion"}
+
+
+def test_one_rule_at_many_blocks_is_one_line_with_a_count():
+    found = lint(quantized(scheme="tensorrt"), "cpu")
+    sums = [finding.node for finding in found if finding.rule == "float-add"]
+    (line,) = [line for line in finding_lines(found) if line.startswith("float-add")]
+    assert line.startswith(
+        f"float-add: {len(sums)} nodes ({', '.join(sums[:3])} and {len(sums) - 3} more): an operand has no pair"
+    )
+    assert len(finding_lines(found)) == 2 < len(found)
+    assert finding_lines(found[:1]) == (str(found[0]),)
+
+
+def test_a_line_says_where_its_words_are_of_the_first_node_only():
+    graph = quantized()
+    for name in ("layer1.0", "layer2.0"):
+        conv = node(graph, f"{name}.conv2")
+        pair_behind(graph, conv.outputs[0], [node(graph, f"{name}.add")])
+    (line,) = finding_lines(lint(graph, "tensorrt"))
+    assert line.startswith("split-fusion: 2 nodes (layer1.0.add, layer2.0.add): ")
+    assert "'layer1.0.conv2'" in line and line.endswith("(of the first; the others alike: toolkit inspect ENGINE)")

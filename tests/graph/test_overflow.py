@@ -9,7 +9,8 @@ from tests.graph.networks import fashion_graph, pictures, run
 from toolkit.graph.edit import constant
 from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.magnitude import magnitudes
-from toolkit.graph.overflow import LIMIT, fp16_overflow
+from toolkit.graph.overflow import LIMIT, Overflow, fp16_overflow
+from toolkit.graph.variance import island_lines
 
 BIG = 3e5
 
@@ -61,3 +62,9 @@ def test_a_kept_tensor_answers_where_half_precision_breaks():
 def to_fp16_carelessly(graph):
     """FP16 for all but the two layers whose constants it cannot hold; what lies between them overflows."""
     return to_fp16(graph, ["layer2.0.conv1", "layer2.0.conv2"])
+
+
+def test_many_islands_for_one_reason_are_one_line():
+    islands = [Overflow(nodes=(f"conv{i}", "add"), tensor=f"tensor{i}", magnitude=1e5) for i in range(5)]
+    assert island_lines(islands) == (f"{islands[0]}; for the same reason at 4 more places, 6 nodes in all",)
+    assert island_lines(islands[:3]) == tuple(map(str, islands[:3]))

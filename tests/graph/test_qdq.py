@@ -27,10 +27,10 @@ INT8 = Precision(int8=True)
 def optimized(graph: ir.Model, folder: Path) -> Counter[str]:
     """The operators that ONNX Runtime makes of a graph."""
     options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
     options.log_severity_level = 3
     onnxruntime.InferenceSession(serialize(graph), options, providers=["CPUExecutionProvider"])
-    return Counter(node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node)
+    return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_layer_that_is_not_there_cannot_be_kept(graph: ir.Model, observed: obj
 
 
 def test_to_keep_everything_is_no_quantization(graph: ir.Model, observed: object) -> None:
-    with pytest.raises(CalibrationError, match="nothing is left to quantise"):
+    with pytest.raises(CalibrationError, match="nothing is left to quantize"):
         quantize(graph, observed, Precision(int8=True, keep=("*",)), Calibration())  # type: ignore[arg-type]
 
 

@@ -143,11 +143,11 @@ def test_the_optimizer_leaves_every_rounding_in(graph: ir.Model, tmp_path) -> No
     for model in (graph, graph_from(NORM)):
         rounded = as_rounded(to_fp16(model))
         options = onnxruntime.SessionOptions()
-        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
         options.log_severity_level = 3
         onnxruntime.InferenceSession(serialize(rounded), options, ["CPUExecutionProvider"], disabled_optimizers=[*UNROUNDING])
         kinds = [[n.attribute[0].i for n in m.graph.node if n.op_type == "Cast"] for m in (
-            ir.to_proto(rounded), onnx.load(tmp_path / "optimised.onnx"))]  # fmt: skip
+            ir.to_proto(rounded), onnx.load(tmp_path / "optimized.onnx"))]  # fmt: skip
         half = int(ir.DataType.FLOAT16)
         assert kinds[0].count(half) == kinds[1].count(half) > 8
 

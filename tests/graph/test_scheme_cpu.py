@@ -59,7 +59,7 @@ def test_other_functions_stand_between_two_pairs_and_have_none_inside(function: 
 
 
 def scales(graph: ir.Model) -> dict[str, float]:
-    """The scale of each pair, by the tensor that it quantises."""
+    """The scale of each pair, by the tensor that it quantizes."""
     found = [node.inputs[:2] for node in graph.graph if node.op_type == "QuantizeLinear"]
     return {value.name: constant(step).item() for value, step in found}  # type: ignore[union-attr,misc]
 

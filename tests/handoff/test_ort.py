@@ -125,7 +125,10 @@ def test_without_plugin_or_gpu_such_an_engine_says_what_it_lacks_and_is_judged_a
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"batch": ((1, 1, 4), (8, 8, 16))}, "one range of batches"), ({"strip_weights": True}, "holds an engine with its weights")],
+    [
+        ({"batch": ((1, 1, 4), (8, 8, 16))}, "one range of batches"),
+        ({"strip_weights": True}, "stores an engine with its weights"),
+    ],
 )
 def test_what_the_plugin_could_not_run_is_refused_before_the_work(change: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):

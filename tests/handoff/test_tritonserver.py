@@ -78,7 +78,7 @@ def test_pictures_are_answered_as_by_the_runner(asked: Asked, golden: Engine, pr
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_bad_requests_get_their_reason(asked: Asked, protocol: str) -> None:
-    assert "no image that can be read" in str(asked.answers[f"{protocol}-bad picture"])
+    assert "cannot be read as an image" in str(asked.answers[f"{protocol}-bad picture"])
     assert "shape" in str(asked.answers[f"{protocol}-bad shape"])
 
 

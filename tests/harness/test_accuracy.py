@@ -78,7 +78,7 @@ def test_images_held_back_decide_by_agreement_where_they_are_enough(changed: int
     verdict = compare_accuracy(logits, broken(logits, labels, changed / 40), None)
     verdict = msgspec.structs.replace(verdict, held_back=True)
     assert (verdict.accepted, verdict.undecided) == (accepted, undecided)
-    assert verdict.text.startswith(f"unlabelled: agreement {1 - changed / 40:.2%}")
+    assert verdict.text.startswith(f"unlabeled: agreement {1 - changed / 40:.2%}")
     assert "SNR" in verdict.text
     assert ("cannot tell: it may be as high as 99.87%" in verdict.text) == undecided
 
@@ -132,8 +132,8 @@ def test_without_labels_agreement_decides() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda labels: np.where(np.arange(len(labels)) == 7, 10, labels), "image 7 is labelled 10, .* classes 0 to 9"),
-        (lambda labels: np.where(np.arange(len(labels)) == 3, -1, labels), "image 3 is labelled -1"),
+        (lambda labels: np.where(np.arange(len(labels)) == 7, 10, labels), "image 7 is labeled 10, .* classes 0 to 9"),
+        (lambda labels: np.where(np.arange(len(labels)) == 3, -1, labels), "image 3 is labeled -1"),
         (lambda labels: np.full_like(labels, 4), "single label 4"),
         (lambda labels: labels[:-1], "500 images and 499 labels"),
     ],

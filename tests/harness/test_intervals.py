@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from toolkit.harness import intervals
+from toolkit.harness.latency import Launches, Sampling
 from toolkit.harness.measurement import Block, Measurement
+from toolkit.harness.run import plan_of
 
 Floats = np.ndarray
 
@@ -103,3 +105,9 @@ def test_an_offline_trial_is_cut_into_stretches_of_time() -> None:
 def test_student_is_students() -> None:
     known = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 8: 2.306, 11: 2.201, 30: 2.042}
     assert {n: intervals.student(n) for n in known} == {n: pytest.approx(value, rel=4e-3) for n, value in known.items()}
+
+
+@pytest.mark.parametrize("plan", [plan_of(), plan_of(quick=True)], ids=["whole", "quick"])
+def test_an_engine_that_settles_early_was_opened_often_enough_for_a_ratio(plan: Sampling) -> None:
+    """Else a quiet machine, where a few rounds are enough for the median, would decide less than a busy one."""
+    assert plan.least_blocks // Launches.ROUNDS >= intervals.LEAST

@@ -67,7 +67,7 @@ def runners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Runn
 
 
 @pytest.fixture(scope="module")
-def labelled() -> Any:
+def labeled() -> Any:
     return images.open_data("packaged:fashion-test", HOW, 300)
 
 
@@ -88,14 +88,14 @@ class Dies:
     def close(self) -> None: ...
 
 
-def test_latency_accuracy_and_the_file(runners: dict[str, Runner], labelled: Any, tmp_path: Path) -> None:
+def test_latency_accuracy_and_the_file(runners: dict[str, Runner], labeled: Any, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    pictures = [labelled.picture(i) for i in range(3)]
+    pictures = [labeled.picture(i) for i in range(3)]
     found = run_bench(
         runners,
         batches=(1, 4),
         plan=PLAN,
-        images=labelled,
+        images=labeled,
         pictures=pictures,
         reference="reference",
         save=lambda results: results.write(path),
@@ -115,11 +115,11 @@ def test_latency_accuracy_and_the_file(runners: dict[str, Runner], labelled: Any
     assert found.manifests["scaled"]["precision"] == "fp32"
 
 
-def test_an_engine_that_dies_leaves_the_others_results(runners: dict[str, Runner], labelled: Any) -> None:
+def test_an_engine_that_dies_leaves_the_others_results(runners: dict[str, Runner], labeled: Any) -> None:
     for calls in (3, 12 + 10):  # during accuracy, and during latency
         lost = Runner(runners["scaled"].manifest, Dies(runners["scaled"], calls))
         both = {"reference": runners["reference"], "lost": lost}
-        found = run_bench(both, batches=(1,), plan=PLAN, images=labelled, reference="reference")
+        found = run_bench(both, batches=(1,), plan=PLAN, images=labeled, reference="reference")
         assert "the device was lost" in found.failures["lost"]
         assert "reference" not in found.failures
         [good] = found.of("reference")
@@ -127,12 +127,12 @@ def test_an_engine_that_dies_leaves_the_others_results(runners: dict[str, Runner
         assert len(good.seconds) >= 6
 
 
-def test_labels_that_cannot_be_used_leave_the_latency(runners: dict[str, Runner], labelled: Any) -> None:
-    class Relabelled:
-        count, classes, sha256, batches = labelled.count, None, "x", staticmethod(labelled.batches)
-        labels = np.full(labelled.count, 3)
+def test_labels_that_cannot_be_used_leave_the_latency(runners: dict[str, Runner], labeled: Any) -> None:
+    class Relabeled:
+        count, classes, sha256, batches = labeled.count, None, "x", staticmethod(labeled.batches)
+        labels = np.full(labeled.count, 3)
 
-    found = run_bench(runners, batches=(1,), plan=PLAN, images=Relabelled(), reference="reference")
+    found = run_bench(runners, batches=(1,), plan=PLAN, images=Relabeled(), reference="reference")
     assert "single label 3" in found.failures["scaled"]
     assert not found.verdicts
     assert len(found.measurements) == 2

@@ -277,5 +277,5 @@ def test_the_same_images_as_pixels(classes: Path, tmp_path: Path) -> None:
     ready = open_data(str(tmp_path / "ready.npy"), SMALL)
     np.testing.assert_array_equal(next(ready.having(True).batches(9)), pixels)  # undone, as they came from pixels
     np.save(tmp_path / "other.npy", floats + np.float32(0.006))  # a third of a level off
-    with pytest.raises(DataError, match=r"image 0 of .* is no preprocessed picture of 8 bits"):
+    with pytest.raises(DataError, match=r"image 0 of .* is not a preprocessed 8-bit picture"):
         next(open_data(str(tmp_path / "other.npy"), SMALL).having(True).batches(9))

@@ -210,8 +210,8 @@ def test_where_labels_do_not_matter_any_tree_of_images_will_do(tmp_path: Path) -
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     (tmp_path / "empty").mkdir()
-    found = read_folder(tmp_path, None, labelled=False)
+    found = read_folder(tmp_path, None, labeled=False)
     assert [str(path.relative_to(tmp_path)) for path in found.paths] == ["loose.png", "7/deep/3.png", "b/1.png", "b/2.png"]
     assert (found.labels, found.classes, found.remarks) == (None, None, ())
     with pytest.raises(DataError, match="holds no image"):
-        read_folder(tmp_path / "empty", None, labelled=False)
+        read_folder(tmp_path / "empty", None, labeled=False)

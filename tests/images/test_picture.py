@@ -25,7 +25,7 @@ GREY = Preprocess(size=(4, 6), mean=(0,), std=(1,), scale=1, color="L")
 
 
 def photographs() -> dict[str, Image.Image]:
-    """Photographs that scikit-learn and scikit-image bring, in colour and in grey, upright and lying."""
+    """Photographs that scikit-learn and scikit-image bring, in color and in grey, upright and lying."""
     datasets = pytest.importorskip("sklearn.datasets")
     data = pytest.importorskip("skimage.data")
     found = {name: datasets.load_sample_image(name) for name in ("china.jpg", "flower.jpg")}
@@ -45,7 +45,7 @@ def torchvisions(torchvision, picture: Image.Image, how: Preprocess) -> np.ndarr
 
 
 def grey_levels(got: np.ndarray, want: np.ndarray, how: Preprocess) -> float:
-    """The largest difference, in steps of 1/255 before the normalisation."""
+    """The largest difference, in steps of 1/255 before the normalization."""
     assert got.shape == want.shape
     assert got.dtype == np.float32
     return float(np.max(np.abs(got - want) * np.array(how.std)[:, None, None] * 255))
@@ -91,7 +91,7 @@ def test_the_formula_on_a_picture_that_needs_no_resize() -> None:
     np.testing.assert_allclose(preprocess(pixels, how), want.transpose(2, 0, 1), rtol=1e-6)
 
 
-def test_layout_and_colour_order() -> None:
+def test_layout_and_color_order() -> None:
     pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     assert np.array_equal(preprocess(pixels, msgspec.structs.replace(PLAIN, layout="NHWC")), pixels)
     assert np.array_equal(preprocess(pixels, msgspec.structs.replace(PLAIN, color="BGR")), pixels[..., ::-1].transpose(2, 0, 1))
@@ -126,7 +126,7 @@ def test_every_mode_that_files_have_is_understood(mode: str, tmp_path: Path) -> 
             assert np.all(preprocess(picture, GREY) == value)
 
 
-def test_a_palette_with_transparency_gives_its_colours_without_a_warning(tmp_path: Path) -> None:
+def test_a_palette_with_transparency_gives_its_colors_without_a_warning(tmp_path: Path) -> None:
     picture = Image.new("P", (6, 4), 1)
     picture.putpalette([0, 0, 0, 10, 20, 30])
     picture.save(tmp_path / "a.png", transparency=b"\x80\x80")
@@ -176,10 +176,10 @@ def test_an_exif_orientation_is_followed_where_the_recipe_says_so(tmp_path: Path
 def test_only_image_formats_of_the_list_are_opened(tmp_path: Path) -> None:
     """An EPS named .png would start Ghostscript."""
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 6\n%%EndComments\n")
-    with pytest.raises(DataError, match=r"a\.png is no image that can be read"):
+    with pytest.raises(DataError, match=r"a\.png cannot be read as an image"):
         preprocess(tmp_path / "a.png", PLAIN)
     Image.new("RGB", (6, 4)).save(tmp_path / "b.png", "TGA")
-    with pytest.raises(DataError, match=r"b\.png is no image that can be read"):
+    with pytest.raises(DataError, match=r"b\.png cannot be read as an image"):
         preprocess(tmp_path / "b.png", PLAIN)
 
 
@@ -194,7 +194,7 @@ def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     for name in ("pipe.png", "zero.png", "."):
-        with pytest.raises(DataError, match="no regular file"):
+        with pytest.raises(DataError, match="not a regular file"):
             preprocess(tmp_path / name, PLAIN)
 
 
@@ -204,7 +204,7 @@ def test_a_missing_file_a_text_and_a_cut_photograph_name_the_file(tmp_path: Path
     (tmp_path / "cut.jpg").write_bytes(stream.getvalue()[:-400])
     (tmp_path / "text.jpg").write_text("this is no image")
     (tmp_path / "empty.jpg").touch()
-    reasons = {"cut.jpg": "truncated", "text.jpg": "no image", "empty.jpg": "no image", "none.jpg": "does not exist"}
+    reasons = {"cut.jpg": "truncated", "text.jpg": "as an image", "empty.jpg": "as an image", "none.jpg": "does not exist"}
     for name, words in reasons.items():
         with pytest.raises(DataError, match=f"{name}.*{words}"):
             preprocess(tmp_path / name, PLAIN)
@@ -245,9 +245,9 @@ def test_what_is_no_picture_is_an_input_error(what: object) -> None:
 
 
 def test_one_picture_or_many() -> None:
-    grey, colour = np.zeros((5, 7), np.uint8), np.zeros((5, 7, 3), np.uint8)
+    grey, color = np.zeros((5, 7), np.uint8), np.zeros((5, 7, 3), np.uint8)
     picture = Image.new("L", (3, 3))
-    for one in (grey, colour, picture, "a.png", Path("a.png"), b"bytes", io.BytesIO()):
+    for one in (grey, color, picture, "a.png", Path("a.png"), b"bytes", io.BytesIO()):
         assert [*pictures_of(one)] == [one] if not isinstance(one, np.ndarray) else next(pictures_of(one)) is one
         assert len([*pictures_of([one, one])]) == 2
     assert len([*pictures_of(path for path in ("a", "b", "c"))]) == 3

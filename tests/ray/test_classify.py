@@ -52,7 +52,7 @@ def check(found: dict[str, dict[str, Any]], engine: Engine, files: dict[str, byt
         for key, data in files.items():
             row, (answer,) = found[name(key)], runner.answers([data])
             if isinstance(answer, DataError):
-                assert "no image" in row["error"] and row["label"] is None
+                assert "as an image" in row["error"] and row["label"] is None
                 continue
             assert row["error"] is None and (row["label"], row["index"]) == (answer[0].label, answer[0].index)
             assert [one["label"] for one in row["top"]] == [one.label for one in answer]

@@ -39,7 +39,7 @@ def test_keys_find_their_tables() -> None:
         ("m.onnx", {"build": 3}, ["`build` is a table", "threads"]),
         ("m.onnx", {"arch": "resnet18"}, ["carries its network"]),
         ("m.pth", {}, ["Say `arch`"]),
-        (3, {}, ["int is no reference", "torch.nn.Module"]),
+        (3, {}, ["int is not a reference", "torch.nn.Module"]),
     ],
 )
 def test_what_is_wrong_names_what_exists(model: object, options: dict[str, object], words: list[str]) -> None:
@@ -95,5 +95,5 @@ def test_a_module_that_cannot_be_a_reference_is_refused() -> None:
 
 
 def test_numpy_is_no_reference() -> None:
-    with pytest.raises(RecipeError, match="ndarray is no reference"):
+    with pytest.raises(RecipeError, match="ndarray is not a reference"):
         Recipe.of(np.zeros(3))

@@ -22,7 +22,7 @@ def test_a_command_that_takes_a_recipe_says_how_a_model_gets_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(Path("mine.onnx"), outputs=[helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 4])])
-    with pytest.raises(RecipeError, match=r"mine\.onnx is an ONNX file and no recipe") as caught:
+    with pytest.raises(RecipeError, match=r"mine\.onnx is an ONNX file, not a recipe") as caught:
         CliRunner().invoke(app, [command, "mine.onnx"], catch_exceptions=False)
     line = re.search(r"toolkit (init .*)", str(caught.value))
     assert line is not None
@@ -34,13 +34,13 @@ def test_a_command_that_takes_a_recipe_says_how_a_model_gets_one(
 @pytest.mark.parametrize("name", ["m.pth", "m.safetensors", "m.PT"])
 def test_weights_are_no_recipe(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"name = 1")
-    with pytest.raises(RecipeError, match=r"is a file of weights and no recipe.*toolkit init"):
+    with pytest.raises(RecipeError, match=r"is a file of weights, not a recipe.*toolkit init"):
         Recipe.load(tmp_path / name)
 
 
 def test_an_engine_is_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(RecipeError, match="is an engine and no recipe"):
+    with pytest.raises(RecipeError, match="is an engine, not a recipe"):
         Recipe.load(tmp_path)
     with pytest.raises(RecipeError, match="there is no recipe"):
         Recipe.load(tmp_path / "gone.onnx")
@@ -49,5 +49,5 @@ def test_an_engine_is_no_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "kind"), [("m.onnx", "an ONNX file"), ("m.pth", "a file of weights"), ("m.toml", "a recipe")])
 def test_what_is_given_in_place_of_an_engine_is_said_too(tmp_path: Path, name: str, kind: str) -> None:
     (tmp_path / name).write_bytes(b"name = 1")
-    with pytest.raises(EngineError, match=f"is {kind} and no engine.*toolkit build"):
+    with pytest.raises(EngineError, match=f"is {kind}, not an engine.*toolkit build"):
         load(tmp_path / name)

@@ -433,7 +433,7 @@ def test_other_files_are_told_by_their_first_bytes(tmp_path: Path, state: State,
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {}}')
     assert "an index of several files" in refused(tmp_path / "model.safetensors.index.json")
     os.mkfifo(tmp_path / "pipe.pth")
-    assert "no regular file" in refused(tmp_path / "pipe.pth")
+    assert "not a regular file" in refused(tmp_path / "pipe.pth")
     save_file(state, tmp_path / "misnamed.pth")
     agree(load_reference(reference(tmp_path / "misnamed.pth")), thin)
     assert "Name the file in it: m.onnx, misnamed.pth" in refused(tmp_path)
@@ -460,7 +460,7 @@ def test_tensors_that_are_no_weights(save: Any, state: State) -> None:
     none = {**state, "fc.weight": torch.zeros(0, 64), "fc.bias": torch.zeros(0)}
     assert "has 0 classes" in refused(save(none))
     vast = {**state, "fc.weight": torch.zeros(1, 1).expand(1 << 40, 64)}
-    assert "no classifier's shapes" in refused(save(vast))
+    assert "not a classifier's shapes" in refused(save(vast))
     empty = {**state, "bn1.weight": torch.zeros(0)}
     assert "shape" in refused(save(empty))
 

@@ -61,7 +61,7 @@ def test_the_table_says_the_totals() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(RecipeError, match=r"'vgg16' is no ResNet.*resnet18, resnet34"):
+    with pytest.raises(RecipeError, match=r"'vgg16' is not a ResNet.*resnet18, resnet34"):
         describe("vgg16")
     with pytest.raises(RecipeError, match=r"version 'v2'.*v1 or v1\.5"):
         describe("resnet18", version="v2")

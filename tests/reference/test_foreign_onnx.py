@@ -74,7 +74,7 @@ def test_one_sigmoid_column_is_a_binary_classifier(tmp_path: Path) -> None:
     path = brightness(tmp_path / "m.onnx", [node("Sigmoid", ["scores"], ["p"])])
     manifest = built(recipe(path, data), tmp_path)
     assert (manifest.outputs_are, manifest.outputs[0].shape) == ("binary-probability", ("N", 1))
-    assert manifest.notes[-1] == "reference top-1 100.00% on 16 labelled images"
+    assert manifest.notes[-1] == "reference top-1 100.00% on 16 labeled images"
     verdict = Engine.open(tmp_path / "engine").judge().verdict
     assert verdict is not None
     assert verdict.top1 == (1.0, 1.0)
@@ -175,7 +175,7 @@ def test_images_that_do_not_fit_the_first_layer_are_a_warning(tmp_path: Path) ->
     data = pictures(tmp_path / "val", tuple("abcd"))
     scaled = pipeline.prepare(recipe(path, data, how="mean = [0, 0, 0]\nstd = [1, 1, 1]"))
     (remark,) = scaled.agreement.remarks
-    assert remark.startswith("WARNING: the images do not fit the first layer: behind 'c0' values spread 0.00")
+    assert remark.startswith("WARNING: the images do not fit the first layer: after 'c0' values spread 0.00")
     fitting = pictures(tmp_path / "wide", tuple("abcd"))
     for k, name in enumerate("abcd"):
         for i in range(3):

@@ -28,7 +28,7 @@ def test_folders_name_the_classes(tmp_path: Path, columns: int) -> None:
     data = pictures(tmp_path / "val")
     manifest = built(brightness(tmp_path / "m.onnx", [], columns), data, tmp_path)
     assert manifest.classes == ("dark", "light")
-    assert any(note.startswith("the classes are called as the folders of") and "dark, light" in note for note in manifest.notes)
+    assert any(note.startswith("the classes are named after the folders of") and "dark, light" in note for note in manifest.notes)
     shutil.rmtree(data)
     with toolkit.load(tmp_path / "engine") as runner:
         dark, light = (np.full((8, 8, 3), shade, np.uint8) for shade in (5, 250))
@@ -55,7 +55,7 @@ def test_an_engine_of_the_same_trip_has_the_names_as_well(tmp_path: Path) -> Non
     first = pipeline.prepare(one)
     second = pipeline.prepare(one, like=first)
     assert second.source.reference.manifest.classes == ("dark", "light")
-    assert [remark for remark in second.remarks if "are called" in remark]
+    assert [remark for remark in second.remarks if "are named after" in remark]
 
 
 @pytest.mark.parametrize(

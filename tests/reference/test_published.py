@@ -69,7 +69,7 @@ def test_a_cached_file_with_another_hash_is_refused_and_kept_for_its_owner(tmp_p
 
 def test_what_cannot_be_downloaded_says_where_to_lay_it(server: tuple[str, Path], tmp_path: Path) -> None:
     for address in (f"{server[0]}/none-00000000.pth", "http://127.0.0.1:9/none-00000000.pth"):
-        with pytest.raises(WeightsError, match=rf"Fetch {address} on .* and lay it at {tmp_path}/none-00000000\.pth"):
+        with pytest.raises(WeightsError, match=rf"Fetch {address} on .* and put it at {tmp_path}/none-00000000\.pth"):
             fetch(address, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["served"]
 

@@ -24,10 +24,10 @@ def test_a_good_reference_is_stated_and_no_more() -> None:
     found = standing(*drawn(0.9), LOGITS)
     assert found.doubt is None
     assert found.text.startswith("reference top-1 9")
-    assert "on 2000 labelled images" in found.text
+    assert "on 2000 labeled images" in found.text
 
 
-@pytest.mark.parametrize(("share", "words"), [(0.0, "cannot be told from guessing, 10.00%"), (0.25, "far below")])
+@pytest.mark.parametrize(("share", "words"), [(0.0, "not clearly better than guessing, 10.00%"), (0.25, "far below")])
 def test_chance_and_far_below_are_loud(share: float, words: str) -> None:
     text = standing(*drawn(share), LOGITS).text
     assert text.startswith("WARNING: reference top-1 ")

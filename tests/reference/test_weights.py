@@ -132,7 +132,7 @@ def test_the_first_wrong_tensor_is_named(tmp_path: Path, state: State) -> None:
     cases = {
         "has no tensor 'layer2.0.bn1.bias'": without,
         "has a tensor 'extra.weight' that": {**state, "extra.weight": torch.zeros(1)},
-        "is no ResNet by torchvision's names: it has blocks.0": {"blocks.0": torch.zeros(1)},
+        "is not a ResNet by torchvision's names: it has blocks.0": {"blocks.0": torch.zeros(1)},
         "has no 2-dimensional tensor 'fc.weight'": {k: v for k, v in state.items() if not k.startswith("fc.")},
         "'layer1.1.bn2.weight' holds NaN": {**state, "layer1.1.bn2.weight": torch.full((8,), float("nan"))},
         "'fc.bias' holds NaN or infinity": {**state, "fc.bias": torch.tensor([0, 0, float("inf"), 0, 0])},

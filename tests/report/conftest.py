@@ -62,7 +62,7 @@ def ranges(random: np.random.Generator) -> Ranges:
 
 @pytest.fixture(scope="session")
 def results() -> Results:
-    """Four engines on 600 labelled images, batches 1 to 16; the INT8 engine errs a little, FP16 never."""
+    """Four engines on 600 labeled images, batches 1 to 16; the INT8 engine errs a little, FP16 never."""
     random = np.random.default_rng(5)
     labels = random.integers(0, 10, 600)
     reference = random.standard_normal((600, 10)).astype(np.float32) + 5 * np.eye(10, dtype=np.float32)[labels]

@@ -32,7 +32,7 @@ def test_a_step_moves_along_one_axis_at_a_time():
     assert re.fullmatch(r"M[\d.]+ [\d.]+H[\d.]+V[\d.]+", path.get("d", ""))
 
 
-def test_series_differ_without_colour():
+def test_series_differ_without_color():
     both = [Series(name=str(i), x=(1, 2), y=(i, i), style=i, mark="both") for i in range(6)]
     figure = chart("t", "d", both, X, Y)
     dashes = [p.get("stroke-dasharray") for p in figure.findall("./svg/g/path[@class='line']")]

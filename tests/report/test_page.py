@@ -163,7 +163,7 @@ def test_without_data_every_chart_says_so_instead_of_being_empty(results: Result
     elements(page)
     assert 'viewBox="0 0 420' not in page
     assert page.count("Nothing was measured for this chart.") == 4
-    assert "No engine was held against a reference" in page
+    assert "No engine was compared with a reference" in page
     seen, console = browse(page, tmp_path, 390)
     assert (seen.marks, console) == (0, "")
 

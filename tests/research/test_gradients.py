@@ -1,4 +1,4 @@
-"""Why the shortcut is there: at depth 152 a plain network's first layer is out of the optimiser's reach."""
+"""Why the shortcut is there: at depth 152 a plain network's first layer is out of the optimizer's reach."""
 
 from __future__ import annotations
 

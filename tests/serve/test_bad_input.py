@@ -66,10 +66,10 @@ def request(*inputs, **more):
 
 BINARY = {"parameters": {"binary_data_size": 3136}, "data": None}
 BAD = {
-    "not JSON": (b"{", 400, "no infer request"),
-    "no UTF-8": (b"\xff\xfe", 400, "no infer request"),
-    "nothing": (b"", 400, "no infer request"),
-    "another form": (b"[]", 400, "no infer request"),
+    "not JSON": (b"{", 400, "not an infer request"),
+    "no UTF-8": (b"\xff\xfe", 400, "not an infer request"),
+    "nothing": (b"", 400, "not an infer request"),
+    "another form": (b"[]", 400, "not an infer request"),
     "no inputs": (b'{"inputs": []}', 400, "takes one input"),
     "two inputs": (request(tensor(), tensor()), 400, "takes one input"),
     "a name": (request(tensor(name="pixels")), 400, "no input 'pixels'"),
@@ -87,10 +87,10 @@ BAD = {
     "ragged": (request(tensor(data=[[0.5] * 2, [0.5]])), 400, "cannot be taken"),
     "words": (request(tensor(data=["0.5"] * 784)), 400, "Expected `float`, got `str`"),
     "truths": (request(tensor(data=[True] * 784)), 400, "Expected `float`, got `bool`"),
-    "no list": (request(tensor(data=0.5)), 400, "is no list"),
+    "no list": (request(tensor(data=0.5)), 400, "is not a list"),
     "null": (request(tensor(data=[None] * 784)), 400, "got `null`"),
     "too large for FP32": (request(tensor(data=[1e39] * 784)), 400, "beyond what FP32 holds"),
-    "NaN": (request(tensor(data=[float("nan")] * 784)), 400, "no infer request"),
+    "NaN": (request(tensor(data=[float("nan")] * 784)), 400, "not an infer request"),
     "nested 100,000 deep": (b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, "nested too deep"),
     "data nested deep": (request(tensor(data=json.loads("[" * 20 + "]" * 20))), 400, "nested 20 deep"),
     "no data": (request(tensor(data=None)), 400, "neither `data` nor `binary_data_size`"),
@@ -102,7 +102,7 @@ BAD = {
     "-3 classes": (request(outputs=[{"name": "logits", "parameters": {"classification": -3}}]), 400, "a number of classes"),
     "half a class": (request(outputs=[{"name": "logits", "parameters": {"classification": 0.5}}]), 400, "a number of classes"),
     "binary data of 7": (request(outputs=[{"name": "logits", "parameters": {"binary_data": 7}}]), 400, "true or false"),
-    "parameters with parts": (request(parameters={"a": {"b": 1}}), 400, "no infer request"),
+    "parameters with parts": (request(parameters={"a": {"b": 1}}), 400, "not an infer request"),
     "a timeout of words": (request(parameters={"timeout": "soon"}), 400, "microseconds"),
     "a sequence": (request(parameters={"sequence_id": 3}), 400, "keeps no state"),
     "a body too large": (b" " * (2 << 20) + b"{}", 413, "larger than the 2,097,152 bytes"),
@@ -168,14 +168,14 @@ def test_paths(server, method, path, status):
 
 PICTURES = {
     "nothing": (b"", 400, "no picture"),
-    "text": (b"not a picture", 400, "no image that can be read"),
-    "cut short": (picture((300, 300))[:-200], 400, "no image that can be read"),
-    "a PNG's head alone": (picture()[:20], 400, "no image that can be read"),
+    "text": (b"not a picture", 400, "cannot be read as an image"),
+    "cut short": (picture((300, 300))[:-200], 400, "cannot be read as an image"),
+    "a PNG's head alone": (picture()[:20], 400, "cannot be read as an image"),
     "more pixels than it may have": (bomb(1001, 1000), 413, "more than the 1,000,000 pixels"),
     "a bomb": (bomb(30_000, 30_000), 413, "more than the 1,000,000 pixels"),
     "a bomb beyond Pillow": (bomb(2**31 - 1, 2**31 - 1), 413, "more than the 1,000,000 pixels"),
-    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(/etc/passwd) run\n", 400, "no image that can be read"),
-    "a path": (b"/etc/passwd", 400, "no image that can be read"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(/etc/passwd) run\n", 400, "cannot be read as an image"),
+    "a path": (b"/etc/passwd", 400, "cannot be read as an image"),
 }  # fmt: skip
 
 

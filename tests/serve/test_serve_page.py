@@ -71,7 +71,7 @@ def test_what_is_no_picture_is_said_and_the_page_goes_on(page, server, picture, 
     page.until("document.querySelectorAll('#model option').length === 3")
     (tmp_path / "text.png").write_text("not a picture")
     page.drop("#drop", tmp_path / "text.png")
-    assert "no image that can be read" in page.until(f"document.getElementById('said').className && {SAID}")
+    assert "cannot be read as an image" in page.until(f"document.getElementById('said').className && {SAID}")
     assert page.run("document.querySelectorAll('#answers tr').length") == 0
     page.drop("#drop", picture)
     page.until("document.querySelectorAll('#answers tr').length === 5")

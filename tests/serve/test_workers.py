@@ -74,7 +74,7 @@ def test_workers_share_the_work_die_singly_swap_together_and_drain(engines, plac
         said = server.wait_for("worker died")
         assert (said["worker"], said["ended"]) == (first[0], "signal SIGKILL")
         lost = sum(is_closed(line) for line in halves)
-        assert f"under way is lost: {lost} request(s)" in said["lost"]
+        assert f"{lost} request(s) in progress are lost" in said["lost"]
         for line in halves:
             line.close()
         until(lambda: len(children(server.process.pid)) == 2)

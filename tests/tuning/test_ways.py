@@ -87,7 +87,7 @@ def test_the_fastest_way_stands_for_a_trial_and_a_library_that_is_not_here_is_na
     trial = bench.trial("int8", bench.recipe)
     (chosen,), (measured,), reasons = fastest(bench, [trial], 0.2)
     assert measured.failure is None
-    assert reasons[0].startswith("cuda is out: this ONNX Runtime has no CUDAExecutionProvider")
+    assert reasons[0].startswith("cuda is excluded: this ONNX Runtime has no CUDAExecutionProvider")
     assert reasons[1].startswith(f"int8 on cpu, {chosen.recipe.build.threads} thread")
     assert chosen.recipe.build.target == "cpu"
     assert chosen.recipe.build.threads in (1, cores())

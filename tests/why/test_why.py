@@ -86,7 +86,7 @@ def test_worst_channels_and_images_are_named(found: Why) -> None:
 
 def test_the_first_remedy_is_as_good_as_it_says(found: Why, tmp_path: Path) -> None:
     """The recipe it writes is built from nothing, and answers the images that the remedy was proven on."""
-    file = tmp_path / "mended.toml"
+    file = tmp_path / "remedy.toml"
     file.write_text(remedied(found, tmp_path))
     recipe = Recipe.load(file)
     best = found.remedies[0]
@@ -178,7 +178,7 @@ def test_an_engine_whose_reference_is_gone_is_looked_into_by_what_it_carries(odd
 def test_an_engine_whose_settings_were_chosen_by_measurement_finds_its_network_again(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """The build held images back to choose by, and equalised on the others: only on these does the graph come out again."""
+    """The build held images back to choose by, and equalized on the others: only on these does the graph come out again."""
     folder = build(tmp_path_factory.mktemp("engines"), "chosen", "int8 = true", "packaged:fashion-resnet18")
     found = why(folder, remedies=False)
     assert not any("is not here" in note for note in found.notes)

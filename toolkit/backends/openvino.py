@@ -1,6 +1,6 @@
 """OpenVINO: `openvino`, an optional target for CPUs on which its kernels are faster. The compiled file is the ONNX graph.
 
-It reads the very Q/DQ graph of the `cpu` target and fuses it as it does its own quantiser's.
+It reads the same Q/DQ graph of the `cpu` target and fuses it as it does its own quantizer's.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ class Histogram:
         return float(np.ldexp(1.0, self._top() - octave - BITS)), counts
 
     def beyond(self, octave: int) -> NDArray[np.float64]:
-        """[n, sum x, sum x^2] of the magnitudes x past the end of that octave, each bin seen at its centre."""
+        """[n, sum x, sum x^2] of the magnitudes x past the end of that octave, each bin seen at its center."""
         start = SIZE - octave * PER_OCTAVE
         edges, n = self.edges(start), self._counts[start:]
         x = (edges[:-1] + edges[1:]) / 2

@@ -2,9 +2,9 @@
 
 Candidates are bin edges, 64 an octave, from the maximum down through eight octaves, or until two octaves in a row bring nothing
 better. Each candidate is judged on the equal bins of
-its own octave (`Histogram.uniform`), so that 2,048 to 4,096 bins lie below every one and no candidate wins by being seen more
-coarsely than another, as it can where a single grid serves all. `levels` is how many steps fit between 0 and T: 127 where the
-step is signed, 255 where an unsigned step serves a tensor without negative values.
+its own octave (`Histogram.uniform`), so that 2,048 to 4,096 bins lie below every one and no candidate is preferred because
+it is binned more coarsely than another, as can happen where a single grid serves all. `levels` is how many steps fit between 0
+and T: 127 where the step is signed, 255 where an unsigned step serves a tensor without negative values.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Grid(NamedTuple):
     counts: Counts  # without exact zeros
     stops: Counts  # the candidates, in bins
     beyond: _Real  # n, sum x, sum x^2 of what lies past the end, in units of the width
-    sums: _Real  # [5, bins + 1], each bin seen at its centre: n, sum x, sum x^2, bins that are not empty, sum n log n
+    sums: _Real  # [5, bins + 1], each bin seen at its center: n, sum x, sum x^2, bins that are not empty, sum n log n
 
 
 def thresholds(histogram: Histogram) -> dict[str, float]:
@@ -55,7 +55,7 @@ def percentiles(histogram: Histogram, percents: Sequence[float] = PERCENTILES) -
 
 
 def entropy(histogram: Histogram, levels: int = 127) -> float:
-    """The T whose quantised distribution diverges least from the original (Kullback-Leibler), as in TensorRT's calibrator.
+    """The T whose quantized distribution diverges least from the original (Kullback-Leibler), as in TensorRT's calibrator.
 
     S. Migacz, "8-bit inference with TensorRT", GTC 2017: P is the histogram up to T with all that is clipped added to its last
     bin; Q spreads each level's share evenly over those of its bins that P fills. Exact zeros are left out of both: every
@@ -65,7 +65,7 @@ def entropy(histogram: Histogram, levels: int = 127) -> float:
 
 
 def mse(histogram: Histogram, levels: int = 127) -> float:
-    """The T with the least mean squared error of rounding to T / `levels` and clipping at T, each bin seen at its centre."""
+    """The T with the least mean squared error of rounding to T / `levels` and clipping at T, each bin seen at its center."""
     return _best(_Grids(histogram), levels, _errors)
 
 

@@ -125,14 +125,14 @@ def _carve(block: Array, layout: _Layout) -> list[Array]:
 
 
 def _open(graph: ir.Model, tensors: Sequence[str], threads: int) -> tuple[list[_Live], dict[str, Array]]:
-    """A session for each piece, and what is constant. ONNX Runtime optimises the graph once and whole; then it reads what it
+    """A session for each piece, and what is constant. ONNX Runtime optimizes the graph once and whole; then it reads what it
     wrote, in pieces.
     """
     if not tensors:
         return [], {}
     settings, cpu = {"threads": threads, "spin": False}, Target("cpu")
     with scratch() as folder:
-        path, optimized = folder / "watched.onnx", folder / "optimised.onnx"
+        path, optimized = folder / "watched.onnx", folder / "optimized.onnx"
         write_watched(graph, path, tensors)
         onnxruntime.session(str(path), cpu, settings, lean=True, optimized=optimized)
         pieces, constants = in_pieces(optimized)

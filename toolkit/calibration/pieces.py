@@ -40,7 +40,7 @@ class Piece(NamedTuple):
 
 
 def in_pieces(path: Path) -> tuple[list[Piece], dict[str, Array]]:
-    """Cut a graph that ONNX Runtime optimised and wrote to `path` into pieces, which, run in turn, have its outputs.
+    """Cut a graph that ONNX Runtime optimized and wrote to `path` into pieces, which, run in turn, have its outputs.
     Those that turned out constant come apart, by name.
 
     A piece ends with an output that is all that the nodes behind it need. What no output needs is in none of them. The files lie

@@ -1,7 +1,7 @@
 """Ranges: what calibration leaves behind. For each watched tensor its extremes, the threshold of every method, and a drawing.
 
 One small JSON file, a line a tensor, sorted by name: two calibrations can be compared with `diff`. Each target takes its own
-Q/DQ scheme from the same file: calibrate once, quantise for every target.
+Q/DQ scheme from the same file: calibrate once, quantize for every target.
 
 What a range is. Every method chooses a threshold T on the magnitude. The range of a tensor is [max(min, -T), min(max, T)],
 widened to hold 0: [0, T] after a ReLU, [-T, T] where both signs are large, and [min, T] where only one side needs clipping. A
@@ -114,7 +114,7 @@ class Ranges(Frozen, frozen=True):
         """
         found = self.tensors.get(tensor)
         if found is None:
-            raise CalibrationError(f"the ranges have no tensor '{tensor}'; they are of another graph", remedy=_AGAIN)
+            raise CalibrationError(f"the ranges have no tensor '{tensor}'; they belong to another graph", remedy=_AGAIN)
         method = "mse" if method == "auto" else method  # where nobody has chosen
         key = f"percentile-{percentile}" if method == "percentile" else method
         limit = found.thresholds.get(f"{key}-{levels}", found.thresholds.get(key))
@@ -128,12 +128,12 @@ class Ranges(Frozen, frozen=True):
         missing = [name for name in tensors if name not in self.tensors]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise CalibrationError(f"the ranges are of another graph: they lack '{missing[0]}'{more}", remedy=_AGAIN)
+            raise CalibrationError(f"the ranges belong to another graph: they lack '{missing[0]}'{more}", remedy=_AGAIN)
         print_ = Fingerprint.of(graph)
         if print_.layers != self.origin.layers:
-            raise CalibrationError("the ranges are of another graph: its layers differ", remedy=_AGAIN)
+            raise CalibrationError("the ranges belong to another graph: its layers differ", remedy=_AGAIN)
         if print_.weights != self.origin.weights:
-            raise CalibrationError("the ranges are of a graph with the same layers and other weights", remedy=_AGAIN)
+            raise CalibrationError("the ranges belong to a graph with the same layers and other weights", remedy=_AGAIN)
 
     @classmethod
     def read(cls, path: str | Path) -> Ranges:

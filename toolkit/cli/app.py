@@ -15,7 +15,7 @@ from toolkit.cli.guide import App
 app = App(
     add_completion=True,
     pretty_exceptions_enable=False,
-    help="Takes a ResNet, or any ONNX image classifier, to measured engines.",
+    help="Quantize and deploy a ResNet or any ONNX image classifier: calibrated, compared and measured engines.",
     epilog="First steps: toolkit doctor; toolkit build engines/fashion-resnet18-int8.toml; toolkit COMMAND --help",
 )
 out, err = PlainConsole(), PlainConsole(stderr=True)

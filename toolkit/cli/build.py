@@ -9,7 +9,7 @@ import typer
 
 from toolkit.cli.app import EnginePath, Json, RecipePath, app, finish, out, plain, print_json
 
-FOR_TRTEXEC = "its Q/DQ pairs are those of a CPU, which TensorRT refuses. For TensorRT: toolkit export RECIPE --for trtexec"
+FOR_TRTEXEC = "its Q/DQ pairs are placed for a CPU, and TensorRT refuses those. For TensorRT: toolkit export RECIPE --for trtexec"
 
 
 @app.command()
@@ -17,7 +17,8 @@ def export(
     recipe: RecipePath,
     output: Annotated[Path, typer.Option("-o", "--output", help="the ONNX file")] = Path("model.onnx"),
     tool: Annotated[
-        Literal["trtexec"] | None, typer.Option("--for", help="trtexec: typed for TensorRT, its command line written beside")
+        Literal["trtexec"] | None,
+        typer.Option("--for", help="trtexec: typed for TensorRT, with the trtexec command in a script beside it"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -73,10 +74,10 @@ def calibrate(
 @app.command()
 def tune(
     recipe: RecipePath,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="the tuned recipe; absent: RECIPE-tuned.toml")] = None,
-    limit: Annotated[int, typer.Option(help="how many graphs may be evaluated")] = 60,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="the tuned recipe; default: RECIPE-tuned.toml")] = None,
+    limit: Annotated[int, typer.Option(help="the most graphs to evaluate")] = 60,
     targets: Annotated[
-        str | None, typer.Option(help="such as cpu,openvino; absent: the recipe's, and for a CPU all that is installed")
+        str | None, typer.Option(help="such as cpu,openvino; default: the recipe's, and for a CPU every installed library")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -102,11 +103,13 @@ def tune(
 def finetune(
     recipe: RecipePath,
     output: Annotated[Path, typer.Option("-o", "--output", help="the folder for weights, ranges and the recipe that uses them")],
-    steps: Annotated[int, typer.Option(min=1)] = 200,
-    weight_bits: Annotated[int, typer.Option(min=2, max=8)] = 8,
-    images: Annotated[int, typer.Option(min=1, help="at most so many of the calibration images")] = 2048,
-    seed: Annotated[int, typer.Option()] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="more help where the network is large and the cores are free")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="training steps")] = 200,
+    weight_bits: Annotated[int, typer.Option(min=2, max=8, help="bits of a quantized weight")] = 8,
+    images: Annotated[int, typer.Option(min=1, help="the most calibration images to train on")] = 2048,
+    seed: Annotated[int, typer.Option(help="seed of the order of the images")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads; more are faster where the network is large and the cores are free")
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Quantization-aware fine-tuning by distillation: no labels needed; writes a recipe to build from."""
@@ -135,7 +138,7 @@ def finetune(
 @app.command()
 def pack(
     engine: EnginePath,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="absent: NAME.engine in this folder")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="default: NAME.engine in this folder")] = None,
     as_json: Json = False,
 ) -> None:
     """Write an engine as one file, a plain zip that `toolkit.load` and every command take in place of its folder."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from toolkit.cli.app import Json, app, out, print_json
 from toolkit.cli.guide import GUIDE, App
 
-commands = App(path="cache", help="What earlier work left to be used again: ranges, plans, timings, checkpoints.")
+commands = App(path="cache", help="What earlier commands keep for reuse: ranges, plans, timings, checkpoints.")
 app.add_typer(commands, name="cache", rich_help_panel=GUIDE["cache"][0])
 
 
@@ -27,7 +27,7 @@ def where(as_json: Json = False) -> None:
 
 @commands.command()
 def clean(as_json: Json = False) -> None:
-    """Remove all of it; the work behind it is done again when it is needed."""
+    """Remove all of it; commands compute it again when they need it."""
     from toolkit.disk.cache import clean as remove
 
     files, size = remove()

@@ -1,4 +1,4 @@
-"""`toolkit capacity`: what so many images take, from measured rates."""
+"""`toolkit capacity`: what a number of images takes, from measured rates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.app import Json, app, out, plain, print_json
+from toolkit.cli.app import Json, app, finish, out, plain, print_json
 from toolkit.harness.capacity import DAY, Need, Span
 from toolkit.report.listing import Listing
 
@@ -15,14 +15,16 @@ from toolkit.report.listing import Listing
 @app.command()
 def capacity(
     results: Annotated[Path, typer.Argument(help="what `toolkit bench` wrote; of --scenario offline for the best rate")],
-    images: Annotated[float, typer.Option(min=0, help="how many, such as 1e9")],
-    hours: Annotated[float, typer.Option(min=0, help="within how many hours")] = DAY,
-    utilization: Annotated[float, typer.Option(min=0, max=1, help="the share of the time that workers are busy")] = 1.0,
-    watts: Annotated[float | None, typer.Option(min=0, help="of one worker; absent: as NVML counted, if it did")] = None,
-    price: Annotated[float | None, typer.Option(min=0, help="of one worker for an hour")] = None,
+    images: Annotated[float, typer.Option(min=0, help="number of images, such as 1e9")],
+    hours: Annotated[float, typer.Option(min=0, help="hours to process them in")] = DAY,
+    utilization: Annotated[float, typer.Option(min=0, max=1, help="share of the time that workers are busy")] = 1.0,
+    watts: Annotated[
+        float | None, typer.Option(min=0, help="power of one worker; default: as NVML measured it, if it did")
+    ] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="price of one worker for an hour")] = None,
     as_json: Json = False,
 ) -> None:
-    """Workers, core-hours or GPU-hours, energy and cost for so many images, from measured rates with their intervals."""
+    """Workers, core-hours or GPU-hours, energy and cost of a number of images, from measured rates with their intervals."""
     from toolkit.harness.capacity import capacity as work_out
     from toolkit.harness.results import Results
 
@@ -32,12 +34,14 @@ def capacity(
         return
     out.print(f"{images:,.0f} images in {hours:g} hours, workers busy {utilization:.0%} of the time", highlight=False)
     out.print(
-        f"a worker is what was measured: the cores or the GPU that the engine kept busy of {found.device}",
+        f"a worker is what was measured: the cores or the GPU that the engine kept busy, on {found.device}",
         highlight=False,
     )
     out.print(_table(found.needs))
     for note in (*found.notes, *(f"{one.engine}, {one.basis}: {said}" for one in found.needs for said in one.notes)):
         out.print(note, highlight=False)
+    least = min(found.needs, key=lambda one: one.workers.value)
+    finish(f"Fewest workers: {shown(least.workers)} of {least.unit} with {least.engine} ({least.basis}).")
 
 
 def _table(needs: tuple[Need, ...]) -> Listing:

@@ -79,10 +79,10 @@ class PlainConsole(Console):
 
 
 def weight(note: str) -> int:
-    """What a reader must know first: warnings; then what the engine is worth; then what was decided; then how."""
+    """What to know about this comparison first: warnings; then what the engine is worth; then what was decided; then how."""
     if note.startswith("WARNING"):
         return 0
-    if re.match(r"same within|better by|worse by|cannot tell|agreement |unlabelled: ", note):
+    if re.match(r"same within|better by|worse by|cannot tell|agreement |unlabeled: ", note):
         return 1
     return 3 if re.match(r"auto: |\d+ threads?\b", note) else 2
 

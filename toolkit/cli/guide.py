@@ -1,4 +1,4 @@
-"""Guide: under which heading the help lists each command, and examples of it. A test holds it to the commands that there are."""
+"""Guide: the heading under which the help lists each command, and examples of it. A test compares it with the commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 Called = TypeVar("Called", bound=Callable[..., Any])
 DUMB = os.environ.get("TERM") == "dumb"  # no boxes there
 
-MAKE, MEASURE, EXPLAIN, USE, HERE = "Make engines", "Measure and judge", "Explain", "Put to use", "This machine"
+MAKE, MEASURE, EXPLAIN, USE, HERE = "Make engines", "Measure and compare", "Explain", "Deploy", "This machine"
 ENGINE = "engines/built/fashion-resnet18-int8"
 RECIPE = "engines/fashion-resnet18-int8.toml"
 
@@ -33,7 +33,7 @@ GUIDE: dict[str, tuple[str, tuple[str, ...]]] = {
     "compare": (MEASURE, ("compare old.json new.json", "compare old.json new.json -o compare.html")),
     "parity": (MEASURE, (f"parity {ENGINE} --data val/",)),
     "capacity": (MEASURE, ("capacity results.json --images 1e9",)),
-    "why": (EXPLAIN, (f"why {ENGINE} -o why.html", f"why {ENGINE} --write mended.toml")),
+    "why": (EXPLAIN, (f"why {ENGINE} -o why.html", f"why {ENGINE} --write remedy.toml")),
     "diff": (EXPLAIN, (f"diff engines/built/fashion-resnet18-fp32 {ENGINE}",)),
     "inspect": (EXPLAIN, (f"inspect {ENGINE}", f"inspect {ENGINE} -o engine.html")),
     "describe": (EXPLAIN, ("describe resnet50",)),
@@ -105,5 +105,6 @@ class App(typer.Typer):
 def epilog(examples: tuple[str, ...]) -> str:
     """Below a command's options: its examples, a line each."""
     lines = ["Examples:" if len(examples) > 1 else "Example:", *(f"  $ toolkit {one}" for one in examples)] if examples else []
-    text = "\n\n".join([*lines, EVERYWHERE])
-    return text if DUMB else escape(text)
+    if DUMB:
+        return "\n\n".join(["\n".join(["\b", *lines]), EVERYWHERE])  # after \b no line is wrapped
+    return escape("\n\n".join([*lines, EVERYWHERE]))

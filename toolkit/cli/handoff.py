@@ -18,7 +18,7 @@ app.add_typer(commands, name="handoff", rich_help_panel=GUIDE["handoff"][0])
 def ort(
     engines: Annotated[list[Path], typer.Argument(help="engines for rtx")],
     output: Annotated[Path, typer.Option("-o", "--output", help="the folder that the ONNX files go into")],
-    embed: Annotated[bool, typer.Option(help="the plan inside the ONNX file, or beside it")] = True,
+    embed: Annotated[bool, typer.Option(help="put the plan inside the ONNX file, or beside it")] = True,
     as_json: Json = False,
 ) -> None:
     """An ONNX file that carries its TensorRT-RTX engine: ONNX Runtime loads it with NVIDIA's plugin, without a build."""
@@ -45,13 +45,13 @@ def triton(
     engines: Annotated[
         list[Path], typer.Argument(help="engines; each becomes a model that takes tensors and one that takes pictures")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="the model repository, new or to be added to")],
-    results: Annotated[Path | None, typer.Option(help="a bench of these engines: batch sizes, delay and instances")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the model repository, new or existing")],
+    results: Annotated[Path | None, typer.Option(help="a bench of these engines: sets batch sizes, delay and instances")] = None,
     backend: Annotated[
         Literal["auto", "onnxruntime", "tensorrt", "python"],
-        typer.Option(help="Triton's own where it has one, or python: the toolkit's runner, for every engine"),
+        typer.Option(help="auto: Triton's own where it has one; python: the toolkit's runner, for every engine"),
     ] = "auto",
-    version: Annotated[int | None, typer.Option(help="absent: the next, or the one that this very engine has")] = None,
+    version: Annotated[int | None, typer.Option(help="default: the next, or the one that this engine already has")] = None,
     as_json: Json = False,
 ) -> None:
     """A model repository for NVIDIA's Triton: tensors or pictures in, with labels, batching, warm-up and a client."""
@@ -80,7 +80,7 @@ def ray(
     output: Annotated[Path, typer.Option("-o", "--output", help="the job's folder")],
     as_json: Json = False,
 ) -> None:
-    """A Ray job that classifies folders, Parquet or WebDataset into Parquet, once a picture, and can be started again."""
+    """A Ray job that classifies folders, Parquet or WebDataset into Parquet, each picture once; it can be restarted."""
     from toolkit.engine.engine import Engine
     from toolkit.handoff.ray import to_ray
 

@@ -26,7 +26,7 @@ def inspect(
     as_json: Json = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="also as a page: network, histograms, thresholds")] = None,
 ) -> None:
-    """An engine's manifest, layers, ranges and what its Q/DQ placement leaves to wish for."""
+    """An engine's manifest, layers and ranges, and where its Q/DQ pairs could be placed better."""
     from toolkit.engine.engine import Engine
     from toolkit.insight import network
     from toolkit.report.engine_page import engine_page
@@ -38,8 +38,8 @@ def inspect(
     if output is not None:
         write_page(output, engine_page(found, network(opened)))
     print_json(found) if as_json else out.print(inspection(found))
-    if output is not None and not as_json:
-        finish(f"The page: {output}")
+    if not as_json:
+        finish(f"The page: {output}" if output is not None else f"Next: toolkit inspect {engine} -o engine.html")
 
 
 @app.command()

@@ -63,7 +63,7 @@ def main() -> NoReturn:
         if debug:
             raise
         remedy = "Run the command again with --debug, and report what it prints"
-        _fail(ToolkitError(f"the toolkit has a fault here ({type(error).__name__}: {error})", remedy=remedy), 2, debug)
+        _fail(ToolkitError(f"internal error ({type(error).__name__}: {error})", remedy=remedy), 2, debug)
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     sys.exit(code if isinstance(code, int) else 0)

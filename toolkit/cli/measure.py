@@ -23,7 +23,7 @@ def run(
     images: Annotated[list[Path], typer.Argument(help="images, or folders of them at any depth")],
     as_json: Json = False,
 ) -> None:
-    """Print the five likeliest classes of each image; exit code 2 at the end where one could not be read."""
+    """Print the five most likely classes of each image; exit code 2 at the end if an image could not be read."""
     from toolkit.engine.engine import load
     from toolkit.errors import DataError
     from toolkit.images.folder import with_folders
@@ -50,17 +50,17 @@ def run(
         print_json(found)
     if bad:
         what = f"{len(bad)} of {len(images)} images could not be read"
-        raise DataError(what, remedy="The others are answered above")
+        raise DataError(what, remedy="The answers to the others are above")
 
 
 @app.command()
 def accuracy(
     engine: EnginePath,
-    against: Annotated[Path | None, typer.Option(help="another engine, in place of the reference")] = None,
-    data: Annotated[str | None, typer.Option(help="labelled images; absent: those of the recipe's [accept]")] = None,
+    against: Annotated[Path | None, typer.Option(help="another engine to compare with, instead of the reference")] = None,
+    data: Annotated[str | None, typer.Option(help="labeled images; default: those of the recipe's [accept]")] = None,
     as_json: Json = False,
 ) -> None:
-    """The paired verdict on an engine against its reference; exit code 1 where it is refused."""
+    """Compare an engine with its reference on the same images; exit code 1 if it is refused, 3 if the images are too few."""
     from toolkit.cli.progress import stages
     from toolkit.engine.engine import Engine
 
@@ -80,7 +80,7 @@ def accuracy(
 def _judged(engine: Path, found: Judgement) -> str:
     """The last line of `accuracy`: the word, and what to do next."""
     if found.accepted is None:
-        return f"{engine}: nothing to judge it by. Next: toolkit accuracy {engine} --data DIR"
+        return f"{engine}: nothing to compare it with. Next: toolkit accuracy {engine} --data DIR"
     if found.accepted:
         return f"{engine}: accepted. Next: toolkit bench {engine} -o results.json"
     if found.undecided:
@@ -90,25 +90,23 @@ def _judged(engine: Path, found: Judgement) -> str:
 
 @app.command()
 def bench(
-    engines: Annotated[list[Path], typer.Argument(help="folders of engines of one reference")],
+    engines: Annotated[list[Path], typer.Argument(help="engines of one reference")],
     scenario: Annotated[Scenario, typer.Option(help="one caller, throughput, or Poisson arrivals")] = "single-stream",
-    output: Annotated[Path, typer.Option("-o", "--output", help="raw samples and verdicts")] = Path("results.json"),
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="batch sizes; say it once for each")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="20 seconds: wider intervals")] = False,
-    seconds: Annotated[float | None, typer.Option(help="for all engines together; under load for each")] = None,
-    warmup: Annotated[float | None, typer.Option(help="seconds of warm-up, at most, each")] = None,
-    bound_ms: Annotated[
-        float | None, typer.Option(help="server: p99 is held under this; absent: the recipe's max_p99_ms")
-    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the file for raw samples and verdicts")] = Path("results.json"),
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="a batch size; repeat the option for several")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="measure for 20 seconds only: wider intervals")] = False,
+    seconds: Annotated[float | None, typer.Option(help="time to measure all engines together; offline and server: each")] = None,
+    warmup: Annotated[float | None, typer.Option(help="the longest warm-up of each engine, in seconds")] = None,
+    bound_ms: Annotated[float | None, typer.Option(help="server: the limit for p99; default: the recipe's max_p99_ms")] = None,
     loadgen: Annotated[bool, typer.Option(help="offline and server: MLPerf LoadGen issues the queries")] = True,
-    data: Annotated[str | None, typer.Option(help="labelled images; absent: those of the recipe's [accept]")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="of engines on the CPU; absent: as they were built")] = None,
+    data: Annotated[str | None, typer.Option(help="labeled images; default: those of the recipe's [accept]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="threads of engines on the CPU; default: as they were built")] = None,
     share: Annotated[
-        Path | None, typer.Option(help="also a file to give away: raw samples and versions, no paths, names or images")
+        Path | None, typer.Option(help="also a file to share: raw samples and versions, no paths, names or images")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure engines and their reference in shuffled rounds; what was measured is kept even when it is cut short."""
+    """Measure engines and their reference in shuffled rounds; Ctrl-C keeps what was measured so far."""
     from toolkit.cli.progress import stages
     from toolkit.harness.run import plan_of
     from toolkit.measure import bench as measure
@@ -140,7 +138,7 @@ def _share(results: Results, path: Path) -> None:
 
     host = platform.node()
     shared(results, [host, host.partition(".")[0], getpass.getuser()]).write(path)
-    err.print(Text(f"to give away: {path}, {path.stat().st_size / 1e3:.0f} kB; look it through before you do"))
+    err.print(Text(f"to share: {path}, {path.stat().st_size / 1e3:.0f} kB; read it before you send it"))
 
 
 def _show(results: Results, as_json: bool, last: str) -> None:
@@ -168,7 +166,7 @@ def _show(results: Results, as_json: bool, last: str) -> None:
 def compare(
     old: Annotated[Path, typer.Argument(help="results of a bench")],
     new: Annotated[Path, typer.Argument(help="results of the same bench, later")],
-    markdown: Annotated[bool, typer.Option("--markdown", help="for a pull request")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown, for a pull request")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="also as a page: both runs side by side")] = None,
     as_json: Json = False,
 ) -> None:
@@ -203,7 +201,8 @@ def report(
     markdown: Annotated[Path | None, typer.Option(help="also as Markdown, for a pull request")] = None,
     junit: Annotated[Path | None, typer.Option(help="also as JUnit XML, for CI")] = None,
     why: Annotated[
-        list[Path] | None, typer.Option(help="what `toolkit why ENGINE --json` printed: its noise, on the network")
+        list[Path] | None,
+        typer.Option(help="output of `toolkit why ENGINE --json`: shows the noise of each layer on the network"),
     ] = None,
     as_json: Json = False,
 ) -> None:

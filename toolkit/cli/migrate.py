@@ -14,11 +14,11 @@ from toolkit.cli.app import Json, app, finish, out, print_json
 def migrate(
     sources: Annotated[list[str], typer.Argument(help="a calibration cache, a trtexec line in quotes, or a file with one")],
     output: Annotated[Path, typer.Option("-o", "--output", help="the recipe")],
-    onnx: Annotated[Path | None, typer.Option(help="the ONNX file; absent: what the trtexec line names")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="the ONNX file; default: the one that the trtexec line names")] = None,
     data: Annotated[Path | None, typer.Option(help="a folder of images, to judge the engine by")] = None,
     as_json: Json = False,
 ) -> None:
-    """A calibration cache and a trtexec line of TensorRT 10 and before become a recipe with the same scales."""
+    """Turn a calibration cache and a trtexec line of TensorRT 10 and before into a recipe with the same scales."""
     from toolkit.migrate.migrate import migrate as move
 
     found = move(sources, output, onnx, data)

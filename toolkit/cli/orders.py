@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from toolkit.orders import Order, Outcome
     from toolkit.recipe import Recipe
 
-Arch = Annotated[str | None, typer.Option(help="of a file of weights: resnet18 to resnet152; absent: read off the file")]
-ImagesOption = Annotated[str | None, typer.Option(help="a folder of images to calibrate on; for INT8")]
-Val = Annotated[str | None, typer.Option(help="labelled images that engines are held to, a folder a class")]
+Arch = Annotated[
+    str | None, typer.Option(help="architecture of a file of weights: resnet18 to resnet152; default: read from the file")
+]
+ImagesOption = Annotated[str | None, typer.Option(help="a folder of images to calibrate INT8 on")]
+Val = Annotated[str | None, typer.Option(help="labeled images to judge engines by, one folder for each class")]
 NAMES = ("input", "output", "name")  # of tensors and engines: text, though it may look like a number
 Set = Annotated[
     list[str] | None,
@@ -29,21 +31,21 @@ Set = Annotated[
 @app.command()
 def build(
     wanted: Annotated[list[str], typer.Argument(metavar="RECIPE|MODEL...", help="recipes; or ONNX files, or weights")],
-    target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt, rtx, rtx:sm89; several with commas")] = None,
+    target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt, rtx, rtx:sm89; several: with commas")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="the folder that engines go into")] = Path("engines/built"),
-    precision: Annotated[str | None, typer.Option(help="of a model: fp32, fp16 or int8; several with commas")] = None,
+    precision: Annotated[str | None, typer.Option(help="for a model: fp32, fp16 or int8; several: with commas")] = None,
     arch: Arch = None,
     images: ImagesOption = None,
     val: Val = None,
     keys: Set = None,
-    proof: Annotated[bool, typer.Option(help="hold each engine to the recipe's [accept]")] = True,
+    proof: Annotated[bool, typer.Option(help="judge each engine by the recipe's [accept]")] = True,
     if_available: Annotated[
-        bool, typer.Option("--if-available", help="where a target's library is absent, say so and go on")
+        bool, typer.Option("--if-available", help="skip a target whose library is not installed, and say so")
     ] = False,
     sign_key: Annotated[Path | None, typer.Option(help="a private Ed25519 key to sign each engine with")] = None,
     as_json: Json = False,
 ) -> None:
-    """Build an engine for each recipe, or model, and target; of a model, the recipe that was used is written beside them."""
+    """Build an engine for each recipe or model and each target; for a model, the recipe that was used is written beside them."""
     from toolkit.cli.progress import stages
     from toolkit.orders import failure, fill, is_missing, orders_of
 
@@ -63,7 +65,7 @@ def build(
         print_json({"engines": [_plain(outcome) for outcome in outcomes], "recipes": [str(path) for path in drafted]})
     else:
         for outcome in left_out:
-            out.print(Text(f"left out: {outcome.error}"))
+            out.print(Text(f"skipped: {outcome.error}"))
         _tell(kept, orders, drafted)
     if (error := failure(kept)) is not None:
         raise error
@@ -72,17 +74,17 @@ def build(
 @app.command()
 def init(
     model: Annotated[str, typer.Argument(help="an ONNX file or weights")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="the recipe; absent: NAME.toml here")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="the recipe; default: NAME.toml here")] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8")] = "fp32",
     target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt, rtx or rtx:sm89")] = None,
     arch: Arch = None,
     images: ImagesOption = None,
     val: Val = None,
     keys: Set = None,
-    force: Annotated[bool, typer.Option("--force", help="replace a recipe that is there")] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite an existing recipe")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a first recipe for a model, with what its file tells and comments on what it does not."""
+    """Write a first recipe for a model, with what its file tells and comments on the rest."""
     from toolkit.disk.files import write_atomically
     from toolkit.draft import commented, draft
     from toolkit.errors import RecipeError
@@ -91,7 +93,7 @@ def init(
     found = draft(model, precision, **flags)
     path = output or Path(f"{found.recipe.name}.toml")
     if path.exists() and not force:
-        raise RecipeError(f"{path} is there already", remedy="Choose another with -o, or replace it with --force")
+        raise RecipeError(f"{path} exists already", remedy="Choose another with -o, or replace it with --force")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, commented(found, path.absolute().parent).encode())
     if as_json:
@@ -111,7 +113,7 @@ def pairs(given: Sequence[str]) -> dict[str, Any]:
     for pair in given:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
-            raise RecipeError(f"--set '{pair}' is no KEY=VALUE", remedy='Write it such as --set "size=[32, 32]"')
+            raise RecipeError(f"--set '{pair}' is not KEY=VALUE", remedy='Write it like --set "size=[32, 32]"')
         try:
             value = read_toml(f"value = {text}")["value"]
         except ValueError:
@@ -186,7 +188,7 @@ def _last(folders: Sequence[Path]) -> str:
     if len(folders) > 1:
         return f"{len(folders)} engines in {folders[0].parent}, not timed yet. {bench}"
     told = _engine(folders[0])
-    verdict = told["verdict"] or "not held to any image"
+    verdict = told["verdict"] or "not compared with its reference"
     return f"{folders[0].name}: {verdict}; {told['bytes'] / 1e6:.2f} MB in {folders[0]}, not timed yet. {bench}"
 
 
@@ -200,7 +202,7 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
 
 
 def _engine(folder: Path) -> dict[str, Any]:
-    """What was just built: the size of its compiled file, and the verdict of its proof in words."""
+    """What was just built: the size of its compiled file, and its verdict in words."""
     from toolkit.engine.engine import Engine
 
     engine = Engine.open(folder)

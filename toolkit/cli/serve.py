@@ -15,22 +15,33 @@ MIB = 1 << 20
 @app.command()
 def serve(
     engines: Annotated[list[str], typer.Argument(metavar="[NAME[@VERSION]=]ENGINE...", help="folders or packed files")],
-    host: Annotated[str, typer.Option(help="0.0.0.0 and :: are all of this machine's addresses")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one")] = 8000,
+    host: Annotated[str, typer.Option(help="the address to listen at; 0.0.0.0 or :: for all of this machine's")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="the port; 0: any free one")] = 8000,
     workers: Annotated[int, typer.Option(min=1, max=256, help="processes; each opens every engine")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="of an engine on the CPU; absent: its share of the cores")] = None,
-    max_batch: Annotated[int | None, typer.Option(min=1, help="images; absent: by the sweep at the start")] = None,
-    max_wait_ms: Annotated[float | None, typer.Option(min=0, help="for others; absent: by the sweep at the start")] = None,
-    results: Annotated[Path | None, typer.Option(help="a bench of these engines, for batch and wait in place of a sweep")] = None,
-    bound_ms: Annotated[float, typer.Option(min=0.1, help="the latency to stay under: bounds the batch")] = 50.0,
-    queue: Annotated[int | None, typer.Option(min=1, help="images that may wait; absent: a second's worth")] = None,
-    body_mib: Annotated[int, typer.Option(min=1, help="of one request")] = 64,
-    pixels: Annotated[int, typer.Option(min=1, help="of one picture")] = 50_000_000,
-    seconds: Annotated[float, typer.Option(min=0.1, help="from a request's head to its answer")] = 30.0,
-    drain: Annotated[float, typer.Option(min=0.1, help="seconds for what is under way at SIGTERM")] = 30.0,
-    watch: Annotated[float | None, typer.Option(min=0.1, help="seconds between looks for replaced engines")] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="take orders to load and unload from this machine")] = False,
-    access_log: Annotated[bool, typer.Option("--access-log", help="a line for every request")] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="threads of an engine on the CPU; default: its share of the cores")
+    ] = None,
+    max_batch: Annotated[int | None, typer.Option(min=1, help="most images in a batch; default: measured at the start")] = None,
+    max_wait_ms: Annotated[
+        float | None,
+        typer.Option(min=0, help="longest wait of an image for others to share its batch; default: measured at the start"),
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="a bench of these engines: takes batch and wait from it, instead of measuring")
+    ] = None,
+    bound_ms: Annotated[float, typer.Option(min=0.1, help="largest latency of a batch: limits its size")] = 50.0,
+    queue: Annotated[
+        int | None, typer.Option(min=1, help="most images that may wait; default: as many as are answered in a second")
+    ] = None,
+    body_mib: Annotated[int, typer.Option(min=1, help="largest request body")] = 64,
+    pixels: Annotated[int, typer.Option(min=1, help="most pixels of one picture")] = 50_000_000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="time limit of a request, from its head to its answer")] = 30.0,
+    drain: Annotated[float, typer.Option(min=0.1, help="seconds that requests in progress get at SIGTERM")] = 30.0,
+    watch: Annotated[
+        float | None, typer.Option(min=0.1, help="seconds between checks for replaced engines; default: no checks")
+    ] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="accept requests to load and unload, from this machine only")] = False,
+    access_log: Annotated[bool, typer.Option("--access-log", help="log every request")] = False,
 ) -> None:
     """Answer over HTTP: the Open Inference protocol (KServe v2), POST /classify, a page, metrics."""
     from toolkit.serve.limits import Limits, Settings, sources

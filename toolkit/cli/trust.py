@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.app import EnginePath, Json, app, out, print_json
+from toolkit.cli.app import EnginePath, Json, app, finish, out, print_json
 
 
 @app.command()
 def verify(
     engine: EnginePath,
-    trusted: Annotated[list[Path], typer.Option("--trusted", help="a public key; say it once for each")],
+    trusted: Annotated[list[Path], typer.Option("--trusted", help="a public key; repeat the option for several")],
     as_json: Json = False,
 ) -> None:
-    """Check that one of the trusted keys signed the engine, and that every file is as it was then."""
+    """Check that one of the trusted keys signed the engine, and that no file has changed since."""
     from toolkit.engine.engine import Engine
     from toolkit.engine.signing import verify as signed_by
 
@@ -26,20 +26,20 @@ def verify(
     if as_json:
         print_json({"engine": found.name, "key": key, "seal": found.manifest.seal, "proof": proof})
         return
-    out.print(f"{found.name}: {len(found.contents)} files are as {key} signed them", highlight=False)
-    out.print(f"  {proof.verdict.text}" if proof else "  it carries no verdict", highlight=False)
+    verdict = proof.verdict.text if proof else "it carries no verdict"
+    finish(f"{found.name}: signed by {key}, {len(found.contents)} files unchanged; {verdict}. Next: toolkit run {engine} IMAGE")
 
 
 @app.command()
 def upgrade(engines: Annotated[list[Path], typer.Argument(help="folders of engines")], as_json: Json = False) -> None:
-    """Write engines of an older format again in today's; what they compute stays the same."""
+    """Rewrite engines of an older format in the current one; what they compute stays the same."""
     from toolkit.engine.upgrade import upgrade as renew
 
     renewed: dict[str, object] = {}
     for engine in engines:
         manifest = renew(engine)
         renewed[str(engine)] = {"changed": manifest is not None}
-        said = "is of today's format already" if manifest is None else f"is of format version {manifest.version} now"
+        said = "already has the current format" if manifest is None else f"is of format version {manifest.version} now"
         if not as_json:
             out.print(f"{engine} {said}", highlight=False)
     if as_json:
@@ -48,7 +48,7 @@ def upgrade(engines: Annotated[list[Path], typer.Argument(help="folders of engin
 
 @app.command()
 def bom(engine: EnginePath, as_json: Json = False) -> None:
-    """Print the engine's bill of materials, as CycloneDX JSON, with --json and without."""
+    """Print the engine's bill of materials as CycloneDX JSON, with or without --json."""
     from toolkit.engine.bom import bill_of_materials
     from toolkit.engine.engine import Engine
 

@@ -1,4 +1,4 @@
-"""Commands that explain: where an engine loses accuracy, and in what two differ."""
+"""Commands that explain: where an engine loses accuracy, and how two differ."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from toolkit.why import Why
 
 Page = Annotated[Path | None, typer.Option("-o", "--output", help="also as a page: one file, opens offline")]
-Data = Annotated[str | None, typer.Option(help="images in place of those that the recipe names")]
+Data = Annotated[str | None, typer.Option(help="images to use; default: those that the recipe names")]
 Side = Annotated[Path, typer.Argument(help="an engine's folder, an .onnx file or a recipe")]
 
 
@@ -21,12 +21,12 @@ Side = Annotated[Path, typer.Argument(help="an engine's folder, an .onnx file or
 def why(
     engine: EnginePath,
     as_json: Json = False,
-    write: Annotated[Path | None, typer.Option("--write", help="the first remedy as a recipe")] = None,
+    write: Annotated[Path | None, typer.Option("--write", help="write the first remedy as a recipe")] = None,
     output: Page = None,
     data: Data = None,
-    remedies: Annotated[bool, typer.Option(help="try what could win accuracy back")] = True,
+    remedies: Annotated[bool, typer.Option(help="try remedies, and measure each")] = True,
 ) -> None:
-    """Where INT8 or FP16 loses accuracy, layer by layer, and what wins it back, each remedy proven by a run."""
+    """Where INT8 or FP16 loses accuracy, layer by layer, and remedies, each checked by a run."""
     from toolkit.cli.progress import stages
     from toolkit.report.why import why_table
     from toolkit.report.why_page import why_page
@@ -47,7 +47,7 @@ def why(
 
 
 def _next(engine: Path, found: Why) -> str:
-    return f"Next: toolkit why {engine} --write mended.toml" if found.remedies else f"Next: toolkit accuracy {engine}"
+    return f"Next: toolkit why {engine} --write remedy.toml" if found.remedies else f"Next: toolkit accuracy {engine}"
 
 
 @app.command()
@@ -57,9 +57,9 @@ def diff(
     as_json: Json = False,
     output: Page = None,
     data: Data = None,
-    seconds: Annotated[float, typer.Option(min=0, help="of latency, for both together; 0 leaves it out")] = 4.0,
+    seconds: Annotated[float, typer.Option(min=0, help="time to measure the latency of both; 0: do not measure it")] = 4.0,
 ) -> None:
-    """In what B differs from A: nodes, precisions, scales, weights, tensors, latency, answers."""
+    """How B differs from A: nodes, precisions, scales, weights, tensors, latency, answers."""
     from toolkit.cli.progress import stages
     from toolkit.diff import diff as compare
     from toolkit.report.diff import diff_page, diff_table
@@ -70,5 +70,5 @@ def diff(
     if output is not None:
         write_page(output, diff_page(found))
     print_json(found) if as_json else out.print(diff_table(found))
-    if output is not None and not as_json:
-        finish(f"The page: {output}")
+    if not as_json:
+        finish(f"The page: {output}" if output is not None else f"Next: toolkit diff {a} {b} -o diff.html")

@@ -45,7 +45,7 @@ def parity(
     if images is None:
         raise DataError(why_not, remedy="Name a folder of pictures: --data FOLDER")
     if images.is_ready:
-        what = f"{images.where} holds preprocessed images, which nobody decodes or resizes"
+        what = f"{images.where} holds preprocessed images, which are not decoded or resized"
         raise DataError(what, remedy="Name a folder of pictures: --data FOLDER")
     lacking = {way.name: why for way in chosen if (why := missing(way)) is not None}
     chosen = tuple(way for way in chosen if way.name not in lacking)
@@ -57,7 +57,7 @@ def parity(
         how=how_run,
         data=images.where,
         images=images.count,
-        labelled=images.labels is not None,
+        labeled=images.labels is not None,
         outcomes=tuple(_outcome(engine, way, images, sweep, index + 1) for index, way in enumerate(chosen)),
         missing=lacking,
         remarks=_remarks(images, sweep),
@@ -67,7 +67,9 @@ def parity(
 def _chosen(every: tuple[Way, ...], only: Sequence[str]) -> tuple[Way, ...]:
     for name in only:
         if not any(way.name.startswith(name) for way in every):
-            raise InputError(f"there is no way '{name}' to compare with", remedy=f"There are {', '.join(w.name for w in every)}")
+            raise InputError(
+                f"there is no library or method '{name}' to compare with", remedy=f"There are {', '.join(w.name for w in every)}"
+            )
     return tuple(way for way in every if not only or any(way.name.startswith(name) for name in only))
 
 
@@ -147,5 +149,5 @@ def _flips(engine: Engine, images: Images, truth: Float, answers: Float, verdict
 def _remarks(images: Images, sweep: _Sweep) -> tuple[str, ...]:
     remarks = [] if images.labels is not None else [f"{images.where} has no labels: the verdicts rest on agreement alone"]
     if not sweep.resized:
-        remarks.append("these pictures have the network's size already: what a resize changes cannot be told on them")
+        remarks.append("these pictures have the network's size already: what a resize changes cannot be measured on them")
     return (*images.remarks, *remarks)

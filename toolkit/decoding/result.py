@@ -17,7 +17,7 @@ class Flip(Frozen, frozen=True):
 
 class Outcome(Frozen, frozen=True):
     """One way. `changed` answers of all, the share of them with its exact two-sided 95 % interval; `levels`: mean |difference| of
-    the pixels that the network sees, in grey levels of 255."""
+    the pixels that the network sees, in gray levels of 255."""
 
     way: str
     what: str
@@ -40,7 +40,7 @@ class Parity(Frozen, frozen=True):
     how: str  # measured | predicted: why
     data: str
     images: int
-    labelled: bool
+    labeled: bool
     outcomes: tuple[Outcome, ...]
     missing: dict[str, str] = {}  # way -> why it could not be tried
     remarks: tuple[str, ...] = ()

@@ -118,7 +118,7 @@ def _opencv(picture: Any, how: Preprocess, area: bool = False) -> Array:
         flags = cv2.IMREAD_GRAYSCALE if how.color == "L" else cv2.IMREAD_COLOR
         pixels = cv2.imread(str(picture), flags if how.exif else flags | cv2.IMREAD_IGNORE_ORIENTATION)
         if pixels is None:
-            raise DataError(f"OpenCV cannot read {picture}", remedy="Replace it or take it away")
+            raise DataError(f"OpenCV cannot read {picture}", remedy="Replace it or remove it")
         if how.color != "L":
             pixels = pixels[..., ::-1]
     else:

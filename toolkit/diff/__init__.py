@@ -95,7 +95,7 @@ def _images(one: Side, two: Side, data: str | None, notes: list[str]) -> tuple[I
     recipe = one.recipe or two.recipe
     if recipe is None and data is not None:
         what = "two bare graphs do not say how a picture becomes an input"
-        raise DataError(what, remedy="Compare a graph with an engine or a recipe, or leave --data away")
+        raise DataError(what, remedy="Compare a graph with an engine or a recipe, or leave out --data")
     if recipe is not None:
         if one.recipe is not None and two.recipe is not None and not _same_pictures(one, two):
             notes.append(f"they preprocess pictures in different ways: both are given what {one.name} wants")
@@ -108,6 +108,6 @@ def _images(one: Side, two: Side, data: str | None, notes: list[str]) -> tuple[I
                 if data is not None:
                     raise
                 notes.append(f"the recipe's images are not here: {error.what}")
-    notes.append(f"without images the two are held against each other on noise{': name some with --data DIR' if recipe else ''}")
+    notes.append(f"without images the two are compared on random noise{': name some with --data DIR' if recipe else ''}")
     batch = np.concatenate(noise(one.graph))
     return None, [batch[i : i + 1] for i in range(len(batch))]

@@ -83,7 +83,7 @@ def _scale(node: ir.Node) -> float | None:
 
 
 def _weight(node: ir.Node) -> Array | None:
-    """The weight that a layer multiplies with, in float: of an INT8 layer, dequantised."""
+    """The weight that a layer multiplies with, in float: of an INT8 layer, dequantized."""
     if node.op_type not in LAYERS or len(node.inputs) < 2:
         return None
     pair = _dequantize(node.inputs[1])

@@ -18,7 +18,7 @@ class LayerDiff(Frozen, frozen=True):
     """A layer that both have, by its node's name. Ratios in dB; None where there is no difference, or nothing to compare.
 
     `snr` is that of B's result against A's, on the same images; `scaled` the same once each channel of B has its best scale and
-    offset: what equalisation changes is no loss. `weights` is that of B's dequantised weights, `scaled_weights` likewise.
+    offset: what equalization changes is no loss. `weights` is that of B's dequantized weights, `scaled_weights` likewise.
     `scales` are those of the pairs on what the layer reads first.
     """
 

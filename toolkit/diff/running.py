@@ -43,7 +43,7 @@ def run(
         notes += said
         verdict = _verdict(a, b, runners, images, notes, stage) if images is not None else None
         if said:
-            notes.append("latency is not compared: not both run here as what they are")
+            notes.append("latency is not compared: not both can run here on their own target")
             return None, verdict
         return (_latency(a, b, runners, seconds, notes, stage) if seconds > 0 else None), verdict
 
@@ -78,7 +78,7 @@ def _latency(
     batch = max(first if isinstance(first, int) else 1 for first, *_ in (spec.shape for spec in takes))
     calls = [partial(runner, noise(spec, batch)) for runner, spec in zip(runners, takes, strict=True)]
     entries = [_entry(name, batch, call, runner) for name, call, runner in zip("AB", calls, runners, strict=True)]
-    progress = stage("latency of both, in turns")
+    progress = stage("latency of both, alternately")
     one, two = measure_latency(entries, Sampling(seconds=seconds, warmup=0.5, yardstick=False), progress=progress)
     if one.failure or two.failure:
         notes.append(f"latency is not compared: {one.failure or two.failure}")

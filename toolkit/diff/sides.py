@@ -54,7 +54,7 @@ def open_side(path: Path, stage: Stage, like: Trip | None = None) -> Side:
         return Side(recipe.name, "recipe", pipeline.typed(trip, target), str(target), recipe, trip=trip)
     if path.suffix == ".onnx":
         return Side(path.stem, "graph", _graph(path))
-    raise EngineError(f"{path} is no engine, no .onnx and no .toml", remedy="Name one of these")
+    raise EngineError(f"{path} is neither an engine, nor .onnx, nor .toml", remedy="Name one of these")
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def tensors(a: ir.Model, b: ir.Model, images: Iterable[Float]) -> dict[str, Rati
 
 def ratios(a: Array, b: Array, axis: int) -> Ratios:
     """The same of two weights, whose output channels lie along `axis`: `scaled` with the best factor for each output channel and
-    each input channel of B, as equalisation gives them (alternating least squares)."""
+    each input channel of B, as equalization gives them (alternating least squares)."""
     one, two = (_rows(array, axis) for array in (a, b))
     signal, noise = float((one**2).sum()), float(((one - two) ** 2).sum())
     if noise == 0:

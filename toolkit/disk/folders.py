@@ -1,4 +1,4 @@
-"""Folders: a new one takes the place of an old one in one step, and what a killed process left halfway is mended.
+"""Folders: a new one takes the place of an old one in one step, and what a killed process left halfway is repaired.
 
 Linux exchanges two names in one system call. Elsewhere it takes two renames, and whoever looks between them, or after a kill
 between them, finds the old folder by `settled`. A folder that cannot be renamed at all (a mount, or a folder in a lower layer
@@ -63,7 +63,7 @@ def refuse_foreign(path: Path, marker: str = "manifest.json") -> None:
         names = sorted(entry for entry in os.listdir(path) if not entry.endswith(DRAFT))
         if not names or marker in names or NEXT in names:
             return
-        what = f"{path} is no engine, and holds {names[0]}"
+        what = f"{path} is not an engine, and holds {names[0]}"
     raise EngineError(f"{what}: it is not replaced", remedy="Move it away, or choose another folder with -o")
 
 

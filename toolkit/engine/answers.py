@@ -2,7 +2,7 @@
 
 Each image's logits are int16 steps of 1/32767 of the largest magnitude among them: an error of at most 1.5e-5 of it, some 96 dB
 below. The order of the first five is kept exactly, so that top-1 and top-5 are what they were. Each image is known by the hash
-of its bytes: a part of the images, in another order, is recognised as well.
+of its bytes: a part of the images, in another order, is recognized as well.
 """
 
 from __future__ import annotations

@@ -35,6 +35,15 @@ class Engine:
 
     Opening one needs numpy, Pillow and msgspec; running it, the backend that it was compiled for; `graph` needs the export
     extra, `ranges` numpy alone. Nothing of the machine that built it is needed.
+
+    >>> import toolkit
+    >>> engine = toolkit.Engine.open("engines/built/fashion-resnet18-int8")
+    >>> engine
+    <Engine fashion-resnet18-int8: int8+fp16 for CPU, ...>
+    >>> engine.ranges.images, engine.judge().accepted
+    (64, True)
+    >>> engine.pack("fashion.engine")
+    PosixPath('fashion.engine')
     """
 
     def __init__(self, path: Path, manifest: Manifest, contents: dict[str, bytes]) -> None:
@@ -117,7 +126,7 @@ class Engine:
 
     @cached_property
     def proof(self) -> Proof | None:
-        """What the build's proof said; None where there was none. Raises EngineError."""
+        """The verdict of the build; None where there was none. Raises EngineError."""
         from toolkit.engine.judge import proof_of
 
         data = self.contents.get(layout.VERDICT)
@@ -184,6 +193,11 @@ def load(
 
     Everything that the manifest can tell is checked before a library touches the compiled file. Raises EngineError (no engine,
     damaged, foreign), BackendError (a library, provider or option is not there), DeviceError (no fitting GPU).
+
+    >>> import toolkit
+    >>> with toolkit.load("engines/built/fashion-resnet18-int8", threads=1) as runner:
+    ...     print(runner.classify("pictures/boot.png")[0][0].label)
+    Ankle boot
     """
     return Engine.open(path, trusted=trusted).runner(check_finite=check_finite, **options)
 

@@ -40,7 +40,7 @@ def keep_answers(draft: Path, images: Images | None, truth: Float | None) -> Non
 
 
 def keep_proof(draft: Path, target: Target, verdict: Verdict | None) -> None:
-    """The verdict of the proof, and whether it was measured or predicted."""
+    """The verdict of the build, and whether it was measured or predicted."""
     if verdict is not None:
         how = "measured" if target.kind in ON_CPU else f"predicted: built for {target}; ONNX Runtime ran the graph on the CPU"
         proof = Proof(verdict=verdict, how=how, device=cpu.name())

@@ -1,4 +1,4 @@
-"""Judging an engine against its reference, or another engine, with what is at hand: live, stored, or what the build said."""
+"""Judging an engine against its reference, or another engine, with what is available: live, stored, or what the build said."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Envelope(Frozen, frozen=True):
 class Judgement(Frozen, frozen=True):
     """What can be said of an engine here. `verdict` is None where nothing could be compared; then `stored` is the build's.
 
-    `top1` is the engine's own share of right answers on labelled images, 0 to 1.
+    `top1` is the engine's own share of right answers on labeled images, 0 to 1.
     """
 
     engine: str
@@ -105,7 +105,7 @@ def judge(engine: Engine, data: str | None, against: Engine | None, stage: Stage
     if images is None:
         how = f"{missing}; this is the verdict of the build" if stored else f"{missing}, and the engine carries no verdict"
         if stored is None:
-            raise DataError(how, remedy="Name labelled images: --data FOLDER; in Python judge(data=FOLDER)")
+            raise DataError(how, remedy="Name labeled images: --data FOLDER; in Python judge(data=FOLDER)")
         where = f", on {stored.device}" if stored.device else ""
         return Judgement(engine=engine.name, how=how, stored=stored, remarks=(f"{stored.how}{where}",))
     with answering(engine) as (runner, how):

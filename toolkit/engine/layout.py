@@ -57,7 +57,7 @@ def pack(manifest: Manifest, contents: dict[str, bytes], target: Path) -> None:
 def _read_folder(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
     folder = settled(folder)
     if not folder.exists():
-        what = f"{folder} is not an engine: there is nothing of that name"
+        what = f"{folder} is not an engine: there is no such file or folder"
         raise EngineError(what, remedy=near(folder, "Build one: toolkit build RECIPE"))
     for attempt in range(TRIES):
         handle = _open_folder(folder)
@@ -129,7 +129,7 @@ def _read_regular(folder: Path, handle: int | None, name: str) -> bytes:
         raise EngineError(f"{folder / name} cannot be read: {error.strerror}", remedy=_AGAIN) from None
     with os.fdopen(file, "rb") as opened:
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise EngineError(f"{folder / name} is no regular file", remedy=_AGAIN)
+            raise EngineError(f"{folder / name} is not a regular file", remedy=_AGAIN)
         try:
             return opened.read()
         except OSError as error:
@@ -158,7 +158,7 @@ def _read_packed(path: Path) -> tuple[Manifest, dict[str, bytes]]:
             manifest, contents = _members(read_file, str(path))
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         if (kind := {**MODELS, ".toml": "a recipe"}.get(path.suffix.lower())) is not None and path.is_file():
-            raise EngineError(f"{path} is {kind} and no engine", remedy=f"Build one: toolkit build {path}") from error
+            raise EngineError(f"{path} is {kind}, not an engine", remedy=f"Build one: toolkit build {path}") from error
         raise EngineError(f"{path} is not a packed engine, or is damaged: {error}", remedy=_AGAIN) from error
     extra = sorted(set(names) - set(contents))
     if extra:
@@ -172,7 +172,7 @@ def _refuse_member(path: Path, entry: zipfile.ZipInfo) -> None:
     if entry.filename != Path(entry.filename).name or "\\" in entry.filename or entry.filename in ("", ".", ".."):
         what = f"names a file outside itself: '{entry.filename}'"
     elif stat.S_IFMT(kind) not in (0, stat.S_IFREG):
-        what = f"holds '{entry.filename}', which is no regular file"
+        what = f"holds '{entry.filename}', which is not a regular file"
     elif entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
         what = f"holds '{entry.filename}' compressed or encrypted; a packed engine is stored plain"
     if what is not None:

@@ -24,7 +24,7 @@ KNOWN = {
 def refuse_other(path: Path) -> None:
     """Raise EngineError where `path` is there and is no engine, or an engine with something beside it.
 
-    A damaged engine is one as well: building it again is how it is mended.
+    A damaged engine is one as well: building it again is how it is repaired.
     """
     refuse_foreign(path, MANIFEST)
     if not path.is_dir():
@@ -41,7 +41,7 @@ def refuse_other(path: Path) -> None:
         pass
     strange = sorted(names - KNOWN - set(files if isinstance(files, dict) else ()))
     if strange:
-        what = f"{path} holds {strange[0]}, which is no part of an engine: it is not replaced"
+        what = f"{path} holds {strange[0]}, which is not part of an engine: it is not replaced"
         raise EngineError(what, remedy="Move that away, or choose another folder with -o")
 
 

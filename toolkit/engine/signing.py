@@ -1,7 +1,7 @@
 """Signing: whose build an engine is. An Ed25519 signature over its manifest, which holds the hash of every other file.
 
 So the signature covers the compiled file, the typed graph, the ranges, the verdict, the calibration set's hash and the versions:
-what was proven is what runs. Keys are files of the user's own, as `openssl genpkey -algorithm ed25519` or `ssh-keygen -t ed25519`
+what was judged is what runs. Keys are files of the user's own, as `openssl genpkey -algorithm ed25519` or `ssh-keygen -t ed25519`
 makes them; the toolkit makes none and sends none anywhere.
 """
 
@@ -59,7 +59,7 @@ def verify(contents: Mapping[str, bytes], trusted: Iterable[str | Path], where: 
     """
     keys = {key.public_bytes_raw(): str(path) for path in trusted for key in [_read_key(Path(path), _public, "public")]}
     if not keys:
-        raise EngineError("no key was named to trust", remedy=_MAKE)
+        raise EngineError("no trusted key was given", remedy=_MAKE)
     if SIGNATURE not in contents:
         raise EngineError(f"{where} is not signed", remedy="Build it with --sign-key, or load it without `trusted`")
     try:
@@ -68,8 +68,8 @@ def verify(contents: Mapping[str, bytes], trusted: Iterable[str | Path], where: 
     except (ValueError, RecursionError) as error:
         raise EngineError(f"the signature of {where} cannot be read: {error}", remedy="Get the engine again") from error
     if public not in keys:
-        what = f"{where} is signed by {fingerprint(public)}, which is none of the {len(keys)} trusted key(s)"
-        raise EngineError(what, remedy="Ask its builder for their public key, or get the engine from who is trusted")
+        what = f"{where} is signed by {fingerprint(public)}, which is not one of the {len(keys)} trusted key(s)"
+        raise EngineError(what, remedy="Ask its builder for the public key, or get the engine from a source that you trust")
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, PURPOSE + contents[MANIFEST])
     except (InvalidSignature, ValueError):
@@ -89,7 +89,7 @@ def _read_key(path: Path, parse: Callable[[bytes], Any], kind: str) -> Any:
     except OSError as error:
         raise EngineError(f"the {kind} key {path} cannot be read: {error.strerror}", remedy=_MAKE) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        what = f"{path} is no {kind} Ed25519 key without a password: {error or type(error).__name__}"
+        what = f"{path} is not a {kind} Ed25519 key without a password: {error or type(error).__name__}"
         raise EngineError(what, remedy=_MAKE) from error
 
 

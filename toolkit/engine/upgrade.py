@@ -21,7 +21,9 @@ def upgrade(folder: Path) -> Manifest | None:
     it lies there. What version 1 did not keep (the reference's answers, the build's verdict) stays unknown.
     """
     if folder.is_file():
-        raise EngineError(f"{folder} is a packed engine, and those are of today's format", remedy="Name the folder of an engine")
+        raise EngineError(
+            f"{folder} is a packed engine, which always has the current format", remedy="Name the folder of an engine"
+        )
     manifest, contents = layout.read(folder)
     old = manifest.version
     if old == VERSION:

@@ -2,7 +2,7 @@
 
 Rounding has gradient 1 inside its range and 0 outside (straight-through, Bengio et al., 2013, arXiv:1308.3432); the ends of an
 activation's range then get the gradient of learned step sizes (Esser et al., 2019, arXiv:1902.08153). A weight's scale
-follows its largest magnitude, one an output channel, as the quantiser's does.
+follows its largest magnitude, one an output channel, as the quantizer's does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from toolkit.errors import GraphError
 
 
 class Point(NamedTuple):
-    """Where a pair stands: a tensor, the tensor whose range it has, and the nodes that read it quantised (None: all)."""
+    """Where a pair stands: a tensor, the tensor whose range it has, and the nodes that read it quantized (None: all)."""
 
     tensor: str
     source: str
@@ -29,7 +29,7 @@ class Point(NamedTuple):
 class FakeQuant(nn.Module):
     """An FP32 graph (ir.Model, BatchNorm folded) as a module: float32 [N, ...] -> logits [N, classes].
 
-    `ranges` gives (lo, hi) for each source; `quantised` names the nodes whose weight is rounded, to `weight_bits` bits.
+    `ranges` gives (lo, hi) for each source; `quantized` names the nodes whose weight is rounded, to `weight_bits` bits.
     `active = False` runs the plain FP32 graph. Raises GraphError for an operator that a ResNet does not have.
     """
 

@@ -1,4 +1,4 @@
-"""Quantisation-aware fine-tuning, the last resort where no calibration keeps the accuracy.
+"""Quantization-aware fine-tuning, the last resort where no calibration keeps the accuracy.
 
     toolkit finetune RECIPE -o OUT_DIR [--steps 200] [--weight-bits 8] [--seed 0] [--threads 1]
 
@@ -142,7 +142,7 @@ def learned_ranges(model: FakeQuant, graph: ir.Model, images: Float, progress: P
         low, high = (float(end.detach()) for end in model.range(source))
         thresholds = dict.fromkeys(METHODS, max(-low, high))
         changed[source] = msgspec.structs.replace(changed[source], min=low, max=high, thresholds=thresholds)
-    note = "min, max and thresholds were learned in quantisation-aware fine-tuning"
+    note = "min, max and thresholds were learned in quantization-aware fine-tuning"
     return msgspec.structs.replace(found, tensors=changed, notes=(*found.notes, note))
 
 

@@ -1,6 +1,6 @@
 """Activation functions as units: the nodes between a value x and y = f(x), be it one operator or a pattern of several.
 
-SiLU is exported as x * Sigmoid(x), HardSwish as x * Clip(x + 3, 0, 6) / 6, GELU over Erf. Quantisation must see each as one step:
+SiLU is exported as x * Sigmoid(x), HardSwish as x * Clip(x + 3, 0, 6) / 6, GELU over Erf. Quantization must see each as one step:
 a Q/DQ pair inside would round what no backend rounds, and before it only what f can still tell apart has to be kept.
 """
 

@@ -1,4 +1,4 @@
-"""What each channel of a tensor carries, measured on a few images: the evidence for equalisation and bias correction."""
+"""What each channel of a tensor carries, measured on a few images: the evidence for equalization and bias correction."""
 
 from __future__ import annotations
 

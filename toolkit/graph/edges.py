@@ -12,7 +12,7 @@ MOVES = ("MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "
 
 
 class Edge(NamedTuple):
-    """A tensor that gets a Q/DQ pair, for the nodes that shall read it quantised (None: for all).
+    """A tensor that gets a Q/DQ pair, for the nodes that shall read it quantized (None: for all).
 
     `unit` is the activation function that alone reads it: the pair need not span what the function cuts.
     """

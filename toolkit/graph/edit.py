@@ -78,7 +78,7 @@ def require_matches(graph: ir.Model, patterns: Iterable[str], key: str) -> None:
     for pattern in patterns:
         if not any(matches(name, [pattern]) for name in names):
             layers = ", ".join(str(node.name) for node in list(graph.graph) if weight_of(node) is not None)
-            raise GraphError(f"`{key}` names '{pattern}', which is no layer of this graph", remedy=f"Layers are {layers}")
+            raise GraphError(f"`{key}` names '{pattern}', which is not a layer of this graph", remedy=f"Layers are {layers}")
 
 
 def finish(model: ir.Model) -> ir.Model:

@@ -1,4 +1,4 @@
-"""Cross-layer equalisation: one positive scale a channel, taken by all that write it and given back by all that read it.
+"""Cross-layer equalization: one positive scale a channel, taken by all that write it and given back by all that read it.
 
 ReLU, Add and pooling let a positive scale through, so the FP32 function stays. Tensors that these operators join form one set;
 its channels have one scale. A set without Add lies between two layers (Nagel et al., 2019, arXiv:1906.04721); a set with Add is
@@ -30,7 +30,7 @@ from toolkit.graph.offsets import share_offsets
 from toolkit.types import Array, Float
 
 Mode = Literal["auto", "none", "pairs", "streams", "activations"]
-PEAK = 16.0  # what the largest channel of an equalised tensor reaches: far from both ends of FP16
+PEAK = 16.0  # what the largest channel of an equalized tensor reaches: far from both ends of FP16
 POWERS = np.linspace(0, 1, 11)
 POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 HOMOGENEOUS = ("Relu", "LeakyRelu", *POOLS, "Identity", "Dropout", "Flatten", "Reshape", "Add", "Sum")
@@ -47,7 +47,7 @@ class ChannelSet(NamedTuple):
 
 
 def equalize(model: ir.Model, mode: Mode, images: Iterable[Float] | None = None) -> ir.Model:
-    """A copy of a BatchNorm-folded FP32 graph with its channels equalised; the function stays to 1e-5 of the largest logit.
+    """A copy of a BatchNorm-folded FP32 graph with its channels equalized; the function stays to 1e-5 of the largest logit.
 
     `streams` also shares the offsets of branches that an Add joins (`offsets.py`).
 

@@ -69,7 +69,7 @@ def _said(error: BaseException) -> tuple[str, str]:
     here = next((frame for frame in reversed(theirs) if frame.name == "forward"), None)
     where = f" ({here.filename}, line {here.lineno}, in forward)" if here is not None else ""
     if "data-dependent" in text:
-        return f"{line}{where}", "Its way may not depend on the values of an image: replace such an `if` by torch.where"
+        return f"{line}{where}", "Its control flow may not depend on the values of an image: replace such an `if` by torch.where"
     return f"{line}{where}", "Change what torch.export cannot follow, or export the module to ONNX yourself and give that file"
 
 

@@ -2,19 +2,20 @@
 
 Rules of both schemes:
 - `per-tensor-weights`, `weight-axis`: a weight has one scale for all output channels, or its scales lie along another axis.
-- `half-quantised`: of a layer's input and weight only one comes from a DequantizeLinear, so it computes in floating point.
-- `double-quantise`: a tensor is dequantised and quantised again at once, or two QuantizeLinear read it.
+- `half-quantized`: of a layer's input and weight only one comes from a DequantizeLinear, so it computes in floating point.
+- `double-quantize`: a tensor is dequantized and quantized again at once, or two QuantizeLinear read it.
 - `split-fusion`: a pair stands between a layer and its Relu (tensorrt: or on both operands of a residual sum).
-- `float-add`: a residual sum beside an INT8 convolution has operands that are not quantised as the scheme wants.
+- `float-add`: a residual sum beside an INT8 convolution has operands that are not quantized as the scheme wants.
 
-Scheme `tensorrt` alone: `asymmetric` (not int8 with zero point 0), `quantised-bias`, `half-scale` (a float16 scale, which
+Scheme `tensorrt` alone: `asymmetric` (not int8 with zero point 0), `quantized-bias`, `half-scale` (a float16 scale, which
 TensorRT converts with a warning).
 Scheme `cpu` alone: `float-result` (an INT8 convolution without a pair behind it stays unfused).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -40,6 +41,24 @@ def lint(model: ir.Model, scheme: Scheme, keep: Collection[str] = ()) -> tuple[F
         elif node.op_type == "Add":
             found += _sum(node, scheme)
     return tuple(found)
+
+
+def finding_lines(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """A line for each rule and reason, with a count: a deep network breaks one rule at every block."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for found in findings:
+        groups.setdefault((found.rule, re.sub(r"'[^']*'|\d+", "", found.what)), []).append(found)
+    return tuple(_line(same) for same in groups.values())
+
+
+def _line(same: Sequence[Finding]) -> str:
+    first = same[0]
+    if len(same) == 1:
+        return str(first)
+    names = ", ".join(found.node for found in same[:3]) + (f" and {len(same) - 3} more" if len(same) > 3 else "")
+    alike = len({(found.what, found.fix) for found in same}) == 1
+    rest = "" if alike else " (of the first; the others alike: toolkit inspect ENGINE)"
+    return f"{first.rule}: {len(same)} nodes ({names}): {first.what}. {first.fix}{rest}"
 
 
 def through_casts(value: ir.Value | None) -> ir.Value | None:
@@ -81,20 +100,22 @@ def _pair(node: ir.Node, scheme: Scheme) -> Iterator[Finding]:
     if node.op_type == "DequantizeLinear":
         return
     if _dequantize(node.inputs[0]) is not None:
-        yield _finding("double-quantise", node, "it quantises what was dequantised just before", "Let both share one pair")
+        yield _finding("double-quantize", node, "it quantizes what was dequantized just before", "Let both share one pair")
     source = through_casts(node.inputs[0])
     if source is None:
         return
     others = [reader for reader in _readers(source) if reader.op_type == "QuantizeLinear"]
     if len(others) > 1 and others[0] is node:
         names = ", ".join(str(other.name) for other in others)
-        what = f"'{source.name}' is quantised {len(others)} times ({names})"
-        yield _finding("double-quantise", node, what, "Let all readers share one pair")
+        what = f"'{source.name}' is quantized {len(others)} times ({names})"
+        yield _finding("double-quantize", node, what, "Let all readers share one pair")
     producer = source.producer()
     dequantizers = [reader for reader in _readers(node.outputs[0]) if reader.op_type == "DequantizeLinear"]
     behind = [reader.op_type for pair in dequantizers for reader in _readers(pair.outputs[0])]
     if producer is not None and producer.op_type in (*LAYERS, "Add") and "Relu" in behind:
-        yield _finding("split-fusion", node, f"the pair parts '{producer.name}' from its Relu", "Move the pair behind the Relu")
+        yield _finding(
+            "split-fusion", node, f"the pair separates '{producer.name}' from its Relu", "Move the pair behind the Relu"
+        )
 
 
 def _parameters(node: ir.Node) -> Iterator[Finding]:
@@ -104,7 +125,7 @@ def _parameters(node: ir.Node) -> Iterator[Finding]:
     if zero is None or zero.dtype != np.int8 or np.any(zero):
         kind = "absent, which means uint8" if zero is None else f"{zero.dtype} {zero.ravel()[np.argmax(np.abs(zero))]}"
         if zero is None or zero.dtype != np.int32:  # int32 is a bias; that has a rule of its own
-            fix = "Quantise symmetrically: int8 with zero point 0"
+            fix = "Quantize symmetrically: int8 with zero point 0"
             yield _finding("asymmetric", node, f"its zero point is {kind}", fix)
     if scale is not None and scale.dtype == np.float16:
         yield _finding("half-scale", node, "its scale is float16", "Keep scales in float32, with Casts around the pair")
@@ -116,14 +137,14 @@ def _layer(node: ir.Node, scheme: Scheme) -> Iterator[Finding]:
     int8_weight = weight is not None and _quantizer(weight) is None
     if (data is not None and plain_weight) or (data is None and int8_weight):
         missing = "weight" if data is not None else "input"
-        what = f"its {missing} is not quantised, so it computes in floating point"
-        yield _finding("half-quantised", node, what, f"Give its {missing} a pair")
+        what = f"its {missing} is not quantized, so it computes in floating point"
+        yield _finding("half-quantized", node, what, f"Give its {missing} a pair")
     if weight is not None:
         yield from _weight_scales(node, weight)
     bias = _dequantize(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is not None and scheme == "tensorrt":
-        what = f"'{bias.name}' dequantises its bias, which TensorRT refuses"
-        yield _finding("quantised-bias", node, what, "Leave the bias in floating point")
+        what = f"'{bias.name}' dequantizes its bias, which TensorRT refuses"
+        yield _finding("quantized-bias", node, what, "Leave the bias in floating point")
     in_int8 = node.op_type == "Conv" and data is not None and weight is not None
     if scheme == "cpu" and in_int8 and not _ends_quantized(node.outputs[0]):
         fix = "Put a pair behind it, or behind its Relu"
@@ -141,13 +162,13 @@ def _weight_scales(node: ir.Node, weight: ir.Node) -> Iterator[Finding]:
         yield _finding("per-tensor-weights", node, what, "Give each output channel a scale")
     elif scale.size > 1 and attribute(weight, "axis", 1) % values.ndim != axis:
         what = "the scales of its weight do not lie along the output channels"
-        yield _finding("weight-axis", node, what, f"Quantise along axis {axis}")
+        yield _finding("weight-axis", node, what, f"Quantize along axis {axis}")
 
 
 def _ends_quantized(value: ir.Value) -> bool:
     """Whether the value, or its Relu's result, is read by a QuantizeLinear and nothing else."""
     if value.is_graph_output():
-        return True  # logits are never quantised
+        return True  # logits are never quantized
     readers = list(_readers(value))
     if len(readers) == 1 and readers[0].op_type in ("Relu", "Clip"):
         return _ends_quantized(readers[0].outputs[0])
@@ -166,7 +187,7 @@ def _sum(node: ir.Node, scheme: Scheme) -> Iterator[Finding]:
         return
     if None not in pairs and convolutions:
         names = " or ".join(f"'{producer.name}'" for producer in convolutions)
-        fix = f"Take the pair off the block's last convolution ({names})"
+        fix = f"Remove the pair from the block's last convolution ({names})"
         yield _finding("split-fusion", node, "both operands have pairs, so no convolution fuses with the sum", fix)
     if not any(pairs) and convolutions:
         what = "neither operand has a pair, so the sum reads its shortcut in floating point"

@@ -23,7 +23,9 @@ class Overflow(Island, frozen=True):
 
     def __str__(self) -> str:
         most = np.finfo(np.float16).max
-        return f"FP32 kept for {', '.join(self.nodes)}: '{self.tensor}' reaches {self.magnitude:.4g}, float16 ends at {most:.0f}"
+        return (
+            f"FP32 kept for {', '.join(self.nodes)}: '{self.tensor}' reaches {self.magnitude:.4g}, and float16 ends at {most:.0f}"
+        )
 
 
 def fp16_overflow(model: ir.Model, tensors: Mapping[str, float]) -> tuple[Overflow, ...]:

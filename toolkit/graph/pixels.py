@@ -2,7 +2,7 @@
 
 With values p of 0 to 255, an image is (p * scale - mean) / std; the order of its channels is the recipe's `color`. Three forms:
 
-`plain`      Cast, Transpose, Gather, Mul, Sub, Div in float32: the very operations of `images.picture`, so the same bits. What
+`plain`      Cast, Transpose, Gather, Mul, Sub, Div in float32: the same operations as `images.picture`, so the same bits. What
              a GPU gets, which runs them as one kernel, and FP16, where folded weights would be too small for float16.
 `folded`     scale, std and channel order are multiplied into the first convolution's weights. Its zero padding stands for the
              mean picture, so the mean is subtracted before it; only without padding does it go into the bias. Exact but for

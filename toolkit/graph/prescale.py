@@ -1,7 +1,7 @@
 """Channel scales around activation functions that let none through: HardSwish, SiLU, GELU.
 
 Such a function runs in floating point between two Q/DQ pairs, so a product by one number a channel may stand on either side of
-it, and both tensors can be quantised as if each channel had a scale of its own. The convolution before it takes on t_c, a product
+it, and both tensors can be quantized as if each channel had a scale of its own. The convolution before it takes on t_c, a product
 before the function gives it back; a product behind it takes on s_c, and the layers that read it give that back. The function that
 the graph computes in FP32 stays. The price is two products a function, in floating point.
 

@@ -13,7 +13,7 @@ LAYERS, CHANNELS, EDGE = 30, 32, 14  # each layer takes some microseconds: about
 
 
 def products(size: int = SIZE) -> dict[str, bytes]:
-    """Serialised ONNX by type of the operands: `fp32`, and `int8` (uint8 by int8 into int32, as quantised layers compute)."""
+    """Serialized ONNX by type of the operands: `fp32`, and `int8` (uint8 by int8 into int32, as quantized layers compute)."""
     random = np.random.default_rng(0)
     floats = random.standard_normal((size, size), dtype=np.float32)
     integers = random.integers(-127, 127, (size, size), dtype=np.int8)
@@ -36,7 +36,7 @@ def _product(operator: str, left: int, right: NDArray[Any], out: int) -> bytes:
 
 
 def chain() -> bytes:
-    """Serialised ONNX: 1x1 convolutions one after the other, each just large enough to be shared among threads."""
+    """Serialized ONNX: 1x1 convolutions one after the other, each just large enough to be shared among threads."""
     random = np.random.default_rng(0)
     weight = random.standard_normal((CHANNELS, CHANNELS, 1, 1), dtype=np.float32) / CHANNELS
     names = ["in", *(f"value{i}" for i in range(LAYERS - 1)), "out"]

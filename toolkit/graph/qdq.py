@@ -1,8 +1,8 @@
-"""Quantisation: Q/DQ pairs on activations, INT8 weights behind a DequantizeLinear. One set of ranges serves every scheme.
+"""Quantization: Q/DQ pairs on activations, INT8 weights behind a DequantizeLinear. One set of ranges serves every scheme.
 
 A scheme says where the pairs go (`scheme_cpu.py`, `scheme_tensorrt.py`) and whether activations are symmetric; this file puts
-them there. Weights are int8, symmetric, one scale an output channel. A bias stays float32: ONNX Runtime quantises it while it
-fuses, and TensorRT refuses it quantised.
+them there. Weights are int8, symmetric, one scale an output channel. A bias stays float32: ONNX Runtime quantizes it while it
+fuses, and TensorRT refuses it quantized.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Scheme = Literal["cpu", "tensorrt"]
 
 
 class HasRanges(Protocol):
-    """What quantisation asks of Ranges."""
+    """What quantization asks of Ranges."""
 
     def range(self, tensor: str, method: Method, percentile: float = 99.99, *, levels: int = 127) -> tuple[float, float]: ...
 
@@ -58,7 +58,7 @@ def quantize(
 ) -> ir.Model:
     """FP32 graph -> the same graph with Q/DQ pairs placed as `scheme` says; layers in `precision.keep` stay as they are.
 
-    `room` is what weights may use of int8; `pairs` keeps neighbours from overflowing 16-bit sums without VNNI (`weights.py`).
+    `room` is what weights may use of int8; `pairs` keeps neighbors from overflowing 16-bit sums without VNNI (`weights.py`).
     `rounded` holds weights of layers that are rounded already, with that room; `precision.bias_correction` takes its shifts.
     Raises CalibrationError for a tensor that has no range, GraphError for a pattern in `keep` that fits no layer.
     """
@@ -71,7 +71,7 @@ def quantize(
         _part_pools(model)
     edges = tensorrt_edges(model, precision.keep) if symmetric else cpu_edges(model, precision.keep)
     if not edges:
-        raise CalibrationError("nothing is left to quantise", remedy="Shorten `precision.keep` or set `int8 = false`")
+        raise CalibrationError("nothing is left to quantize", remedy="Shorten `precision.keep` or set `int8 = false`")
     sources = [origin(edge.value).name or "" for edge in edges]  # before any pair hides the way to them
     for edge, name in zip(edges, sources, strict=True):
         method = precision.methods.get(name, calibration.method)
@@ -94,7 +94,7 @@ def _quantize_fp8(model: ir.Model, ranges: HasRanges, precision: Precision) -> i
     keep = (*precision.keep, *first_layers(model))
     edges = tensorrt_edges(model, keep)
     if not edges:
-        raise CalibrationError("nothing is left to quantise", remedy="Shorten `precision.keep` or set `fp8 = false`")
+        raise CalibrationError("nothing is left to quantize", remedy="Shorten `precision.keep` or set `fp8 = false`")
     names = [origin(edge.value).name or "" for edge in edges]
     for edge, name in zip(edges, names, strict=True):
         _insert_pair(model.graph, edge, fp8_scale(*ranges.range(name, "minmax")), np.array(0, FP8))

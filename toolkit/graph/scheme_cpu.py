@@ -1,16 +1,16 @@
 """Scheme `cpu`: where ONNX Runtime wants Q/DQ pairs.
 
-1. Each activation that a quantised operator reads has one pair, and so has each result of a convolution: ONNX Runtime fuses
+1. Each activation that a quantized operator reads has one pair, and so has each result of a convolution: ONNX Runtime fuses
    an operator only where all of its inputs come from a DequantizeLinear and its result goes to a QuantizeLinear.
 2. A Relu or Clip belongs to what stands before it: the one pair stands behind it and cuts as it does. Other activation
    functions run in floating point between two pairs, of which the first spans only what the function tells apart.
 3. Operators that only move values (max-pool, flatten, transpose, split) keep the scale of their input.
-4. Sums, products, concatenations and average pools are quantised where all they read comes quantised from INT8 operators, and
+4. Sums, products, concatenations and average pools are quantized where all they read comes quantized from INT8 operators, and
    another INT8 operator reads what they give. Elsewhere (the residual stream of a transformer, a squeeze-excite gate in
    floating point) they stay in floating point: a pair would round and fuse nothing. So do LayerNorm, Softmax and products of two
    activations.
 5. Activations are uint8: zero point 0 where nothing is negative, affine otherwise.
-6. Logits are never quantised. A Gemm's bias is split into an Add: ONNX Runtime does not fuse it otherwise.
+6. Logits are never quantized. A Gemm's bias is split into an Add: ONNX Runtime does not fuse it otherwise.
 7. An AveragePool with both `ceil_mode` and `count_include_pad` stays in floating point: ONNX Runtime's INT8 kernel divides by the
    wrong count there.
 """

@@ -1,12 +1,12 @@
 """Select: the settings of INT8 that bring the logits nearest, measured on images that the ranges were not drawn from.
 
-What a recipe leaves open (`auto`) is chosen in this order: equalisation, calibration method, how weights are rounded, bias
+What a recipe leaves open (`auto`) is chosen in this order: equalization, calibration method, how weights are rounded, bias
 correction, and then another method for single parts of the network. Each step keeps what stands unless an alternative is better
 by more than `WORTH` and surely so over the images (one-sided 95 % by the jackknife): a few images must not decide what they
 cannot tell. The order of alternatives and the images are fixed, so the same inputs give the same choice.
 
 A network that ends in a Softmax is judged by what the Softmax reads: probabilities of images that it is sure of say nothing, a
-few others would decide alone. Weights are rounded once (`rounded.py`), and serve every candidate that shares their equalisation.
+few others would decide alone. Weights are rounded once (`rounded.py`), and serve every candidate that shares their equalization.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Real = NDArray[np.float64]
 WORTH = 0.2  # dB
 PRICE = {"activations": 1.0}  # dB, for what costs time
 SURE = 1.64  # standard errors: one-sided 95 %
-SHARE = 24  # images that equalisations are compared by
+SHARE = 24  # images that equalizations are compared by
 LEAST = 4  # images without which nothing is chosen
 PARTS = 4  # of the network's tensors, in its order, that may have a method of their own
 SIMPLE: dict[str, Any] = {
@@ -51,7 +51,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
 
 
 class Settings(NamedTuple):
-    """A way to quantise: what stands in `[precision]` and `[calibration]`."""
+    """A way to quantize: what stands in `[precision]` and `[calibration]`."""
 
     precision: Precision
     calibration: Calibration
@@ -88,7 +88,7 @@ class Settings(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """The choice, the equalised FP32 graph that it is for and that graph's ranges, and the reasons, a line each."""
+    """The choice, the equalized FP32 graph that it is for and that graph's ranges, and the reasons, a line each."""
 
     settings: Settings
     graph: ir.Model
@@ -117,7 +117,7 @@ def select(
 
     `images`: the first calibration images [1, ...] that ranges are drawn from; `held`: others [n, ...], that tell how good a
     choice is. `collect(graph, whole)` gives the ranges of a graph, from all calibration images or from a share that is enough to
-    compare equalisations. `runner` runs a quantized graph as the target computes. Raises CalibrationError, GraphError.
+    compare equalizations. `runner` runs a quantized graph as the target computes. Raises CalibrationError, GraphError.
     """
     return _Selection(graph, settings, images, held, collect, scheme, room, runner).run()
 
@@ -153,7 +153,7 @@ class _Selection:
                 best = self._step(key, best, others, graph, ranges)
         if "method" in self.open:
             best = self._parts(best, graph, ranges)
-        last = f"auto: logits to noise {self._snr(best):.1f} dB on {len(self.held)} calibration images held back for the choice"
+        last = f"auto: SNR of the logits {self._snr(best):.1f} dB on {len(self.held)} calibration images held back for the choice"
         return Selected(best.settings, graph, ranges, (*self.reasons, last))
 
     def _equalized(self) -> ir.Model:
@@ -198,7 +198,8 @@ class _Selection:
             best = other if gain > max(PRICE.get(other.name, WORTH), SURE * error) else best
         seen = ", ".join(f"{one.name} {self._snr(one):.1f}" for one in candidates if one is not best)
         if key != "methods" or best is not candidates[0]:
-            self.reasons.append(f"auto: {key} = {best.name}, {self._snr(best):.1f} dB ({seen})")
+            unsure = ": not clearly better" if any(self._snr(one) > self._snr(best) for one in candidates) else ""
+            self.reasons.append(f"auto: {key} = {best.name}, {self._snr(best):.1f} dB ({seen}{unsure})")
         return best
 
     def _measure(self, name: str, settings: Settings, graph: ir.Model, ranges: Ranges) -> _Candidate:

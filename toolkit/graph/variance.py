@@ -1,6 +1,6 @@
 """Which nodes take a variance or a norm: squares that FP16 can neither hold (from 256 up) nor tell from nothing (below 2^-12).
 
-A LayerNorm, an RMSNorm or an L2 normalisation that was exported as single operators squares its activations, takes the mean or
+A LayerNorm, an RMSNorm or an L2 normalization that was exported as single operators squares its activations, takes the mean or
 the sum, and divides by the root. In FP16 the squares overflow at activations of 256 and vanish at 2e-4, and an epsilon
 below 6e-8 is 0. So the whole branch stays in FP32, as LayerNormalization in one operator keeps it: from the difference to the
 mean through the square, the reduction and the root, to the quotient.
@@ -8,7 +8,7 @@ mean through the square, the reduction and the root, to the quotient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -26,6 +26,21 @@ class Island(Frozen, frozen=True):
     """Nodes that stay in FP32 in a graph of FP16; printed, it says why."""
 
     nodes: tuple[str, ...]
+
+
+def island_lines(islands: Sequence[Island]) -> tuple[str, ...]:
+    """A line for each; of more than three for one reason the first, and how many more there are."""
+    kinds: dict[type[Island], list[Island]] = {}
+    for island in islands:
+        kinds.setdefault(type(island), []).append(island)
+    lines: list[str] = []
+    for same in kinds.values():
+        nodes = len({node for island in same for node in island.nodes})
+        few = len(same) <= 3
+        lines += (
+            map(str, same) if few else [f"{same[0]}; for the same reason at {len(same) - 1} more places, {nodes} nodes in all"]
+        )
+    return tuple(lines)
 
 
 class Branch(Island, frozen=True):

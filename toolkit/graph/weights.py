@@ -1,6 +1,6 @@
 """INT8 weights: symmetric, one scale an output channel.
 
-On a CPU without VNNI or its like, U8S8 kernels (vpmaddubsw) add two neighbouring products in 16 bits: 255 * (q0 + q1) passes
+On a CPU without VNNI or its like, U8S8 kernels (vpmaddubsw) add two neighboring products in 16 bits: 255 * (q0 + q1) passes
 32767 where |q0 + q1| > 128, and saturates in silence. The usual remedy gives every weight 7 bits. `pairs` keeps 8 bits and
 binds only what can go wrong: no two weights that a kernel adds in 16 bits may sum to more than 128, whatever the activations.
 """

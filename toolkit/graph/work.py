@@ -16,7 +16,7 @@ from toolkit.harness.roofline import Work
 def work(graph: ir.Model) -> Work:
     """Of every Conv, ConvTranspose, Gemm and MatMul with a weight: its multiply-adds, and its operands once from or to memory.
 
-    An operand that comes from a DequantizeLinear counts at its quantised size. The sum is per image: activations' first axis is
+    An operand that comes from a DequantizeLinear counts at its quantized size. The sum is per image: activations' first axis is
     the batch. Nodes whose shapes are not known are left out.
     """
     each = [layer for _, layer in layers(graph)]
@@ -46,7 +46,7 @@ def layers(graph: ir.Model) -> Iterator[tuple[ir.Node, Work]]:
         if data is None or weight is None or None in elements:
             continue
         inputs, weights, outputs = (e or 0 for e in elements)
-        # what a fused, quantised convolution writes has the type of what it reads
+        # what a fused, quantized convolution writes has the type of what it reads
         moved = (inputs + outputs) * _width(data)
         yield node, Work(macs=_macs(node, weight, outputs), weight_bytes=weights * _width(weight), activation_bytes=moved)
 

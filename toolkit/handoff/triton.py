@@ -57,7 +57,7 @@ def to_triton(
     """
     names = Counter(engine.name for engine in engines)
     if twice := next((name for name, count in names.items() if count > 1), None):
-        what = f"{names[twice]} of the engines are called {twice}, and a repository holds one of that name"
+        what = f"{names[twice]} of the engines are called {twice}, and a repository can hold only one model of that name"
         raise EngineError(what, remedy="Give each a folder of its own")
     chosen = [_backend(engine, backend) for engine in engines]
     found = [_hand(engine, kind, Repository(folder), results, version) for engine, kind in zip(engines, chosen, strict=True)]
@@ -143,7 +143,7 @@ def _remarks(engine: Engine, backend: Backend) -> list[str]:
     if backend == "onnxruntime" and manifest.settings.get("spin"):
         said.append("the build found spinning threads faster; Triton decides by itself whether they spin")
     if config.labels(manifest) is None:
-        said.append("no labels file: " + config.unlabelled(manifest))
+        said.append("no labels file: " + config.unlabeled(manifest))
     return said
 
 

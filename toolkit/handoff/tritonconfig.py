@@ -89,12 +89,12 @@ def ensemble(manifest: Manifest, batching: Batching) -> str:
 
 def labels(manifest: Manifest) -> bytes | None:
     """One name a line, in the order of the columns; None where columns are not classes, or have no names."""
-    if manifest.classes is None or unlabelled(manifest):
+    if manifest.classes is None or unlabeled(manifest):
         return None
     return "".join(" ".join(name.split()) + "\n" for name in manifest.classes).encode()
 
 
-def unlabelled(manifest: Manifest) -> str:
+def unlabeled(manifest: Manifest) -> str:
     """Why there is no labels file; empty where there is one."""
     if manifest.classes is None:
         return "the engine names no classes"

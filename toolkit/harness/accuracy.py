@@ -16,7 +16,7 @@ from toolkit.outputs import Outputs
 from toolkit.types import Array, Classifier, Float, Progress
 
 
-class LabelledImages(Protocol):
+class LabeledImages(Protocol):
     """What `toolkit.images.open_data` returns, as far as accuracy needs it."""
 
     @property
@@ -34,18 +34,18 @@ class LabelledImages(Protocol):
     def batches(self, size: int) -> Iterator[Array]: ...
 
 
-def fitting(images: LabelledImages, runner: Classifier) -> LabelledImages:
+def fitting(images: LabeledImages, runner: Classifier) -> LabeledImages:
     """The images as `runner` takes them, pixels or preprocessed: engines and their reference may differ in that."""
     manifest, having = getattr(runner, "manifest", None), getattr(images, "having", None)
     if manifest is None or having is None:
         return images
-    found: LabelledImages = having(manifest.preprocess.inside)
+    found: LabeledImages = having(manifest.preprocess.inside)
     return found
 
 
 def answers_of(
     runner: Classifier,
-    images: LabelledImages,
+    images: LabeledImages,
     *,
     batch: int = 32,
     name: str = "the engine",

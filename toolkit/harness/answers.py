@@ -57,7 +57,7 @@ def check_labels(labels: Labels, count: int, classes: int) -> None:
         raise MeasurementError(f"there are {count} images and {len(labels)} labels", remedy="Give one label an image")
     bad = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(bad):
-        what = f"image {bad[0]} is labelled {labels[bad[0]]}, but the engine answers classes 0 to {classes - 1}"
+        what = f"image {bad[0]} is labeled {labels[bad[0]]}, but the engine answers classes 0 to {classes - 1}"
         raise MeasurementError(what, remedy="Use the data set that belongs to this model, or check its class order")
     if len(np.unique(labels)) < 2:
         kinds = f"the single label {labels[0]}" if count else "no label"

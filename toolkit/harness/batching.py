@@ -54,7 +54,7 @@ def batching_of(manifest: Manifest, results: Results) -> Batching:
     most = manifest.largest
     rates = _rates(found, most)
     if not rates:
-        what = f"the results hold no rate of {manifest.name} at a batch that it takes (1 to {most})"
+        what = f"the results have no rate of {manifest.name} at a batch that it takes (1 to {most})"
         raise MeasurementError(what, remedy=_AGAIN)
     best = max(rates, key=lambda batch: rates[batch])
     good = tuple(batch for batch in sorted(rates) if rates[batch] >= NEAR * rates[best])
@@ -82,7 +82,7 @@ def _of(manifest: Manifest, results: Results) -> list[Measurement]:
     if manifest.name in results.manifests:
         raise MeasurementError(f"the results are of another build of {manifest.name} than this engine", remedy=_AGAIN)
     others = ", ".join(results.engines) or "nothing"
-    raise MeasurementError(f"the results hold no measurement of {manifest.name}; they hold {others}", remedy=_AGAIN)
+    raise MeasurementError(f"the results have no measurement of {manifest.name}; they hold {others}", remedy=_AGAIN)
 
 
 def _is(manifest: Manifest, kept: Mapping[str, Any]) -> bool:

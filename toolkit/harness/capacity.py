@@ -84,7 +84,7 @@ def capacity(
     Raises MeasurementError: no rate in `results`, or numbers that cannot be.
     """
     if not (images > 0 and hours > 0 and 0 < utilization <= 1 and math.isfinite(images * hours)):
-        what = f"{images:g} images in {hours:g} hours at a utilization of {utilization:g} cannot be"
+        what = f"{images:g} images in {hours:g} hours at a utilization of {utilization:g} are not possible"
         raise MeasurementError(what, remedy="Use --images and --hours above 0, and --utilization above 0 and at most 1")
     if min(watts or 0.0, price or 0.0) < 0:
         raise MeasurementError("watts and a price are 0 or more")
@@ -94,8 +94,10 @@ def capacity(
         for basis, m in _bases(results.of(name))
     ]
     if not needs:
-        raise MeasurementError("the results hold no rate of an engine", remedy=AGAIN)
-    notes = ["as if each further worker did as well as the measured one: no network, storage or queue between them is counted"]
+        raise MeasurementError("the results have no rate of an engine", remedy=AGAIN)
+    notes = [
+        "assumes that each further worker is as fast as the measured one: no network, storage or queue between them is counted"
+    ]
     if not any(need.basis.startswith("end-to-end") for need in needs):
         notes.append("tensors in, answers out: reading, decoding and resizing pictures are not in these rates")
     device = results.environment.device

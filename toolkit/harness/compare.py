@@ -2,7 +2,7 @@
 
 For each engine, batch, clock and scenario that both files hold:
 
-1. A block gives one value: log(10th percentile of its samples / fastest yardstick beside it). A neighbour's interruptions
+1. A block gives one value: log(10th percentile of its samples / fastest yardstick beside it). A neighbor's interruptions
    only ever add time, so the low end of a block is what the code takes when it is left alone; and what slows even that
    (a lower clock, a full memory bus) slows the yardstick too, and leaves the ratio. With three busy processes a core the
    medians of two runs differed by 10 %, these values by 0.5 %.
@@ -13,7 +13,7 @@ For each engine, batch, clock and scenario that both files hold:
 3. p-values are corrected for the number of comparisons (Holm), so that the chance of any false alarm in a file is bounded.
 
 It assumes that blocks are exchangeable within a run, and that two runs of the same code differ by less than the tolerance
-for reasons no run can see from inside (where the pages of this process happened to lie, the neighbours of that minute).
+for reasons no run can see from inside (where the pages of this process happened to lie, the neighbors of that minute).
 `benchmarks/aa.py` measures how often that fails, and how often a real slowdown of 10 % is found. What slows only the tail
 is not seen here: the percentiles in the report are there for that.
 """
@@ -154,7 +154,7 @@ def _shift(old: Measurement, new: Measurement, yardstick: bool, tolerance: float
     kept = [v[[block.near for block in m.blocks]] if m.apart else v for m, v in zip((old, new), values, strict=True)]
     if not note and min(map(len, kept)) < LEAST:
         count = f"{len(kept[0])} of {len(values[0])} blocks in OLD and {len(kept[1])} of {len(values[1])} in NEW"
-        far = f"the cores lay near to each other in only {count}: measure longer, or with --threads 1"
+        far = f"the two cores were close to each other in only {count}: measure longer, or with --threads 1"
         note = far if min(map(len, values)) >= LEAST else f"{min(map(len, values))} blocks are too few, measure longer"
     if note:
         return Difference(engine=old.engine, what=what, word="cannot tell", note=note, **empty)
@@ -173,7 +173,7 @@ def _judge(found: Difference, p: float, tolerance: float, level: float) -> Diffe
 
 
 def _pairs(old: Results, new: Results) -> list[tuple[str, NDArray[np.bool_], NDArray[np.bool_]]]:
-    """(engine, right in OLD, right in NEW) for every engine that answered the same labelled images in both."""
+    """(engine, right in OLD, right in NEW) for every engine that answered the same labeled images in both."""
     before = {(a.engine, a.data): a.ranks for a in old.answers if a.ranks}
     found = [(a.engine, before.get((a.engine, a.data)), a.ranks) for a in new.answers if a.ranks]
     return [(e, np.array(b) == 0, np.array(a) == 0) for e, b, a in found if b is not None and len(b) == len(a)]
@@ -198,7 +198,9 @@ def _accuracy(old: Results, new: Results) -> list[Difference]:
 def _notes(old: Results, new: Results, yardstick: bool) -> list[str]:
     notes = []
     if not yardstick:
-        notes.append("The yardstick differs or is missing: raw times were compared, the machine's own speed included.")
+        notes.append(
+            "The reference kernel differs or is missing: raw times were compared, so changes of the machine's speed count too."
+        )
     changed = {
         name: (old.environment.versions.get(name, "none"), new.environment.versions.get(name, "none"))
         for name in sorted({*old.environment.versions, *new.environment.versions})

@@ -85,7 +85,7 @@ class Lane:
     def turn(self, at_ns: int, before: Reading, meter: Meter | None = None) -> None:
         """Take one block. `before` is the yardstick's reading ahead of it; `close_block` adds the one after it."""
         if self._each >= 4:
-            self._take(1)  # the neighbour's leavings in the caches are the neighbour's cost
+            self._take(1)  # the neighbor's leavings in the caches are the neighbor's cost
         counted = meter.read() if meter else None
         samples = self._take(self._each)
         if meter:

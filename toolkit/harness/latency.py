@@ -1,7 +1,7 @@
 """Latency, single-stream: engines take short turns in shuffled rounds, so that what the machine does hits all of them alike.
 
 Engines measured one after the other differ by when they ran; in rounds they do not. Threads that spin after their work
-would make neighbours slow, so sessions must not spin between calls: `benchmarks/harness.py` shows that a median taken in rounds
+would make neighbors slow, so sessions must not spin between calls: `benchmarks/harness.py` shows that a median taken in rounds
 agrees with one taken alone.
 
 Every so often all engines are reopened. Where a session's threads and memory happen to lie moves its times by several per

@@ -18,7 +18,7 @@ THROTTLES = {
 
 @cache
 def open_library() -> tuple[Any | None, str]:
-    """pynvml, initialised; or None and the reason."""
+    """pynvml, initialized; or None and the reason."""
     try:
         import pynvml
     except ImportError:

@@ -49,7 +49,7 @@ class Results(Frozen, frozen=True):
 
     environment: Environment
     measurements: tuple[Measurement, ...] = ()
-    answers: tuple[Answers, ...] = ()  # raw: what each engine said to each labelled image
+    answers: tuple[Answers, ...] = ()  # raw: what each engine said to each labeled image
     verdicts: tuple[Verdict, ...] = ()
     moments: tuple[Moment, ...] = ()  # the state of the machine through the run
     yardstick: YardstickCard | None = None
@@ -74,7 +74,7 @@ class Results(Frozen, frozen=True):
         except OSError as error:
             raise MeasurementError(f"{path} cannot be read: {error}", remedy=again) from error
         except ValueError as error:
-            raise MeasurementError(f"{path} is no whole JSON file, it may be cut short: {error}", remedy=again) from error
+            raise MeasurementError(f"{path} is not a complete JSON file, it may be cut short: {error}", remedy=again) from error
         if not isinstance(raw, dict) or "measurements" not in raw:
             raise MeasurementError(f"{path} does not hold results of a bench", remedy=again)
         if raw.get("version") != VERSION:

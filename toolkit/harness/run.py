@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit.errors import MeasurementError, ToolkitError
 from toolkit.harness import energy
-from toolkit.harness.accuracy import LabelledImages, answers_of, compare_accuracy, fitting
+from toolkit.harness.accuracy import LabeledImages, answers_of, compare_accuracy, fitting
 from toolkit.harness.answers import Answers
 from toolkit.harness.conditions import Monitor
 from toolkit.harness.environment import read_environment
@@ -27,7 +27,7 @@ from toolkit.runtime.runner import Runner
 from toolkit.types import ON_CPU, Array, Float, Stage, noise, quiet
 
 BATCHES: dict[Scenario, tuple[int, ...]] = {"single-stream": (1, 8), "offline": (1, 8, 32), "server": (1, 4, 16)}
-QUICK = Sampling(seconds=20, warmup=3, least_blocks=8)
+QUICK = Sampling(seconds=20, warmup=3)  # as many rounds as any: with fewer launches there is no interval of a ratio
 
 
 def plan_of(quick: bool = False, seconds: float | None = None, warmup: float | None = None) -> Sampling:
@@ -36,7 +36,7 @@ def plan_of(quick: bool = False, seconds: float | None = None, warmup: float | N
     given = {name: value for name, value in (("seconds", seconds), ("warmup", warmup)) if value is not None}
     for name, value in given.items():
         if not 0 < value < math.inf:
-            raise MeasurementError(f"--{name} {value:g} is no time to measure in", remedy="Give more than 0 seconds")
+            raise MeasurementError(f"--{name} {value:g} is not a time to measure for", remedy="Give more than 0 seconds")
     return msgspec.structs.replace(plan, **given)
 
 
@@ -46,7 +46,7 @@ def run_bench(
     *,
     batches: Sequence[int] = (),
     plan: Sampling = Sampling(),  # noqa: B008  frozen
-    images: LabelledImages | None = None,
+    images: LabeledImages | None = None,
     pictures: Sequence[Any] | None = None,
     reference: str | None = None,
     truth: Float | None = None,
@@ -101,7 +101,7 @@ def _keeper(
 def entries_of(
     runners: Mapping[str, Runner],
     batches: Sequence[int],
-    images: LabelledImages | None = None,
+    images: LabeledImages | None = None,
     pictures: Sequence[Any] | None = None,
 ) -> list[Contender]:
     """Every runner at every batch, arrays in and out; on the device alone where the backend has a clock there; with
@@ -132,7 +132,7 @@ def _bind(call: Callable[[Any], Any], value: Any) -> Callable[[], Any]:
     return lambda: call(value)
 
 
-def _inputs(runner: Runner, batch: int, images: LabelledImages | None) -> Array:
+def _inputs(runner: Runner, batch: int, images: LabeledImages | None) -> Array:
     """`batch` real images over and over, or noise where there are none: [batch, ...] as the runner takes it."""
     spec = runner.manifest.inputs[0]
     if images is None:
@@ -145,7 +145,7 @@ def _inputs(runner: Runner, batch: int, images: LabelledImages | None) -> Array:
 def _with_accuracy(
     results: Results,
     runners: Mapping[str, Runner],
-    images: LabelledImages | None,
+    images: LabeledImages | None,
     reference: str | None,
     truth: Float | None,
     accept: Accept,

@@ -1,4 +1,4 @@
-"""Share: results as a file to give away: raw samples and versions stay, what names a person or a place goes."""
+"""Share: results as a file to share: raw samples and versions stay, what names a person or a place goes."""
 
 from __future__ import annotations
 

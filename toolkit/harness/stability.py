@@ -48,7 +48,7 @@ def _own(measurement: Measurement) -> Iterator[Flag]:
             yield Flag(
                 trouble="frequency",
                 text=f"the machine's own speed moved by {high / low - 1:.0%} (fixed arithmetic, 10th to 90th percentile)",
-                remedy="Fix the clock (cpupower frequency-set -g performance) or use a machine without neighbours",
+                remedy="Fix the clock (cpupower frequency-set -g performance) or use a machine without neighbors",
             )
 
 

@@ -42,7 +42,7 @@ class Verdict(Frozen, frozen=True):
     test: PairedTest | None = None  # None without labels
     changes: tuple[ClassChange, ...] = ()
     snr: float | None = None  # of all outputs, in dB; 120 where nothing differs
-    held_back: bool = False  # on calibration images that gave neither ranges nor settings; they count as unlabelled
+    held_back: bool = False  # on calibration images that gave neither ranges nor settings; they count as unlabeled
     labels: int = 0  # of a multi-label network; 0: each image has one class
     lowest_label: tuple[str, float] | None = None  # the label that agrees least, and the share of images that it agrees on
     shared_yes: float | None = None  # of all yes answers of either, the share given by both; None where neither gave any
@@ -77,7 +77,7 @@ class Verdict(Frozen, frozen=True):
     def remedy(self) -> str:
         """What would decide it."""
         if self.held_back:
-            return "Name more calibration images, or labelled ones in `accept.data`; or lower `accept.min_agreement`"
+            return "Name more calibration images, or labeled ones in `accept.data`; or lower `accept.min_agreement`"
         return "Name more images in `accept.data`, or set a wider `accept.max_top1_drop`"
 
     @property
@@ -105,9 +105,9 @@ class Verdict(Frozen, frozen=True):
             snr = "" if self.snr is None else f", SNR {self.snr:.1f} dB"
             most = upper_share(self.images - len(self.disagreements), self.images)
             more = f"; cannot tell: it may be as high as {most:.2%}" if self.undecided else ""
-            return f"unlabelled: {agree}{snr} on {self.images} calibration images held back{more}"
+            return f"unlabeled: {agree}{snr} on {self.images} calibration images held back{more}"
         if self.test is None:
-            return f"{agree} on {self.images} unlabelled images"
+            return f"{agree} on {self.images} unlabeled images"
         points = self.test.difference * 100
         low, high = (100 * x for x in self.test.interval)
         span = f"[{low:+.2f}, {high:+.2f}]"

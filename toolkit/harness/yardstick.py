@@ -1,6 +1,6 @@
 """Yardstick: fixed work, timed between blocks, that tells how fast the machine was at that moment.
 
-Two runs an hour apart on a shared machine differ by more than most regressions. What slows an engine down (a neighbour on
+Two runs an hour apart on a shared machine differ by more than most regressions. What slows an engine down (a neighbor on
 the core, a lower clock, a full memory bus) slows this too, so the ratio of the two is steadier than either.
 
 It is a stack of small matrix products on one thread: each is below the size at which numpy's BLAS starts threads of its own

@@ -81,7 +81,7 @@ class Images:
         Raises DataError, which names the image.
         """
         if size < 1:
-            raise InputError(f"a batch of {size} images makes no sense", remedy="Use 1 or more")
+            raise InputError(f"a batch of {size} images is not possible", remedy="Use 1 or more")
         with closing(self._inputs()) as inputs:
             while batch := list(islice(inputs, size)):
                 yield np.stack(batch)
@@ -110,7 +110,7 @@ class Images:
         return str(item) if isinstance(item, (str, Path)) else f"number {index} of {self.where}"
 
     def picture(self, index: int) -> Image.Image:
-        """The picture as it looks before preprocessing (of a .npy: with its normalisation undone)."""
+        """The picture as it looks before preprocessing (of a .npy: with its normalization undone)."""
         item = self._items[index]
         return (
             restore(item, self._preprocess) if self._ready else open_picture(item, self._preprocess.color, self._preprocess.exif)
@@ -156,27 +156,27 @@ class Images:
         pixels = np.asarray(restore(image, how)).reshape(how.pixel_shape)
         step = float(how.scale / max(how.std))
         if not np.allclose(normalized(pixels, how), image, rtol=1e-5, atol=step / 16):
-            what = f"image {index} of {self.where} is no preprocessed picture of 8 bits, whose pixels could be had back"
-            raise DataError(what, remedy="Give the pictures themselves, or leave `preprocess.inside` away")
+            what = f"image {index} of {self.where} is not a preprocessed 8-bit picture, so its pixels cannot be recovered"
+            raise DataError(what, remedy="Give the pictures themselves, or leave out `preprocess.inside`")
         return pixels
 
 
 def open_data(
-    spec: str, preprocess: Preprocess, limit: int | None = None, *, classes: Sequence[str] | None = None, labelled: bool = True
+    spec: str, preprocess: Preprocess, limit: int | None = None, *, classes: Sequence[str] | None = None, labeled: bool = True
 ) -> Images:
     """`packaged:NAME`, a folder with one folder a class, a flat folder of images, or a .npy of preprocessed images.
 
     `limit` keeps the first so many; a class folder is interleaved (the first image of each class, then the second, ...), so that
     any such share holds every class. Labels number the class folders in the order of their names, unless every folder's name is
     in `classes` (the model's own, in its order), or is the first word of one of them: then they follow that, and the folders may
-    be a part of the classes. Where labels do not matter (`labelled` is False) any tree of images will do. Raises DataError.
+    be a part of the classes. Where labels do not matter (`labeled` is False) any tree of images will do. Raises DataError.
     """
     if limit is not None and limit < 1:
         raise DataError(f"{limit} images of {spec} are too few", remedy="Ask for at least 1")
     if spec.startswith("packaged:"):
         return _packaged(spec, preprocess, limit)
     if Path(spec).is_dir():
-        return _folder(Path(spec), preprocess, limit, classes, labelled)
+        return _folder(Path(spec), preprocess, limit, classes, labeled)
     if spec.endswith(".npy") and (Path(spec).is_file() or not Path(spec).exists()):
         return _array(Path(spec), preprocess, limit)
     state = "is neither a folder nor a .npy file" if Path(spec).exists() else "does not exist"
@@ -247,7 +247,7 @@ def _array(path: Path, preprocess: Preprocess, limit: int | None) -> Images:
     return Images(str(path), array[:limit], preprocess, ready=True)
 
 
-def _folder(root: Path, preprocess: Preprocess, limit: int | None, classes: Sequence[str] | None, labelled: bool) -> Images:
-    found = read_folder(root, classes, labelled)
+def _folder(root: Path, preprocess: Preprocess, limit: int | None, classes: Sequence[str] | None, labeled: bool) -> Images:
+    found = read_folder(root, classes, labeled)
     labels = None if found.labels is None else found.labels[:limit]
     return Images(str(root), found.paths[:limit], preprocess, labels=labels, classes=found.classes, remarks=found.remarks)

@@ -38,10 +38,10 @@ class Files(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def read_folder(root: Path, classes: Sequence[str] | None, labelled: bool = True) -> Files:
+def read_folder(root: Path, classes: Sequence[str] | None, labeled: bool = True) -> Files:
     """The images under `root`, interleaved by class where there is a folder a class. Raises DataError.
 
-    Where labels do not matter (`labelled` is False), folders need be no classes: they may be empty, and lie beside images.
+    Where labels do not matter (`labeled` is False), folders need be no classes: they may be empty, and lie beside images.
     """
     skipped: Counter[str] = Counter()
     loose, folders = _entries(root, skipped)
@@ -49,21 +49,21 @@ def read_folder(root: Path, classes: Sequence[str] | None, labelled: bool = True
         if not loose:
             raise DataError(f"{root} holds no image{_of(skipped)}", remedy=NO_IMAGE)
         return Files(sorted(loose), None, None, _remarks(root, skipped))
-    if loose and labelled:
+    if loose and labeled:
         what = f"{root} holds both images ({min(loose).name}, ...) and folders ({folders[0].name}, ...)"
         raise DataError(what, remedy="Keep only one of the two")
-    names, number, said = numbering(root, sorted(folder.name for folder in folders), classes) if labelled else (None, {}, ())
+    names, number, said = numbering(root, sorted(folder.name for folder in folders), classes) if labeled else (None, {}, ())
     known = {_id(folder) for folder in (root, *folders)}
     found = [(rank, "", path) for rank, path in enumerate(sorted(loose))]
     for folder in folders:
         inside = _images_under(folder, known, skipped)
-        if not inside and labelled:
+        if not inside and labeled:
             raise DataError(f"the class folder {folder} holds no image", remedy=NO_IMAGE)
         found += [(rank, folder.name, path) for rank, path in enumerate(inside)]
     found.sort(key=lambda item: item[:2])
     if not found:
         raise DataError(f"{root} holds no image{_of(skipped)}", remedy=NO_IMAGE)
-    if not labelled:
+    if not labeled:
         return Files([path for _, _, path in found], None, None, _remarks(root, skipped))
     labels = np.array([number[name] for _, name, _ in found], np.int64)
     return Files([path for _, _, path in found], labels, names, (*_remarks(root, skipped), *said))
@@ -106,9 +106,9 @@ def numbering(
         return _numbered(root, {name: int(name) for name in folders}, classes)
     if classes is not None and len(classes) != len(folders):
         odd = next(name for name in folders if name not in number)
-        what = f"{root} has {len(folders)} class folders, the model {len(classes)}, and '{odd}' is none of their names"
+        what = f"{root} has {len(folders)} class folders, the model {len(classes)}, and '{odd}' is not one of their names"
         raise DataError(what, remedy="Name the folders as the model names its classes, or give all of them")
-    said = (f"{root}: its folders are none of the model's class names; they are taken in their order",) if classes else ()
+    said = (f"{root}: its folders are not the model's class names; they are taken in their order",) if classes else ()
     return tuple(classes or folders), {folder: label for label, folder in enumerate(folders)}, said
 
 

@@ -49,7 +49,7 @@ def pixels_of(value: Any) -> NDArray[np.uint8]:
     shape = array.shape
     axis = _axis(shape, _first(value)) if array.ndim == 3 else None
     if 0 in shape or array.ndim not in (2, 3) or (array.ndim == 3 and axis is None):
-        raise InputError(f"an array of shape {list(shape)} is no picture", remedy=_TAKEN)
+        raise InputError(f"an array of shape {list(shape)} is not a picture", remedy=_TAKEN)
     bytes_ = _levels(array)
     if axis is not None:
         bytes_ = np.moveaxis(bytes_, axis, -1)
@@ -90,13 +90,13 @@ def _levels(array: Array) -> NDArray[np.uint8]:
     if array.dtype == np.uint16:
         return (array >> 8).astype(np.uint8)
     if kind not in "iuf":
-        raise InputError(f"an array of {array.dtype} is no picture", remedy=_VALUES)
+        raise InputError(f"an array of {array.dtype} is not a picture", remedy=_VALUES)
     low, high = float(array.min()), float(array.max())
     if kind in "iu" and low >= 0 and high <= 255:
         return array.astype(np.uint8)
     if kind == "f" and low >= -0.5 / 255 and high <= 1 + 0.5 / 255:
         return np.rint(np.clip(array, 0, 1).astype(np.float32) * 255).astype(np.uint8)
-    what = f"an array of {array.dtype} from {low:g} to {high:g} is no picture"
+    what = f"an array of {array.dtype} from {low:g} to {high:g} is not a picture"
     if low < 0 and kind == "f":
-        raise InputError(what, remedy="Were it preprocessed already, call the runner itself with a batch")
+        raise InputError(what, remedy="If it is preprocessed already, call the runner itself with a batch")
     raise InputError(what, remedy=_VALUES)

@@ -94,7 +94,7 @@ def pictures_of(pictures: Any, color: str = "RGB") -> Iterator[Any]:
         several = memory.split(pictures, gray=color == "L")
         pictures = [pictures] if several is None else several
     if isinstance(pictures, dict) or not isinstance(pictures, Iterable):
-        raise InputError(f"{type(pictures).__name__} is no picture", remedy=_GIVE)
+        raise InputError(f"{type(pictures).__name__} is not a picture", remedy=_GIVE)
     many = iter(pictures)
     try:
         first = next(many)
@@ -109,7 +109,7 @@ def scaled(size: tuple[int, int], wanted: int, where: str) -> tuple[int, int]:
     grown = int(wanted * long / short)
     if wanted * grown > MOST_PIXELS:
         what = f"{where} of {size[0]} x {size[1]} pixels would become {wanted} x {grown} before the crop"
-        raise DataError(what, remedy="Cut it to a shape nearer to a square")
+        raise DataError(what, remedy="Crop it to a shape nearer to a square")
     return (wanted, grown) if size[0] == short else (grown, wanted)
 
 
@@ -125,7 +125,7 @@ def open_picture(picture: Any, color: str, exif: bool = False, least: int | None
         return _convert(Image.fromarray(memory.pixels_of(picture)), mode)
     if isinstance(picture, Image.Image):
         return _convert(ImageOps.exif_transpose(picture) if exif else picture, mode)
-    raise InputError(f"{type(picture).__name__} is no picture", remedy=_GIVE)
+    raise InputError(f"{type(picture).__name__} is not a picture", remedy=_GIVE)
 
 
 @functools.cache
@@ -139,7 +139,7 @@ def _open_file(file: Any, mode: str, exif: bool, least: int | None) -> Image.Ima
     where = str(file) if isinstance(file, (str, Path)) else "an encoded picture"
     try:
         if isinstance(file, (str, Path)) and not stat.S_ISREG(os.stat(file).st_mode):
-            raise DataError(f"{where} is no regular file", remedy="Replace it or take it away")  # a pipe would be waited for
+            raise DataError(f"{where} is not a regular file", remedy="Replace it or remove it")  # a pipe would be waited for
         if isinstance(file, (bytes, bytearray, memoryview)):
             file = io.BytesIO(file)
         with Image.open(file, formats=formats()) as image:
@@ -155,7 +155,7 @@ def _open_file(file: Any, mode: str, exif: bool, least: int | None) -> Image.Ima
 def unreadable(where: str, error: BaseException) -> DataError:
     """Pillow's reason in one line. Of bytes in no known format it says the address of the object that holds them."""
     why = "it has none of the formats that are read here" if isinstance(error, UnidentifiedImageError) else str(error)
-    return DataError(f"{where} is no image that can be read: {why}", remedy="Replace it or take it away")
+    return DataError(f"{where} cannot be read as an image: {why}", remedy="Replace it or remove it")
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
@@ -165,7 +165,7 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
         where = getattr(image, "filename", "") or "the picture"
         raise DataError(f"{where} has pixels of mode {image.mode}, whose range is unknown", remedy="Save it as 8 bits")
     elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # the same colours; a direct conversion warns
+        image = image.convert("RGBA")  # the same colors; a direct conversion warns
     return image.convert(mode)
 
 

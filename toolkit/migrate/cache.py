@@ -42,7 +42,7 @@ def read_cache(path: Path) -> Cache:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     head = HEAD.fullmatch(lines[0].strip()) if lines else None
     if head is None:
-        raise CalibrationError(f"{path} is no calibration cache of TensorRT: its first line is not TRT-VERSION-CALIBRATOR")
+        raise CalibrationError(f"{path} is not a calibration cache of TensorRT: its first line is not TRT-VERSION-CALIBRATOR")
     scales = {}
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
@@ -50,6 +50,6 @@ def read_cache(path: Path) -> Cache:
         found = LINE.fullmatch(line.strip())
         scale = struct.unpack(">f", bytes.fromhex(found[2]))[0] if found else math.nan
         if found is None or not math.isfinite(scale) or scale < 0:
-            raise CalibrationError(f"{path}, line {number} is no scale: {line.strip()[:60]!r}", remedy="Calibrate again")
+            raise CalibrationError(f"{path}, line {number} is not a scale: {line.strip()[:60]!r}", remedy="Calibrate again")
         scales[found[1]] = scale
     return Cache(version=head[1], calibrator=head[2], scales=scales)

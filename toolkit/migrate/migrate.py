@@ -1,4 +1,4 @@
-"""Migrate: what TensorRT 10 was given -> a recipe, and ranges with the very scales of its calibration cache."""
+"""Migrate: what TensorRT 10 was given -> a recipe, and ranges with the scales of its calibration cache."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def migrate(sources: list[str], output: Path, onnx: Path | None = None, data: Pa
         "build": line.build,
     }
     ranges, calibration = None, {"data": str((data or output.parent / "calibration-images").absolute())}
-    said.append("[preprocess] holds the size alone: set mean, std and scale as the old pipeline had them, no file tells")
+    said.append("[preprocess] has only the size: set mean, std and scale as the old pipeline had them; no file says")
     if data is None:
         said.append("no images were named: set `calibration.data`")
     if cache is not None:
@@ -125,7 +125,7 @@ def ranges_from(cache: Cache, recipe: Recipe) -> tuple[Ranges, list[str], list[s
     unknown = sorted(cache.scales.keys() - names)
     if not fits:
         some = ", ".join(list(cache.scales)[:3])
-        raise CalibrationError(f"the cache is of another network: it has {some}; none of its tensors is in the ONNX file")
+        raise CalibrationError(f"the cache belongs to another network: it has {some}; none of its tensors is in the ONNX file")
     signed = {value.name for value in graph.graph.inputs}
     signed |= {v.name for node in graph.graph if node.op_type not in ("Relu", "MaxPool", "Sigmoid") for v in node.outputs}
     tensors = {name: _range(fits.get(name, 0.0) * SYMMETRIC, name in signed) for name in dict.fromkeys([*wanted, *fits])}
@@ -148,7 +148,7 @@ def _told(cache: Cache, found: Ranges, missing: list[str], unknown: list[str]) -
     taken = sum(tensor.max > 0 for tensor in found.tensors.values())
     said = [f"{taken} scales taken over from TensorRT {cache.version}'s {cache.calibrator} ({cache.method})"]
     if missing:
-        said.append(f"in floating point, for want of a scale, as TensorRT left them: {', '.join(missing)}")
+        said.append(f"in floating point, because they have no scale, as in TensorRT: {', '.join(missing)}")
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         said.append(f"in the cache and not in the graph (fused, or another export): {', '.join(unknown[:5])}{more}")

@@ -18,10 +18,10 @@ from toolkit.types import Frozen, Target
 SHAPES = ("minShapes", "optShapes", "maxShapes")
 # What has become of flags that TensorRT 11 no longer has, or that say nothing to a build.
 GONE = {
-    "precisionConstraints": "gone: the graph says each precision, and TensorRT 11 keeps to it",
-    "layerOutputTypes": "gone: the graph says the type of each tensor",
-    "allowGPUFallback": "about DLA, which is no target here",
-    "useDLACore": "about DLA, which is no target here",
+    "precisionConstraints": "removed: the graph says each precision, and TensorRT 11 keeps to it",
+    "layerOutputTypes": "removed: the graph says the type of each tensor",
+    "allowGPUFallback": "about DLA, which is not a target here",
+    "useDLACore": "about DLA, which is not a target here",
     "noTF32": "FP32 islands use TF32 where the library does; there is no key for it",
 }
 SILENT = ("verbose", "saveEngine", "loadEngine", "dumpProfile", "dumpLayerInfo", "exportProfile", "exportTimes", "iterations",
@@ -143,7 +143,7 @@ def _profiles(flags: list[tuple[str, str]]) -> list[list[int]]:
         if name in SHAPES:
             shape = re.search(r":(\d+)(x\d+)*", value)
             if shape is None:
-                raise RecipeError(f"--{name}={value} is no shape", remedy="Write it as input:1x3x224x224")
+                raise RecipeError(f"--{name}={value} is not a shape", remedy="Write it as input:1x3x224x224")
             found[name].append(int(shape[1]))
     counts = {len(sizes) for sizes in found.values()}
     if len(counts) > 1:

@@ -78,18 +78,18 @@ def _reference(model: Any, given: Mapping[str, Any]) -> dict[str, str]:
     """What `[reference]` says of the model itself."""
     if is_module(model):
         if "arch" in given:
-            raise RecipeError("`arch` is for a file of weights; a module is its own architecture", remedy="Leave it away")
+            raise RecipeError("`arch` is for a file of weights; a module is its own architecture", remedy="Leave it out")
         return {"weights": hold(model)}
     if not isinstance(model, (str, os.PathLike)):
-        what = f"{type(model).__name__} is no reference"
+        what = f"{type(model).__name__} is not a reference"
         raise RecipeError(what, remedy="Give a torch.nn.Module, the path of an ONNX file, or of weights with `arch`")
     text = os.fspath(model)
     if text.lower().endswith(".onnx"):
         if "arch" in given:
-            raise RecipeError(f"`arch` is for a file of weights; {text} carries its network", remedy="Leave it away")
+            raise RecipeError(f"`arch` is for a file of weights; {text} carries its network", remedy="Leave it out")
         return {"onnx": text}
     if "arch" not in given:
-        raise RecipeError(f"{text} holds weights, and not which network they are of", remedy="Say `arch`, such as resnet50")
+        raise RecipeError(f"{text} holds weights, but not which network they belong to", remedy="Say `arch`, such as resnet50")
     return {"weights": text}
 
 

@@ -14,7 +14,7 @@ def absolute(value: str | None, folder: Path) -> Any:
     if value is None or re.match(r"(packaged|torchvision|random|memory):", value):
         return value
     if "\0" in value:
-        raise RecipeError(f"no path holds a NUL character: {value!r:.200}")
+        raise RecipeError(f"a path cannot hold a NUL character: {value!r:.200}")
     try:
         return str((folder / Path(value).expanduser()).absolute())
     except RuntimeError:  # ~name of nobody here, or `~` of a user without a home

@@ -13,10 +13,10 @@ MOST = 1 << 14  # pixels of a side
 
 
 class Preprocess(Frozen, frozen=True):
-    """How a picture becomes an input: resize, centre crop, value * scale, then (value - mean) / std, per channel."""
+    """How a picture becomes an input: resize, center crop, value * scale, then (value - mean) / std, per channel."""
 
     size: tuple[int, int] = (224, 224)  # height, width
-    resize: int | None = None  # shorter side before the centre crop; absent: straight to size
+    resize: int | None = None  # shorter side before the center crop; absent: straight to size
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     scale: float = 1 / 255

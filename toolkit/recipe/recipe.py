@@ -154,7 +154,7 @@ class Build(Frozen, frozen=True):
 
 
 class Accept(Frozen, frozen=True):
-    """What an engine is held to, against its reference on labelled images that calibration never saw."""
+    """What an engine may lose against its reference, on labeled images that calibration never saw."""
 
     data: str | None = None
     images: int | None = None  # at most so many; absent: all
@@ -170,7 +170,18 @@ class Accept(Frozen, frozen=True):
 
 
 class Recipe(Frozen, frozen=True):
-    """One engine. Paths inside it are relative to the file it was read from (see `resolve`)."""
+    """One engine. Paths inside it are relative to the file it was read from (see `resolve`).
+
+    >>> import toolkit
+    >>> recipe = toolkit.Recipe.load("engines/fashion-resnet18-int8.toml")
+    >>> recipe.name, recipe.precision.int8, recipe.accept.max_top1_drop
+    ('fashion-resnet18-int8', True, 0.5)
+    >>> toolkit.Recipe.of("my.onnx", int8=True, calibration="images/train", accept="images/val").name
+    'my-int8'
+    >>> toolkit.Recipe.of("my.onnx", int9=True)
+    Traceback (most recent call last):
+    toolkit.errors.RecipeError: there is no option 'int9'. Did you mean int8? ...
+    """
 
     name: str
     reference: Reference

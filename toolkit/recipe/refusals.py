@@ -15,9 +15,9 @@ MODELS = {
 def refuse_model(path: Path) -> None:
     """Raise RecipeError where `path` is a model or an engine; whatever else it is, others say."""
     if (path / "manifest.json").is_file() or path.suffix == ".engine":
-        what = f"{path} is an engine and no recipe"
+        what = f"{path} is an engine, not a recipe"
         raise RecipeError(what, remedy="Give the recipe it was built from; of a model, that lies beside the engine")
     kind = MODELS.get(path.suffix.lower()) if path.is_file() else None
     if kind is not None:
         line = f"toolkit init {path} --images FOLDER --precision int8 -o {path.stem}.toml"
-        raise RecipeError(f"{path} is {kind} and no recipe", remedy=f"Write one, and give {path.stem}.toml: {line}")
+        raise RecipeError(f"{path} is {kind}, not a recipe", remedy=f"Write one, and give {path.stem}.toml: {line}")

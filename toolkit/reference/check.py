@@ -50,7 +50,7 @@ def check(source: Source, images: Images) -> Agreement:
     if not found.max_abs <= limit:
         first = first_departure(source, pictures[:1])
         raise GraphError(
-            f"the exported graph departs from the reference by {found.max_abs:.3g} (allowed {limit:.3g}, top-1 agreement "
+            f"the exported graph differs from the reference by {found.max_abs:.3g} (allowed {limit:.3g}, top-1 agreement "
             f"{found.top1:.1%}); the first tensor that does is '{first}'",
             remedy="Look at that layer's operator in the exported file: toolkit export RECIPE -o model.onnx",
         )
@@ -76,12 +76,12 @@ def refuse_broken(source: Source, pictures: Array, logits: Float, name_of: Calla
     tensors = _reference_tensors(source, pictures[index : index + 1])
     first = next((name for name, values in tensors.items() if not np.isfinite(values).all()), source.graph.graph.outputs[0].name)
     where = f"image {index} ({name_of(index)}); the first tensor with one is '{first}'"
-    remedy = "Look at the weights of that layer, or take an earlier checkpoint"
+    remedy = "Look at the weights of that layer, or use an earlier checkpoint"
     raise WeightsError(f"the reference itself answers NaN or infinity for {where}", remedy=remedy)
 
 
 def _refuse_moody(source: Source, image: Array, answer: Float) -> None:
-    """Raises GraphError where the reference answers an image otherwise than a moment ago: nothing can be held to it."""
+    """Raises GraphError where the reference answers an image otherwise than a moment ago: nothing can be compared with it."""
     apart = float(np.abs(source.reference(image) - answer).max())
     if apart > allowed(source, answer):
         what = f"the reference answers one image differently each time: the second answer was off by {apart:.3g}"

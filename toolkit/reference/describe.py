@@ -49,7 +49,7 @@ def describe(
     MACs are those of convolutions and of the classifier, as the paper counts them. Raises RecipeError for an unknown name.
     """
     if arch not in ARCHITECTURES:
-        raise RecipeError(f"'{arch}' is no ResNet of this toolkit", remedy=f"Use {', '.join(ARCHITECTURES)}")
+        raise RecipeError(f"'{arch}' is not a ResNet of this toolkit", remedy=f"Use {', '.join(ARCHITECTURES)}")
     if version not in get_args(Version):
         raise RecipeError(f"version '{version}' is not known", remedy=f"Use {' or '.join(get_args(Version))}")
     with torch.device("meta"):

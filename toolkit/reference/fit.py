@@ -45,7 +45,7 @@ def misfit(graph: ir.Model, norm: FirstNorm | None, images: Float) -> str | None
     spread = (
         f"spread {wide:.3g} times as wide as in training" if not 1 / WIDE <= wide <= WIDE else f"lie {far:.3g} deviations off"
     )
-    what = f"WARNING: the images do not fit the first layer: behind '{norm.tensor}' values {spread}"
+    what = f"WARNING: the images do not fit the first layer: after '{norm.tensor}' values {spread}"
     return f"{what}. Check mean, std, scale and color in [preprocess]"
 
 

@@ -64,7 +64,7 @@ def called_by_folders(manifest: Manifest, images: Images | None) -> tuple[str, .
 def said(names: tuple[str, ...], images: Images) -> str:
     """The note of it."""
     more = f", ... ({len(names)})" if len(names) > SHOWN else ""
-    return f"the classes are called as the folders of {images.where}: {', '.join(names[:SHOWN])}{more}"
+    return f"the classes are named after the folders of {images.where}: {', '.join(names[:SHOWN])}{more}"
 
 
 def _numbers(names: tuple[str, ...]) -> bool:

@@ -50,7 +50,7 @@ def fetch(url: str, folder: Path, progress: Progress | None = None) -> Path:
     if path.exists():
         _check(path, path, f"Delete {path} and run again")
         return path
-    by_hand = f"Fetch {url} on a machine with a network and lay it at {path}"
+    by_hand = f"Fetch {url} on a machine with a network and put it at {path}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)

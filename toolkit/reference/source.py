@@ -90,7 +90,7 @@ def _open_onnx(recipe: Recipe, path: Path, threads: int | None = None) -> Source
     graph, facts, original = load_apart(path, recipe.preprocess, recipe.reference)
     if facts.precision == "int8" and recipe.precision.quantized:
         what = f"{path} is quantized already, and the recipe asks for INT8: it would be quantized twice"
-        raise GraphError(what, remedy="Leave `int8` and `fp8` away to build it as it is, or give the floating-point file")
+        raise GraphError(what, remedy="Leave out `int8` and `fp8` to build it as it is, or give the floating-point file")
     settings = {"threads": threads or cpu.cores()}
     live = onnxruntime.session(str(path) if original is None else serialize(original), Target("cpu"), settings)
     spec = TensorSpec(name=facts.input, dtype="float32", shape=("N", *recipe.preprocess.input_shape))

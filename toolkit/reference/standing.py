@@ -49,7 +49,7 @@ class Standing(Frozen, frozen=True):
         """One line; one that starts with WARNING where there is a doubt."""
         if self.top1 is None:
             return f"reference top-1 unknown: {self.doubt}"
-        said = f"reference top-1 {self.top1:.2%} on {self.images} labelled images"
+        said = f"reference top-1 {self.top1:.2%} on {self.images} labeled images"
         return f"WARNING: {said}: {self.doubt}" if self.doubt else said
 
 
@@ -85,7 +85,7 @@ def _doubt(
     chance = top1 <= guessing + SURE * math.sqrt(guessing * (1 - guessing) / n)
     error = SURE * math.sqrt(max(top1 * (1 - top1), 1 / n) / n)
     if chance:
-        what = f"that cannot be told from guessing, {guessing:.2%}"
+        what = f"that is not clearly better than guessing, {guessing:.2%}"
     elif (top1 + error - guessing) / (1 - guessing) < USUAL:
         what = "that is far below what trained classifiers reach"
     elif usual is not None and n >= 500 and 100 * (top1 + error) < usual - SHORT:
@@ -112,12 +112,13 @@ def _cause(top1: float, answers: Array, labels: Labels, names: Sequence[str] | N
     common = {label: int(counts.argmax()) for label, counts in most.items()}
     if share >= least and len(set(common.values())) >= 0.9 * len(common) and len(labels) >= 3 * len(common):
         label, answer = next((label, answer) for label, answer in common.items() if label != answer)
-        what = f"Label {called(label)} is mostly answered {called(answer)}, and others likewise: {share:.2%} would be right so"
+        what = f"Label {called(label)} is mostly answered {called(answer)}, and other labels are permuted too"
+        what += f": with the order fixed, {share:.2%} would be right"
         return f"{what}. The model counts its classes in another order than the names or folders do"
-    favourite = int(np.bincount(answers).argmax())
-    share = float((answers == favourite).mean())
-    if share > 0.9 and float((labels == favourite).mean()) < 0.6:
+    favorite = int(np.bincount(answers).argmax())
+    share = float((answers == favorite).mean())
+    if share > 0.9 and float((labels == favorite).mean()) < 0.6:
         return (
-            f"{share:.2%} of the images are answered {called(favourite)}. Check size, mean, std, scale and color in [preprocess]"
+            f"{share:.2%} of the images are answered {called(favorite)}. Check size, mean, std, scale and color in [preprocess]"
         )
     return "Check mean, std, scale and color in [preprocess], and the order of the classes"

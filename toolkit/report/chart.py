@@ -1,7 +1,7 @@
-"""Chart: lines, steps and points as inline SVG that takes its colours from the page, so it follows dark mode and prints.
+"""Chart: lines, steps and points as inline SVG that takes its colors from the page, so it follows dark mode and prints.
 
 A drawing is 420 x 270 units and is shown at 320 to 620 pixels: its text stays legible on a phone. It has a title and a
-description for screen readers; series differ in dash and marker as well as in colour. A chart of nothing says so in words.
+description for screen readers; series differ in dash and marker as well as in color. A chart of nothing says so in words.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ SHAPES = (
     (-4.0, 0.0, "a4 4 0 1 0 8 0a4 4 0 1 0-8 0z"),
     (-4.0, 0.0, "h8m-4-4v8"),
 )
-PALETTE = 8  # colours --s0 .. --s7 of the style sheet
+PALETTE = 8  # colors --s0 .. --s7 of the style sheet
 
 
 class Series(Frozen, frozen=True):
-    """One engine in a chart. `style` picks colour, dash and marker: an engine keeps its own in every chart of a page.
+    """One engine in a chart. `style` picks color, dash and marker: an engine keeps its own in every chart of a page.
 
     `mark`: `line` joins the points, `step` draws a distribution, `points` marks them alone, `both` joins and marks.
     `low` and `high`, where given, draw an interval in y at each point.

@@ -33,7 +33,7 @@ def compare_page(old: Results, new: Results, found: Comparison) -> str:
         ),
         section("latency", "Latency, both runs", _latency(old, new)),
         section("figures", "Figures, both runs", [_figures(old, new)]),
-        section("notes", "What a reader must know", _notes(found)),
+        section("notes", "What to know about this comparison", _notes(found)),
         section("environment", "Machine and versions", [_environment(old.environment, new.environment)]),
     ]
     line = f"{new.environment.device} · OLD {_when(old)} · NEW {_when(new)}"
@@ -48,9 +48,9 @@ def headline(found: Comparison) -> str:
     if worse:
         return f"{len(worse)} of {len(found.differences)} comparisons got worse: {worse[0].text}"
     if not told:
-        return "Nothing can be told: measure longer"
+        return "No conclusion: measure longer"
     gain = f"; {len(better)} got better" if better else ""
-    gain += f"; {len(found.differences) - len(told)} cannot be told" if len(told) < len(found.differences) else ""
+    gain += f"; {len(found.differences) - len(told)} are undecided" if len(told) < len(found.differences) else ""
     return f"No regression beyond {found.tolerance:.0%} in {len(told)} comparisons{gain}"
 
 

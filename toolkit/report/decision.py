@@ -60,7 +60,7 @@ def _none(judged: Sequence[EngineSummary]) -> Decision:
     if undecided:
         name, verdict = undecided[0].name, undecided[0].verdict
         assert verdict is not None
-        what = f"Ship none yet: {name} cannot be told from its budget with {verdict.images:,} images."
+        what = f"Ship none yet: {verdict.images:,} images are too few to decide whether {name} keeps its accuracy budget."
         return Decision(engine=None, sentence=what, next=f"toolkit accuracy {name} --data DIR")
     worst = ", ".join(row.name for row in judged)
     what = f"Ship none: {worst} {'is' if len(judged) == 1 else 'are'} refused."
@@ -68,12 +68,15 @@ def _none(judged: Sequence[EngineSummary]) -> Decision:
 
 
 def _untold(ranked: Sequence[EngineSummary], fastest: EngineSummary) -> Decision | None:
-    """Where too few rounds were measured for an interval, nothing is decided."""
+    """Where too few rounds were measured for an interval of the ratio: what it looks like, and how to decide it."""
     found = _ratio(ranked[0], fastest)
     if found is None or math.isfinite(found.high) or found.value < WORTH:
         return None
-    what = f"{fastest.name} looks {times(found.value)} as fast as {ranked[0].name}, but too few rounds were measured to be sure."
-    return Decision(engine=None, sentence=f"Ship none yet: {what}", next="toolkit bench ENGINE... --seconds 60")
+    both = f"{milliseconds(fastest.p50)} ms beside {milliseconds(ranked[0].p50)} ms"
+    what = f"{fastest.name} looks {times(found.value)} as fast as {ranked[0].name} ({both}), but too few rounds were measured"
+    also = ("Both keep the accuracy budget.",) if ranked[0].verdict and fastest.verdict else ()
+    command = "toolkit bench ENGINE... --seconds 60"
+    return Decision(engine=None, sentence=f"Not decided yet: {what} to be sure.", also=also, next=command)
 
 
 def _gains(plain: EngineSummary, fast: EngineSummary) -> bool:

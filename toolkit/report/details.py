@@ -24,7 +24,7 @@ Noise = Mapping[str, Mapping[str, float]]  # engine -> layer -> its share of the
 def layers(results: Results, noise: Noise) -> list[Element]:
     """For each engine that has a profile: the network with its time, its time by operator, and its slowest layers."""
     if not results.layers:
-        return [tag("p", "No backend was asked for the time of each layer.", class_="absent")]
+        return [tag("p", "The time of each layer was not measured.", class_="absent")]
     return [part for one in results.layers for part in _profile(one, noise.get(one.engine, {}))]
 
 
@@ -41,7 +41,7 @@ def _network(one: LayerTimes, noise: Mapping[str, float]) -> list[Element]:
         boxes.append(Box(name=layer.name, title=title, reads=layer.reads, noise=lost, time=share, precision=layer.precision))
         row: list[Child] = [layer.name, layer.kind, layer.precision, bar(share), f"{share:.1%}"]
         body.append([*row, "-" if lost is None else f"{lost:.1%}"])
-    about = "The strip at the foot of a box: the layer's part of the time, the fuller the more. Dotted: floating point."
+    about = "The strip at the foot of a box: the layer's part of the time; a stronger color is more. Dotted: floating point."
     about += (
         " The box itself: its part of the noise."
         if noise
@@ -81,7 +81,10 @@ def trust(results: Results, summary: Sequence[EngineSummary]) -> list[Element]:
     how = "Engines ran in shuffled, interleaved rounds." if order else "Engines ran one after another."
     parts = [tag("p", f"{how} Raw samples are in the results file; everything here is derived from them.")]
     if not body and not ended:
-        return [*parts, tag("p", "Nothing speaks against these numbers: no drift, no foreign load, no throttling was seen.")]
+        return [
+            *parts,
+            tag("p", "No problem was found with these numbers: no drift, no load from other programs, no throttling."),
+        ]
     return [*parts, grid(["engine", "measurement", "what was seen", "what to do"], body + ended, text=(0, 1, 2, 3))]
 
 

@@ -19,7 +19,7 @@ SHOWN = 30  # layers in the terminal; the page and --json have them all
 COLUMNS = ("layer", "operator", "A", "B", "scale A", "scale B", "weights dB", "scaled", "result dB", "scaled")
 NOTE = (
     "dB: B against A, on the same images; = where nothing differs. scaled: once each channel of B has its best scale and offset, "
-    "so that what equalisation changes does not count."
+    "so that what equalization changes does not count."
 )
 
 
@@ -79,7 +79,7 @@ def facts(found: Diff) -> list[str]:
         lines.append(f"latency at batch {x.batch}: A {x.p50[0]:.3f} ms, B {x.p50[1]:.3f} ms: {x.ratio:.3f} {span} of A's")
     if found.verdict is not None:
         state = "accepted" if found.verdict.accepted else "refused"
-        lines.append(f"B held against A: {state}. {found.verdict.text}")
+        lines.append(f"B compared with A: {state}. {found.verdict.text}")
     return lines
 
 

@@ -21,7 +21,7 @@ def engine_page(found: Inspection, layers: Sequence[NetworkLayer]) -> str:
     sections = [
         section("card", "What it is", [_facts(found)]),
         section("network", "Its network", _network(layers)),
-        section("placement", "Where Q/DQ pairs could stand better", _findings(found)),
+        section("placement", "Where Q/DQ pairs could be placed better", _findings(found)),
         section("histograms", "What calibration saw", _ranges(found)),
     ]
     line = f"{manifest.precision} for {manifest.device or manifest.target}"
@@ -48,7 +48,7 @@ def _network(layers: Sequence[NetworkLayer]) -> list[Element]:
 
 def _findings(found: Inspection) -> list[Element]:
     if not found.findings:
-        return [tag("p", "Nothing to mend.")]
+        return [tag("p", "Nothing to improve.")]
     body: list[list[Child]] = [[x.rule, x.node, x.what, x.fix] for x in found.findings]
     return [grid(["rule", "node", "what", "fix"], body, text=(0, 1, 2, 3))]
 

@@ -64,9 +64,9 @@ def _distribution(row: EngineSummary, measurement: Measurement) -> Series:
 
 def pareto(summary: Sequence[EngineSummary]) -> Content:
     """Accuracy against latency; without labels, agreement against latency."""
-    labelled = any(row.top1 is not None for row in summary)
-    what = "top-1 accuracy, %" if labelled else "agreement with the reference, %"
-    points = [(row, _height(row, labelled)) for row in summary]
+    labeled = any(row.top1 is not None for row in summary)
+    what = "top-1 accuracy, %" if labeled else "agreement with the reference, %"
+    points = [(row, _height(row, labeled)) for row in summary]
     drawn = [(row, row.p50, height) for row, height in points if row.p50 is not None and height is not None]
     best = _front([(p50, height[0]) for _, p50, height in drawn])
     wide = len(drawn) > 1 and max(p50 for _, p50, _ in drawn) > 8 * min(p50 for _, p50, _ in drawn)
@@ -93,9 +93,9 @@ def _span(low: float, high: float) -> str:
     return "-" if low == high else f"{low:.2f} to {high:.2f}"
 
 
-def _height(row: EngineSummary, labelled: bool) -> tuple[float, float, float] | None:
+def _height(row: EngineSummary, labeled: bool) -> tuple[float, float, float] | None:
     """A point and its interval, in percent."""
-    if labelled:
+    if labeled:
         test = row.verdict.test if row.verdict else None
         if row.top1 is None:
             return None

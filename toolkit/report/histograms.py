@@ -39,7 +39,7 @@ def histograms(ranges: Ranges, used: str = "") -> list[Element]:
     taken = f" This engine was scaled by {used}." if used else ""
     about = (
         f"How many magnitudes of each size {ranges.images} images gave, on a logarithmic scale, from 0 to the largest. A line is "
-        f"where a method would clip: values right of it are cut, and the steps below are the finer the further left it is.{taken}"
+        f"where a method would clip: values right of it are cut; the further left it is, the finer the steps below it.{taken}"
     )
     legend = [tag("li", tag("b", method.mark, class_=f"s{method.style}"), tag("span", method.key)) for method in METHODS]
     drawn = [tag("li", _drawing(name, known[name]), tag("span", name)) for name in ordered[:MOST]]
@@ -84,7 +84,7 @@ def _drawing(name: str, tensor: TensorRange) -> Element:
 def _cut(method: Method, at: float) -> Element:
     x = min(max(at, 1.0), WIDTH - 1)
     line = tag("path", d=f"M{number(x)} {number(TOP - 4)}V{number(HEIGHT - BOTTOM)}", class_="line")
-    y = TOP - 6 - 7 * (method.style % 2)  # neighbours often fall together: their marks stand one above the other
+    y = TOP - 6 - 7 * (method.style % 2)  # neighbors often fall together: their marks stand one above the other
     return tag(
         "g",
         tag("title", method.key),

@@ -73,7 +73,7 @@ def _baseline(kept: Baseline) -> str:
 
 def _findings(findings: Sequence[Finding]) -> RenderableType:
     if not findings:
-        return Text("placement: nothing to mend", style="green")
+        return Text("placement: nothing to improve", style="green")
     body = [[finding.rule, finding.node, finding.what, finding.fix] for finding in findings]
     return Listing(("rule", "node", "what", "fix"), body, title="placement")
 

@@ -1,8 +1,8 @@
 """Network: a picture of the layers and how they are joined, as inline SVG. One drawing for every page that has one.
 
 Layers stand in columns by their distance from the input, `ACROSS` columns a row, branches one under the other. A box tells the
-layer's name, its precision and its share of the time; the strip at its foot has the colour of that share, the box above it the
-colour of its share of the noise, the fuller the more. Its border is dotted where it computes in floating point.
+layer's name, its precision and its share of the time; the strip at its foot has the color of that share, the box above it the
+color of its share of the noise; a stronger color is more. Its border is dotted where it computes in floating point.
 
 Without script the picture scrolls, and the table beside it says all that the boxes say; the page's script adds zoom, and a walk
 along the layers by the arrow keys.
@@ -17,10 +17,10 @@ from xml.etree.ElementTree import Element
 from toolkit.report.markup import number, tag
 from toolkit.types import Frozen
 
-ACROSS = 11
-WIDTH, HEIGHT, STRIP = 74.0, 32.0, 6.0  # a box, and the strip at its foot
-STEP, LANE, ROOM = 86.0, 48.0, 26.0  # from box to box across and down, and above a row
-LETTERS = 13
+ACROSS = 10
+WIDTH, HEIGHT, STRIP = 86.0, 32.0, 6.0  # a box, and the strip at its foot
+STEP, LANE, ROOM = 97.0, 48.0, 26.0  # from box to box across and down, and above a row
+LETTERS = 15  # "layer1.0.conv1" is whole
 
 
 class Box(Frozen, frozen=True):
@@ -103,7 +103,7 @@ def _box(box: Box, place: _Place, noise: float, time: float) -> Element:
 
 
 def _edge(start: _Place, end: _Place) -> Element:
-    """A line between neighbours, an arc over what lies between, a stub out and in where the row changes."""
+    """A line between neighbors, an arc over what lies between, a stub out and in where the row changes."""
     x, y = start.x + WIDTH, start.y + HEIGHT / 2
     to_x, to_y = end.x, end.y + HEIGHT / 2
     if start.row != end.row:

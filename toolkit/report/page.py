@@ -64,7 +64,7 @@ def _verdicts(results: Results, summary: Sequence[EngineSummary]) -> Element:
         lead = [tag("p", tag("strong", decision.sentence), " ", " ".join(decision.also), class_="decision")]
     cards = [_card(row, base) for row in summary if row.verdict]
     if not cards:
-        cards = [tag("p", "No engine was held against a reference: run `toolkit accuracy ENGINE`.", class_="absent")]
+        cards = [tag("p", "No engine was compared with a reference: run `toolkit accuracy ENGINE`.", class_="absent")]
     failures = [_failure(name, why) for name, why in results.failures.items()]
     return tag("section", tag("h2", "Verdict"), *lead, tag("div", cards, class_="cards"), failures, id="verdict")
 

@@ -29,7 +29,7 @@ def ratios(summary: Sequence[EngineSummary]) -> list[Element]:
             cells.append("-" if found is None else tag("span", f"{times(found.value)} ", tag("small", span(found[1:], times))))
         body.append(cells)
     note = (
-        "The engine of the row is so many times as fast, by p50, as that of the column, with the 95 % interval. Engines that "
+        "How many times as fast the row's engine is as the column's, by p50, with the 95 % interval. Engines that "
         "took turns in the same rounds are compared round by round, so these intervals are narrower than those of their parts."
     )
     return [grid(["engine", *(f"over {row.name}" for row in timed)], body, styles=[row.style for row in timed], note=note)]

@@ -30,7 +30,7 @@ class EngineSummary(Frozen, frozen=True):
     name: str
     precision: str
     target: str
-    style: int  # the engine's colour and marker in every chart
+    style: int  # the engine's color and marker in every chart
     latency: Measurement | None = None
     p50: float | None = None
     p99: float | None = None

@@ -78,7 +78,7 @@ def markdown(results: Results) -> str:
     lines += ["", _plain(note(results, summary)), ""]
     troubled = [(row.name, text) for row in summary for text in row.trouble]
     if troubled:
-        lines += ["Not to be trusted as they stand:", "", *(f"- {_plain(name)}: {_plain(text)}" for name, text in troubled), ""]
+        lines += ["Unreliable as measured:", "", *(f"- {_plain(name)}: {_plain(text)}" for name, text in troubled), ""]
     absent = [f"- {_plain(row.name)}: {_plain(row.absent)}" for row in summary if row.absent]
     return "\n".join([*lines, *absent, ""] if absent else lines)
 

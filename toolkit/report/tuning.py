@@ -31,8 +31,8 @@ def outcome(result: TuneResult) -> str:
 
 def _front(result: TuneResult) -> Listing:
     time = "time, predicted" if result.predicted else "p50 ms"
-    title = f"{result.evaluations} graphs evaluated; the front of time and accuracy"
-    note = "*: on the front, no other is both faster and nearer to the reference. dB: the logits against their error."
+    title = f"{result.evaluations} graphs evaluated; the Pareto front of time and accuracy"
+    note = "*: on the front, no other is both faster and nearer to the reference. dB: SNR of the logits."
     longest = max(trial.time for trial in result.finalists)
     fastest = min(trial.time for trial in result.finalists)
     front = [trial.name for trial in result.front]

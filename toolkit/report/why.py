@@ -12,11 +12,11 @@ from toolkit.why.result import LayerLoss, Remedy, Why
 
 LETTERS = 26  # of a layer's name
 SHOWN = 15  # layers in the terminal; the page and --json have them all
-WORTH = 0.3  # dB below which nothing counts as won
+WORTH = 0.3  # dB below which nothing counts as gained
 NOTE = (
-    "loss: the layer's part of the noise in the logits. born: SNR in dB of what is lost in this layer alone; inherited: of "
-    "what comes from before; output: of both. w c r: weights, clipping and rounding of activations, of what is born. channel: "
-    "the worst."
+    "loss: the layer's share of the noise in the logits. born: SNR in dB with only the noise that this layer adds; inherited: "
+    "with only the noise of its inputs; output: with both. w c r: how much of the added noise comes from weights, clipping and "
+    "rounding of activations. channel: the one with the most noise."
 )
 
 
@@ -34,9 +34,9 @@ def why_table(found: Why, *, verbose: bool = False) -> RenderableType:
 def headline(found: Why) -> str:
     """The whole loss in a line."""
     kernels = found.emulated - found.snr
-    rest = f"; as its graph says it would be {found.emulated:.1f} dB, the rest is lost in its kernels" if kernels > 1 else ""
-    what = f"{found.engine} ({found.precision}, {found.target}): its logits have {found.snr:.1f} dB against FP32's"
-    return f"{what} on {found.images} images, {found.agreement:.1%} of the answers agree{rest}"
+    rest = f"; its graph alone would give {found.emulated:.1f} dB, so the rest is lost in its kernels" if kernels > 1 else ""
+    what = f"{found.engine} ({found.precision}, {found.target}): its logits have an SNR of {found.snr:.1f} dB against FP32"
+    return f"{what} on {found.images} images; {found.agreement:.1%} of the answers agree{rest}"
 
 
 def _layers(found: Why, most: int) -> Listing:
@@ -56,12 +56,12 @@ def _layers(found: Why, most: int) -> Listing:
 
 
 def advice(found: Why) -> list[str]:
-    """A line a remedy, the best first; where none won anything back, what was tried."""
+    """A line a remedy, the best first; where none gained enough, what was tried."""
     lines = [f"{index}. {remedy_line(remedy)}" for index, remedy in enumerate(found.remedies, 1)]
     if lines or not found.tried:
         return lines or ["No remedy was tried."]
     best = found.tried[0]
-    return [f"None of {len(found.tried)} remedies won {WORTH} dB or more; the nearest was {remedy_line(best)}"]
+    return [f"None of {len(found.tried)} remedies gained {WORTH} dB or more; the best was {remedy_line(best)}"]
 
 
 def baselines(found: Why) -> list[str]:
@@ -71,13 +71,13 @@ def baselines(found: Why) -> list[str]:
         return []
     before = tried[0].snr[0]
     return [
-        f"A remedy is proven on {found.proof_images} images that were not looked into: there the engine has {before:.1f} dB "
-        f"before it; the {found.snr:.1f} dB of the first line are over the {found.images} that were."
+        f"Remedies are checked on {found.proof_images} other images, where the engine has {before:.1f} dB without one; the "
+        f"{found.snr:.1f} dB of the first line are over the {found.images} images that were analyzed."
     ]
 
 
 def remedy_line(remedy: Remedy) -> str:
-    """What to write, what it wins on which evidence, and why."""
+    """What to write, what it gains on which evidence, and why."""
     before, after = remedy.snr
     time = "same time" if remedy.time is None else f"{remedy.time - 1:+.0%} time {'measured' if remedy.measured else 'predicted'}"
     agree = f"agreement {remedy.agreement[0]:.1%} -> {remedy.agreement[1]:.1%}"

@@ -13,7 +13,7 @@ from toolkit.report.why import NOTE, baselines, causes, decibels, headline
 from toolkit.why.result import LayerLoss, Remedy, Why, Worst
 
 PICTURE = (
-    "The box: the layer's part of the loss at the logits; the strip at its foot: its part of the time; the fuller the more. "
+    "The box: the layer's part of the loss at the logits; the strip at its foot: its part of the time; a stronger color is more. "
     "Dotted: it computes in floating point."
 )
 DETAILED = 12  # layers whose channels and images are listed
@@ -23,12 +23,14 @@ def why_page(found: Why) -> str:
     """One HTML file: opens offline, prints, in light and dark."""
     sections = [
         tag("section", tag("h2", "The loss"), tag("p", f"{headline(found)}."), _notes(found), id="loss"),
-        section("network", "Where it is lost", [network(_boxes(found), PICTURE)]),
-        section("remedies", "What wins it back", _remedies(found)),
+        section("network", "Layers that lose the most", [network(_boxes(found), PICTURE)]),
+        section("remedies", "Remedies", _remedies(found)),
         section("layers", "Layer by layer", [_layers(found.ranked)]),
         section("worst", "Channels and images that suffer most", _worst(found)),
     ]
-    line = f"{found.precision} for {found.target} · {found.images} images looked into, {found.proof_images} others to prove on"
+    line = (
+        f"{found.precision} for {found.target} · {found.images} images analyzed, {found.proof_images} others to check remedies on"
+    )
     return frame(f"Why {found.engine} loses accuracy", f"Where {found.engine} loses accuracy", line, sections)
 
 
@@ -61,7 +63,7 @@ def _remedies(found: Why) -> list[Element]:
         parts.append(grid(head, [_remedy(remedy) for remedy in found.remedies], text=(0, 4, 5)))
     if found.tried:
         rest = grid(head, [_remedy(remedy) for remedy in found.tried], text=(0, 4, 5))
-        parts.append(tag("details", tag("summary", f"{len(found.tried)} more that won nothing back"), rest))
+        parts.append(tag("details", tag("summary", f"{len(found.tried)} more that gained nothing"), rest))
     return parts
 
 

@@ -41,7 +41,7 @@ class TensorRTExecutor:
 
     `library` is the module `tensorrt` or `tensorrt_rtx`, `logger` an ILogger of it, `said` what that logger heard last.
     `contexts` is how many calls may be on the GPU at once; `graphs=False` does without CUDA graphs.
-    `refit` gets the engine once it is deserialised, before anything runs: a plan without weights is filled there.
+    `refit` gets the engine once it is deserialized, before anything runs: a plan without weights is filled there.
     `jit_cache` is where TensorRT-RTX keeps the kernels that it compiles on this machine; read now, written by `close`.
     Raises EngineError where the engine is damaged, or not one for this library and GPU (the library is not asked then: some
     crash on a foreign file); DeviceError where the GPU refuses.

@@ -69,7 +69,7 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """In the protocol's form, for what is no HTTP at all."""
-        self._refuse(400, "this is no request of HTTP/1.1 that can be read")
+        self._refuse(400, "this cannot be read as a request of HTTP/1.1")
 
     def _refuse(self, status: int, what: str, more: bytes = b"") -> None:
         self._stop_timer()

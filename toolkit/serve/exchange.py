@@ -23,7 +23,7 @@ class Gone(Exception):
 
 
 class Budget:
-    """Bytes that all requests under way may hold together."""
+    """Bytes that all requests in progress may hold together."""
 
     def __init__(self, most: int) -> None:
         self.most, self.held = most, 0

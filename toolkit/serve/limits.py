@@ -18,7 +18,7 @@ class Limits(Frozen, frozen=True):
 
     body: int = 64 << 20  # of one request, also once it is decompressed
     json: int = 16 << 20  # of the JSON in it: parsing it holds up every other request
-    bodies: int = 512 << 20  # of all requests under way together
+    bodies: int = 512 << 20  # of all requests in progress together
     pixels: int = 50_000_000  # of a picture, before it is decoded
     queue: int | None = None  # images that wait for one engine; absent: as many as it answers in `patience`
     queue_bytes: int = 256 << 20  # and never more than these

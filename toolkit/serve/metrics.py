@@ -45,11 +45,11 @@ class Metrics:
         self.wait = Gauge(
             "toolkit_max_wait_seconds", "The longest wait for others", MODEL, registry=own, multiprocess_mode="livemax"
         )
-        self.swaps = Counter("toolkit_swaps", "Engines that took another's place", MODEL, registry=own)
+        self.swaps = Counter("toolkit_swaps", "Engines replaced by a new build", MODEL, registry=own)
         self.last = Gauge(
             "toolkit_last_answer_seconds", "When a batch was last answered", MODEL, registry=own, multiprocess_mode="max"
         )
-        self.inflight = Gauge("toolkit_inflight_requests", "Requests under way", registry=own, multiprocess_mode="livesum")
+        self.inflight = Gauge("toolkit_inflight_requests", "Requests in progress", registry=own, multiprocess_mode="livesum")
 
     def gauges(self, name: str, version: str) -> Gauges:
         return Gauges(self, name, version)

@@ -70,7 +70,7 @@ def parse(body: bytes, header: bytes | None, manifest: Manifest, most_json: int)
     except RecursionError:
         raise Refused(400, "the request's JSON is nested too deep", "json") from None
     except ValueError as error:
-        raise Refused(400, f"the request is no infer request: {error}", "json") from None
+        raise Refused(400, f"the request is not an infer request: {error}", "json") from None
     spec = manifest.inputs[0]
     if len(request.inputs) != 1:
         raise Refused(400, f"the model takes one input, '{spec.name}', not {len(request.inputs)}", "inputs")
@@ -84,7 +84,7 @@ def _header_length(body: bytes, header: bytes | None) -> int:
     if header is None:
         return len(body)
     if not header.isdigit() or len(header) > 12 or int(header) > len(body):
-        what = f"Inference-Header-Content-Length is no number up to the {len(body)} bytes of the body"
+        what = f"Inference-Header-Content-Length is not a number up to the {len(body)} bytes of the body"
         raise Refused(400, what, "binary")
     return int(header)
 
@@ -156,7 +156,7 @@ def _from_json(given: Input, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
     brackets = re.match(rb"[\s\[]*", raw)
     depth = brackets[0].count(b"[") if brackets else 0
     if not 1 <= depth <= DEEPEST:
-        raise Refused(400, f"the data of input '{spec.name}' is no list, or one nested {depth} deep", "inputs")
+        raise Refused(400, f"the data of input '{spec.name}' is not a list, or one nested {depth} deep", "inputs")
     kind: Any = float if np.dtype(spec.dtype).kind == "f" else int
     for _ in range(depth):
         kind = list[kind]

@@ -176,7 +176,7 @@ class Routes:
         if not self.settings.admin:
             raise Refused(403, "models are not loaded by requests here: start the server with --admin", "admin")
         if not _is_loopback(exchange.client) or exchange.headers.keys() & RELAYED:
-            raise Refused(403, "orders are taken from this machine only, and not through a browser or a proxy", "admin")
+            raise Refused(403, "these requests are taken from this machine only, and not through a browser or a proxy", "admin")
 
     async def _load(self, name: str, exchange: Exchange) -> Answer:
         if _json(await exchange.body()).get("parameters"):
@@ -227,7 +227,7 @@ def _json(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise Refused(400, "the body is no JSON object", "json")
+        raise Refused(400, "the body is not a JSON object", "json")
     return found
 
 

@@ -17,7 +17,7 @@ from toolkit.types import noise
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 SECONDS = 0.05  # for each batch in each round; at least two calls, after one that does not count
 ROUNDS = 3  # so that what else the machine does for a moment does not decide
-CALM = 0.1  # a batch is summarised by this quantile of its calls: another program can only make one longer
+CALM = 0.1  # a batch is summarized by this quantile of its calls: another program can only make one longer
 NEAR = 0.97  # a smaller batch with so much of the best rate is taken: the same rate within the noise, at less latency
 GAIN = 1.05  # twice as many calls at once must bring so much
 

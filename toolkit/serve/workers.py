@@ -139,7 +139,7 @@ class Supervisor:
             if not self._serving:
                 self._end(signal.SIGTERM)
                 raise ToolkitError(reason or f"a worker ended with {_ended(code)} before it served", remedy="Read its log above")
-            lost = f"what it had under way is lost: {under_way} request(s), whose clients see a closed connection"
+            lost = f"{under_way} request(s) in progress are lost; their clients see a closed connection"
             say("worker died", logging.ERROR, worker=worker.process, ended=_ended(code), reason=reason, lost=lost)
             young = time.monotonic() - worker.born < YOUNG
             self._delay = min(max(2 * self._delay, 0.5), LONGEST) if young else 0.0

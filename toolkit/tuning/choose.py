@@ -34,7 +34,7 @@ def choose(bench: Workbench, found: Found, seconds: float = SECONDS) -> tuple[Tr
     for trial in sorted(timed, key=lambda trial: trial.time):
         if winner is None and trial.accurate and in_time(bench, trial):
             if trial.recipe.precision.quantized and trial.time > FASTER * bar:
-                reasons.append(f"{trial.name} gives way: {_against(trial, bar)}, and {FASTER} is the least it must bring")
+                reasons.append(f"{trial.name} is not chosen: {_against(trial, bar)}, and {FASTER} is the least gain that counts")
             else:
                 trial = _judged(bench, trial)
                 assert trial.held_out is not None
@@ -66,7 +66,7 @@ def measure(bench: Workbench, trials: Sequence[Trial], seconds: float) -> tuple[
         p10, p50, p99 = (float(q) for q in np.quantile(measured.seconds, [0.1, 0.5, 0.99]) * 1e3)
         result.append(msgspec.structs.replace(trial, p10_ms=p10, p50_ms=p50, p99_ms=p99))
         flags |= {flag.trouble: f"{flag.text}; {flag.remedy}" for flag in measured.flags if flag.trouble != "unsettled"}
-    return result, [*reasons, *(f"the latencies are in doubt: {text}" for text in flags.values())]
+    return result, [*reasons, *(f"the latencies are unreliable: {text}" for text in flags.values())]
 
 
 def _judged(bench: Workbench, trial: Trial) -> Trial:

@@ -1,11 +1,11 @@
-"""Parts: the pieces of any network that are kept or quantised together, found in its structure, named by its names.
+"""Parts: the pieces of any network that are kept or quantized together, found in its structure, named by its names.
 
 1. Where only one tensor goes on from what has been computed to what has not, the network can be cut. Between two such cuts lies a
-   residual block, a dense block, an inception module, or a lone layer. Tensors that only tell a shape do not count.
+   residual block, a dense block, an inception module, or a single layer. Tensors that only tell a shape do not count.
 2. A piece with more than its share of the layers, such as a dense block, is cut further: where the names of its nodes change
    scope, else into runs of equal length. So is a network without any cut.
-3. Where there are more pieces than asked for, neighbours of one scope are joined, the deepest scope that suffices; where names
-   tell nothing, or would make a piece with more than its share, neighbours with the least work.
+3. Where there are more pieces than asked for, neighbors of one scope are joined, the deepest scope that suffices; where names
+   tell nothing, or would make a piece with more than its share, neighbors with the least work.
 
 A scope is what stands before the last `.`, or `/` in a name that starts with one: of `layer1.0.conv1` it is layer1.0, of
 `/features/features.1/conv/Conv` /features/features.1/conv.
@@ -30,7 +30,7 @@ SHARE = 4  # a piece with more than a quarter of all layers is cut further
 
 
 class Unit(NamedTuple):
-    """Nodes that are kept or quantised together; `keep` is how a recipe names them."""
+    """Nodes that are kept or quantized together; `keep` is how a recipe names them."""
 
     name: str
     keep: tuple[str, ...]
@@ -118,7 +118,7 @@ def _cut_further(piece: list[ir.Node], total: int) -> list[list[ir.Node]]:
 
 
 def _by_scope(pieces: list[list[ir.Node]], most: int) -> list[list[ir.Node]] | None:
-    """Step 3: neighbours of one scope as one, the deepest scope that leaves `most` or fewer."""
+    """Step 3: neighbors of one scope as one, the deepest scope that leaves `most` or fewer."""
     paths = [_common([node for node in piece if weight_of(node) is not None]) for piece in pieces]
     for depth in range(max(map(len, paths), default=0), 0, -1):
         keys = [path[:depth] or (str(index),) for index, path in enumerate(paths)]
@@ -130,7 +130,7 @@ def _by_scope(pieces: list[list[ir.Node]], most: int) -> list[list[ir.Node]] | N
 
 
 def _with_weights(pieces: list[list[ir.Node]]) -> list[list[ir.Node]]:
-    """Pieces without a weight, such as a lone sum, join the one before."""
+    """Pieces without a weight, such as a single sum, join the one before."""
     found: list[list[ir.Node]] = []
     for piece in pieces:
         if found and not _heavy(piece):

@@ -1,6 +1,6 @@
 """Search: from what a recipe says to a handful of graphs worth measuring, in at most 60 evaluations.
 
-1. The whole network in INT8: calibration method, equalisation, weight scales and bias correction, one after the other; a change
+1. The whole network in INT8: calibration method, equalization, weight scales and bias correction, one after the other; a change
    stays where it brings the logits 0.1 dB nearer.
 2. Sensitivity of each part (`sensitivity.py`).
 3. Another method for the tensors of the three most sensitive parts.
@@ -85,7 +85,7 @@ class Search:
             try:
                 found.append(self._try(kind, vary(recipe, int8=False, compute=kind)))
             except GraphError as error:  # a constant that FP16 cannot hold
-                self.reasons.append(f"{kind} is out: {error.what}")
+                self.reasons.append(f"{kind} is excluded: {error.what}")
         return [judged for trial in found if (judged := self._judge(trial)) is not None]
 
     def _fp8(self, best: Trial) -> list[Trial]:
@@ -95,7 +95,7 @@ class Search:
             return []
         recipe = vary(best.recipe, int8=False, fp8=True, compute="fp16")
         if self.bench.left < 1:
-            self.reasons.append("fp8 was not tried: the evaluations are spent")
+            self.reasons.append("fp8 was not tried: the limit of evaluations is reached")
             return []
         trial = self._try("fp8", recipe)
         self.reasons.append(f"fp8: {trial.snr:.1f} dB, int8 {best.snr:.1f}")
@@ -106,11 +106,11 @@ class Search:
         try:
             return self.bench.judge(trial, held_out=False)
         except MeasurementError as error:
-            self.reasons.append(f"{trial.name} is out: {error.what}")
+            self.reasons.append(f"{trial.name} is excluded: {error.what}")
             return None
 
     def _globals(self, best: Trial) -> Trial:
-        self._advance = self.bench.stage("search: method, equalisation, weights, bias")
+        self._advance = self.bench.stage("search: method, equalization, weights, bias")
         recipe = best.recipe
         given = recipe.calibration.method
         methods = {str(method): calibrated(recipe, method=method) for method in get_args(Method) if method != given}
@@ -133,7 +133,7 @@ class Search:
         winner = max(tried, key=lambda trial: trial.snr)
         better = winner.snr >= best.snr + WORTH
         seen = ", ".join(f"{trial.name} {trial.snr:.1f}" for trial in tried)
-        self.reasons.append(f"{what}: {winner.name if better else now}. Logits to noise, in dB: {now} {best.snr:.1f}, {seen}")
+        self.reasons.append(f"{what}: {winner.name if better else now}. SNR of the logits, in dB: {now} {best.snr:.1f}, {seen}")
         return winner if better else best
 
     def _tensors(self, best: Trial, parts: list[Unit]) -> Trial:
@@ -168,7 +168,7 @@ class Search:
             name = f"{current.name}{' but ' if current is best else ', '}{layer.unit}"
             try:
                 trial = self._try(name, vary(best.recipe, keep=keep))
-            except CalibrationError:  # nothing is left to quantise: what remains is the floating-point engine, a finalist already
+            except CalibrationError:  # nothing is left to quantize: what remains is the floating-point engine, a finalist already
                 break
             gain = f"{trial.snr:.1f} dB instead of {current.snr:.1f}, for {layer.share:.1%} of the work"
             self.reasons.append(f"{layer.unit} out of INT8: {gain}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.harness.accuracy import LabelledImages
+from toolkit.harness.accuracy import LabeledImages
 from toolkit.harness.verdict import Verdict
 from toolkit.recipe import Recipe
 from toolkit.types import Array, Float, Frozen
@@ -54,7 +54,7 @@ class Sensitivity(Frozen, frozen=True):
 class Half:
     """Every second image, from `first` (0 or 1): folders list their images by class, so that both halves hold every class."""
 
-    def __init__(self, images: LabelledImages, first: int) -> None:
+    def __init__(self, images: LabeledImages, first: int) -> None:
         self._images, self._first = images, first
         self.count = len(range(first, images.count, 2))
         self.classes, self.sha256 = images.classes, images.sha256

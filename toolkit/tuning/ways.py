@@ -109,7 +109,7 @@ def _first_round(
                 stack.enter_context(live(bench, _in(trials[0], way), stack))
         except (BackendError, DeviceError, EngineError) as error:
             if way.target not in {other.target for other in broken}:
-                reasons.append(f"{way.target} is out: {error.what}")
+                reasons.append(f"{way.target} is excluded: {error.what}")
             broken.add(way)
     if len(broken) == len(ways):
         raise BackendError(reasons[0])
@@ -127,7 +127,7 @@ def _first_round(
 
 
 def _measured(bench: Workbench, trials: Sequence[Trial], seconds: float) -> list[Measurement]:
-    """Engines take turns, at the batch that the recipe optimises for."""
+    """Engines take turns, at the batch that the recipe optimizes for."""
     pictures = bench.few(bench.batch)
     progress = bench.stage(f"latency of {len(trials)} engines at batch {bench.batch}")
     with ExitStack() as stack:

@@ -22,7 +22,7 @@ LIMIT = 60  # graphs that one search may evaluate
 
 
 class Workbench:
-    """Holds the reference's answers, the equalised graphs and their ranges: a trial costs one quantisation and one run."""
+    """Holds the reference's answers, the equalized graphs and their ranges: a trial costs one quantization and one run."""
 
     def __init__(
         self, recipe: Recipe, stage: Stage = quiet, limit: int = LIMIT, targets: tuple[Target, ...] | None = None
@@ -43,7 +43,7 @@ class Workbench:
         assert first.truth is not None
         self.truth, self.recipe = first.truth, first.recipe  # with the settings that it left open
         self.meaning = first.source.reference.manifest.meaning
-        self._trips: dict[str, Trip] = {self.recipe.precision.equalize: first}  # by equalisation; '' for those without INT8
+        self._trips: dict[str, Trip] = {self.recipe.precision.equalize: first}  # by equalization; '' for those without INT8
         self._few = np.concatenate(list(pipeline.calibration_images(recipe).batches(IMAGES))[:1])
         self._few_truth = graph_runner(first.source.graph)(self._few)
 
@@ -63,7 +63,7 @@ class Workbench:
     def trial(self, name: str, recipe: Recipe) -> Trial:
         """Evaluate one graph. Raises BudgetError once the limit is spent, which no caller in this room lets happen."""
         if self.left < 1:
-            raise BudgetError(f"the search has spent its {self.limit} evaluations", remedy="Raise the limit: 16 or more")
+            raise BudgetError(f"the search has used its {self.limit} evaluations", remedy="Raise the limit: 16 or more")
         self.evaluations += 1
         graph = self.graph(recipe)
         answer = predicting_runner(graph, self.target)(self._few)

@@ -28,7 +28,7 @@ FEW = 4  # images on which each layer is tried alone
 
 
 def why(engine: str | Path, *, data: str | None = None, remedies: bool = True, stage: Stage = quiet) -> Why:
-    """Where the engine loses accuracy against its FP32 network, layer by layer, and remedies that a run has proven.
+    """Where the engine loses accuracy against its FP32 network, layer by layer, and remedies that a run has checked.
 
     `data`: images in place of the recipe's own (see `open_data`). Raises EngineError where there is nothing to ask of, DataError.
     """
@@ -58,7 +58,7 @@ def _as_built(subject: Subject, remedy: Remedy) -> Remedy:
 def remedied(found: Why, folder: Path) -> str:
     """The recipe of the first remedy as TOML, to be written into `folder`, with the evidence in its notes. Raises BudgetError."""
     if not found.remedies:
-        tried = f"none of {len(found.tried)} remedies wins {WORTH} dB or more" if found.tried else "no remedy could be tried"
+        tried = f"none of {len(found.tried)} remedies gains {WORTH} dB or more" if found.tried else "no remedy could be tried"
         raise BudgetError(f"there is nothing to write: {tried}", remedy="Fine-tune instead: toolkit finetune RECIPE -o DIR")
     best = found.remedies[0]
     before, after = best.snr
@@ -103,19 +103,19 @@ def _which(subject: Subject, near: float, found: list[Remedy]) -> list[str]:
     """The engine's SNR is told twice, on different images: why the two differ."""
     if not found:
         return []
-    before = f"on the {len(subject.proof)} that remedies are proven on it has {found[0].snr[0]:.1f} dB"
-    return [f"{near:.1f} dB is the engine's on the {len(subject.images)} images looked into; {before}"]
+    before = f"on the {len(subject.proof)} images that remedies are checked on it has {found[0].snr[0]:.1f} dB"
+    return [f"{near:.1f} dB is the engine's SNR on the {len(subject.images)} images analyzed; {before}"]
 
 
 def _remarks(subject: Subject, parts: list[PairedLayer], layers: tuple[LayerLoss, ...], how: str) -> list[str]:
     """The provenance of the answers, and what a CPU does not show."""
     remarks = [] if how == "measured" else [how]
     if subject.manifest.target in ON_CPU and any(block.precision in ("fp16", "bf16") for block in parts):
-        remarks.append("ONNX Runtime's CPU computes FP16 in FP32: what layers lose is what a GPU loses, which rounds each result")
+        remarks.append("ONNX Runtime's CPU computes FP16 in FP32: the losses shown are those of a GPU, which rounds each result")
     mixed = [layer.name for layer in layers if layer.precision != "fp32" and layer.alone is None and layer.born is not None]
     if mixed:
-        why_not = "they hold images and something else along one axis"
-        remarks.append(f"what {len(mixed)} layers cost the logits is not told, as {why_not}: {mixed[0]} and such")
+        why_not = "one of their axes holds images and something else"
+        remarks.append(f"what {len(mixed)} layers cost the logits is not known, as {why_not}: {mixed[0]} and others")
     return remarks
 
 

@@ -3,7 +3,7 @@
 1. Clipping: the tensors that the worst clipped layers read get min-max, or mean squared error, as their method.
 2. Rounding: the tensors of the layers that rounding costs most get mean squared error, or entropy.
 3. Weights: the other way to choose a weight's scale; bias correction.
-4. The whole network: another calibration method, other equalisation, unless `auto` has weighed them.
+4. The whole network: another calibration method, other equalization, unless `auto` has weighed them.
 5. Layers leave INT8 (`keep`) or FP16 (`keep_fp32`), those that cost the logits most for their work first: as many as make up
    a third, two thirds and nine tenths of the loss.
 What won something back is tried together with the best `keep`.
@@ -86,7 +86,7 @@ def _globals(recipe: Recipe) -> Iterator[Suggestion]:
                 yield Suggestion(f'method = "{method}"', f"{recipe.calibration.method} is one of four", changed, True)
     modes = ("streams", "none") if recipe.precision.equalize == "pairs" else ("none",)
     for mode in (m for m in modes if m != recipe.precision.equalize and str(recipe.precision.equalize) != "auto"):
-        why = f"equalisation of {recipe.precision.equalize} does not help every network"
+        why = f"equalization of {recipe.precision.equalize} does not help every network"
         yield Suggestion(f'equalize = "{mode}"', why, _vary(recipe, equalize=mode), True)
 
 

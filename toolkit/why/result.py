@@ -1,4 +1,4 @@
-"""Why: what was found of an engine's loss of accuracy, layer by layer, and the remedies that a run has proven."""
+"""Why: what was found of an engine's loss of accuracy, layer by layer, and the remedies that a run has checked."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from toolkit.why.weave import Weaver
 
 
 def stripped(typed: ir.Model) -> ir.Model:
-    """A copy without rounding: activations pass where they were quantised, weights keep the values that they were rounded to.
+    """A copy without rounding: activations pass where they were quantized, weights keep the values that they were rounded to.
 
     The tensors keep their names. Raises GraphError where a node holds a graph of its own.
     """

@@ -75,13 +75,13 @@ def _outside(recipe: Recipe) -> Recipe:
 def _twin(engine: Engine, trip: Trip | None, why_not: tuple[str, ...]) -> ir.Model:
     """The typed graph of an engine that takes pixels, as it would be if it took preprocessed images. Raises EngineError."""
     if trip is None:
-        what = f"{engine.name} takes pixels, and is looked into by its FP32 network: {why_not[0]}"
+        what = f"{engine.name} takes pixels, and is analyzed through its FP32 network: {why_not[0]}"
         raise EngineError(what, remedy="Ask where its reference and its images are")
     return pipeline.typed(trip, engine.manifest.to_target())
 
 
 def _trip(engine: Engine, stage: Stage) -> tuple[Trip | None, tuple[str, ...]]:
-    """The recipe's trip with the engine's own ranges, which only the very same graph accepts; None, and why, without it.
+    """The recipe's trip with the engine's own ranges, which only the same graph accepts; None, and why, without it.
 
     The images that the ranges of a recipe are drawn from do not depend on what it left to measurement (`settle.hold_back`).
     """
@@ -94,7 +94,7 @@ def _trip(engine: Engine, stage: Stage) -> tuple[Trip | None, tuple[str, ...]]:
             return trip._replace(recipe=_outside(engine.recipe)), ()
         except ToolkitError as error:
             what = f"the FP32 network behind the engine is not here ({error.what})"
-    rest = "the engine's own weights stand for it, so what rounding them costs is not seen, and no remedy can be tried"
+    rest = "the engine's own weights are used instead, so the cost of rounding them is not seen, and no remedy can be tried"
     return None, (f"{what}: {rest}",)
 
 
@@ -106,7 +106,7 @@ def _given(recipe: Recipe, ranges: Path) -> Recipe:
 
 
 def _images(engine: Engine, data: str | None) -> tuple[Images, Float, tuple[str, ...]]:
-    """Images to look into, and others to prove on: those of `[accept]`, else later ones of the calibration set."""
+    """Images to analyze, and others to check remedies on: those of `[accept]`, else later ones of the calibration set."""
     recipe = engine.recipe
     how, classes = recipe.preprocess.outside, engine.manifest.classes
     given = [spec for spec in (recipe.calibration_data, recipe.accept.data) if spec is not None]
@@ -128,7 +128,7 @@ def _images(engine: Engine, data: str | None) -> tuple[Images, Float, tuple[str,
     batch = np.concatenate(list(proof.batches(PROVEN)))
     held = batch if other and other != spec else batch[ANALYSED:]
     if len(held) == 0:
-        return images, batch, (f"{spec} holds {len(batch)} images: remedies are proven on those that were looked into",)
+        return images, batch, (f"{spec} holds {len(batch)} images: remedies are checked on the images that were analyzed",)
     return images, held, ()
 
 

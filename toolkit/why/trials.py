@@ -1,4 +1,4 @@
-"""Trials: the runs that prove a remedy. Each change of the recipe becomes a graph, which answers images not looked into."""
+"""Trials: the runs that check a remedy. Each change of the recipe becomes a graph, which answers images not analyzed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Bench:
         return pipeline.typed(self._trips[mode]._replace(recipe=recipe), self.target)
 
     def prove(self, change: Suggestion) -> Remedy:
-        """Run it. Raises ToolkitError where the graph cannot be made, such as where nothing is left to quantise."""
+        """Run it. Raises ToolkitError where the graph cannot be made, such as where nothing is left to quantize."""
         graph = self.graph(change.recipe)
         runner = predicting_runner(graph, self.target, self._threads)
         after = self._score(runner)
@@ -98,7 +98,7 @@ class Bench:
 
 def tried(subject: Subject, trip: Trip, layers: Sequence[LayerLoss], stage: Stage) -> tuple[list[Remedy], list[str]]:
     """Every remedy that was run, the best first, and why some could not be."""
-    progress = stage("remedies, each proven by a run")
+    progress = stage("remedies, each checked by a run")
     bench = Bench(subject, trip)
     changes = list(suggestions(bench.recipe, layers))
     proven: list[tuple[Suggestion, Remedy]] = []

@@ -77,7 +77,7 @@ class Weaver:
 
     def _one(self, node: ir.Node, values: dict[ir.Value, ir.Value]) -> None:
         if any(found.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for found in node.attributes.values()):
-            what = f"'{node.name}' ({node.op_type}) holds a graph of its own, which cannot be looked into layer by layer"
+            what = f"'{node.name}' ({node.op_type}) contains a subgraph, which cannot be analyzed layer by layer"
             raise GraphError(what, remedy="Export the model without control flow")
         inputs = [None if value is None else self._operand(value, values) for value in node.inputs]
         self._count += 1

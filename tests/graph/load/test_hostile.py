@@ -114,7 +114,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "negative shape": (lambda p: p.graph.initializer[0].dims.__setitem__(0, -6), r"tensor 'w' .* has shape \[-6"),
     "twice": (lambda p: p.graph.initializer.append(p.graph.initializer[0]), "two tensors 'w'"),
     "from nowhere": (lambda p: p.graph.node[1].input.__setitem__(0, "gone"), "Relu 'relu' reads 'gone'"),
-    "a circle": (lambda p: p.graph.node[0].input.__setitem__(0, "r"), "form a circle"),
+    "a circle": (lambda p: p.graph.node[0].input.__setitem__(0, "r"), "form a cycle"),
     "no opset": (lambda p: p.ClearField("opset_import"), "names no opset"),
     "no such attribute": (lambda p: p.graph.node[0].attribute.append(helper.make_attribute("zzz", 1)), "."),
     "pads of a string": (lambda p: p.graph.node[0].attribute[0].CopyFrom(helper.make_attribute("pads", "xx")), "."),
@@ -172,7 +172,7 @@ def test_a_graph_beyond_two_gib_is_refused_before_it_is_read(tmp_path: Path) -> 
 def test_folders_and_pipes_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(GraphError, match="no regular file"):
+        with pytest.raises(GraphError, match="not a regular file"):
             opened(path)
 
 

@@ -36,7 +36,7 @@ def check(build: Build, target: Target) -> None:
         what = f"target {target} takes one range of batches, and `build.batch` names {len(build.profiles)}"
         raise RecipeError(what, remedy="Leave one [min, opt, max], or build for rtx")
     if build.strip_weights:
-        what = f"target {target} holds an engine with its weights: nothing would put them back"
+        what = f"target {target} stores an engine with its weights: ONNX Runtime cannot put stripped ones back"
         raise RecipeError(what, remedy="Remove `build.strip_weights`, or build for rtx")
     tensorrt.check(build, _plain(target))
 

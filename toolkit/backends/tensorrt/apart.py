@@ -58,7 +58,7 @@ class BuildAnswer(Frozen, frozen=True):
 
 
 def build_apart(library: Library, data: bytes, build: Build, target: Target) -> Built:
-    """As `build_plan`, in a child process, or what an earlier build of the very same request gave (`cache.py`).
+    """As `build_plan`, in a child process, or what an earlier build of the same request gave (`cache.py`).
 
     Raises what `build_plan` raises, and BackendError where the child dies.
     """
@@ -79,9 +79,9 @@ def _build_in_child(library: Library, request: bytes, target: Target) -> Built:
         command = [sys.executable, "-m", CHILD, str(question), str(reply)]
         done = subprocess.run(command, env=_environment(), capture_output=True, check=False)
         if not reply.is_file():
-            said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it left no word"]
-            what = f"{library.name} {library.version} died while it built for {target} (exit {done.returncode}): {said[0]}"
-            raise BackendError(what, remedy="Build again; if it dies again, report the recipe")
+            said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
+            what = f"{library.name} {library.version} crashed while it built for {target} (exit {done.returncode}): {said[0]}"
+            raise BackendError(what, remedy="Build again; if it crashes again, report the recipe")
         answer = msgspec.msgpack.decode(reply.read_bytes(), type=BuildAnswer)
     if answer.refusal is not None:
         raise getattr(errors, answer.refusal.kind)(answer.refusal.what, remedy=answer.refusal.remedy)

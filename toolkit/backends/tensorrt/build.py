@@ -72,10 +72,10 @@ def _shapes(name: str, shape: tuple[int, ...], batches: tuple[int, int, int]) ->
     """The input's shape at each of the three batches. Raises GraphError for a shape that the batches do not fit."""
     batch, *image = shape
     if -1 in image:
-        what = f"input '{name}' has an open size besides the batch: {list(shape)}"
+        what = f"input '{name}' has a dynamic dimension besides the batch: {list(shape)}"
         raise GraphError(what, remedy="Fix height and width: `preprocess.size`")
     if batch != -1 and any(size != batch for size in batches):
-        remedy = f"Set `build.batch` to [{batch}, {batch}, {batch}], or export it with an open batch"
+        remedy = f"Set `build.batch` to [{batch}, {batch}, {batch}], or export it with a dynamic batch"
         raise GraphError(f"input '{name}' has a fixed batch of {batch}", remedy=remedy)
     return [(size, *image) for size in batches]
 

@@ -3,7 +3,7 @@
 TensorRT-RTX orders what it generates for a dynamic batch by memory addresses: under address-space randomisation the same graph
 gives another plan each time (equal in what it computes). So each build has a fresh process without randomisation, and a fresh
 thread, whose memory starts empty at a fixed place. One race is left: the library hands work to a thread of its own, and which
-of the two drops a block last decides where later ones lie. Hence the kept plans of `apart.py`.
+of the two drops a block last decides where later ones lie. So the kept plans of `apart.py`.
 """
 
 from __future__ import annotations  # and little else before the process is started again: it would be imported twice

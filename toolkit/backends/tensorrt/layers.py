@@ -65,7 +65,7 @@ def describe_quantized(graph: ir.Model, rows: Sequence[dict[str, Any]]) -> tuple
     if missing:
         text += f"; this GPU computes {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''} in floating point"
     between = sum(row["type"] == POINTWISE for row in rows)
-    return (f"{text}; {between} kernels between them add biases, apply Relu and requantise",)
+    return (f"{text}; {between} kernels between them add biases, apply Relu and requantize",)
 
 
 def is_fp8(graph: ir.Model) -> bool:

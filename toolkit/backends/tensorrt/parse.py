@@ -45,8 +45,8 @@ def _remedy(error: Any) -> str:
     operator, text = error.node_operator(), error.desc()
     if operator in ("QuantizeLinear", "DequantizeLinear"):
         if "Int32" in text:
-            return "Leave biases in floating point: TensorRT takes no quantised bias"
-        return "Quantise symmetrically, int8 with zero point 0, as the toolkit's scheme `tensorrt` does"
+            return "Leave biases in floating point: TensorRT takes no quantized bias"
+        return "Quantize symmetrically, int8 with zero point 0, as the toolkit's scheme `tensorrt` does"
     if _reason(text) == UNKNOWN:
         return f"Replace {operator} in the model before its export, or build for cpu or cuda"
     return "Correct the node in the model, or build for cpu or cuda"

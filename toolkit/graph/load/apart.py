@@ -58,7 +58,7 @@ def load_apart(
         code, said = _run(folder, PATIENCE * seconds)
         answer = folder / ANSWER
         if code == CANNOT_WRITE:
-            what = f"{path} cannot be opened for want of a place to work in: {said}: '{folder.parent}'"
+            what = f"{path} cannot be opened, as there is no place for temporary files: {said}: '{folder.parent}'"
             raise GraphError(what, remedy="Make room there, or set TMPDIR to another folder")
         if not answer.is_file():
             raise _died(path, code)

@@ -18,7 +18,7 @@ def refuse_chance(model: ir.Model, where: str) -> None:
         if node.domain not in ("", "ai.onnx"):
             continue
         if node.op_type in DRAWS:
-            what = f"{where}: {called(node)} draws random numbers, so one image gets another answer each time"
+            what = f"{where}: {called(node)} draws random numbers, so the same image gets a different answer each time"
             raise GraphError(what, remedy="Export the model in inference mode, without that part: model.eval()")
         if node.op_type == "Dropout" and len(node.inputs) > 2 and _on(node):
             what = f"{where}: {called(node)} drops values at random also in eval mode"

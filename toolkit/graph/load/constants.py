@@ -76,7 +76,7 @@ def _within(most: int, path: Path) -> Callable[[ir.Node], bool | None]:
             return None
         size = written(node)
         if size is None and node.op_type in GROWERS:
-            raise GraphError(f"{path}: how much {called(node)} would write cannot be told", remedy="Export the model again")
+            raise GraphError(f"{path}: how much {called(node)} would write cannot be determined", remedy="Export the model again")
         if size is not None and node.op_type not in SLOW:
             total += size
         if total > most or (size or 0) > most or _steps(node) > MOST_STEPS:

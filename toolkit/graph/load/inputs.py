@@ -92,7 +92,7 @@ def fit_input(model: ir.Model, preprocess: Preprocess, path: Path) -> int | None
     """Rule 4; the batch that the file has fixed, if any. Raises GraphError."""
     value = model.graph.inputs[0]
     if value.dtype not in (*FLOATS, *WHOLE):
-        raise GraphError(f"input '{value.name}' of {path} takes {value.dtype}, which no picture becomes")
+        raise GraphError(f"input '{value.name}' of {path} takes {value.dtype}, which a picture cannot be converted to")
     if value.dtype in WHOLE:
         _require_bytes(value, preprocess, path)
     if value.shape is None:

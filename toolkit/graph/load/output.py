@@ -18,7 +18,7 @@ from toolkit.graph.edit import constant, initializer, make
 from toolkit.recipe import Reference
 
 NO_SCORES = (
-    "So answer detectors, segmentation and text recognition, which are not built here; of a classifier, name the tensor "
+    "Detectors, segmentation and text recognition have such outputs, and are not supported; for a classifier, name the tensor "
     "[N, classes] in `reference.output`"
 )
 PICKS = {"ArgMax": 0, "TopK": 0, "ZipMap": 0, "SequenceConstruct": 0, "ArrayFeatureExtractor": 1, "Hardmax": 0}

@@ -63,7 +63,7 @@ def read(path: Path, sized: Callable[[int], None] = lambda size: None) -> File:
     if 4 * values >= MOST_BYTES:
         size = f"{values:,} values, {4 * values / 1e9:.3g} GB in float32"
         what = f"{path} has {size}: a graph of 2 GiB or more cannot be an ONNX file"
-        raise GraphError(what, remedy="Take a smaller variant of the model")
+        raise GraphError(what, remedy="Use a smaller variant of the model")
     _check_functions(proto, path)
     del proto.graph.value_info[:]  # shapes are inferred again, and what the file claims might be wrong
     for value in proto.graph.output:
@@ -129,7 +129,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     if not path.exists():
         raise GraphError(f"there is no file {path}", remedy="Check `reference.onnx` in the recipe")
     if not path.is_file():
-        raise GraphError(f"{path} is no regular file", remedy="`reference.onnx` takes the path of an ONNX file")
+        raise GraphError(f"{path} is not a regular file", remedy="`reference.onnx` takes the path of an ONNX file")
     size = path.stat().st_size
     if size >= MOST_BYTES:
         remedy = "Save it with external data: onnx.save(model, path, save_as_external_data=True)"
@@ -162,9 +162,11 @@ def _external_file(name: str, tensor: onnx.TensorProto, path: Path) -> Path:
     folder, location = path.parent.resolve(), {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
     file: Path = (folder / location).resolve()
     if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
-        raise GraphError(f"tensor '{name}' of {path} lies in '{location}', outside the folder of the ONNX file")
+        raise GraphError(f"tensor '{name}' of {path} is stored in '{location}', outside the folder of the ONNX file")
     if not file.is_file():
-        raise GraphError(f"tensor '{name}' of {path} lies in {location}, which is not there", remedy=f"Lay it beside {path.name}")
+        raise GraphError(
+            f"tensor '{name}' of {path} is stored in {location}, which does not exist", remedy=f"Put it beside {path.name}"
+        )
     return file
 
 
@@ -250,5 +252,5 @@ def _sorted(model: ir.Model, path: Path) -> ir.Model:
     try:
         model.graph.sort()
     except ValueError as error:
-        raise GraphError(f"{path} is not a valid ONNX file: its operators form a circle") from error
+        raise GraphError(f"{path} is not a valid ONNX file: its operators form a cycle") from error
     return model

@@ -34,7 +34,7 @@ def to_inference(model: ir.Model, path: Path) -> tuple[str, ...]:
     if not changed:
         return ()
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-    return (f"the file was exported in training mode ('{changed[0]}'{more}); it is taken as it is in inference",)
+    return (f"the file was exported in training mode ('{changed[0]}'{more}); it is taken as in inference",)
 
 
 def _trains(node: ir.Node) -> bool:

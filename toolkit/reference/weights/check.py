@@ -13,14 +13,14 @@ from toolkit.reference.weights.refusals import EXPORT, refuse_signs
 from toolkit.reference.weights.shapes import Variant, Weights, fitting, meta_network
 
 _PLAIN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_EARLIER = "Take an earlier checkpoint"
+_EARLIER = "Use an earlier checkpoint"
 
 
 def check(reference: Reference, plan: Variant, weights: Weights) -> None:
     """Raise WeightsError at the first tensor that is missing, of another shape or type, not finite, or one too many."""
     model = meta_network(reference, plan)
     if model is None:
-        raise WeightsError(f"{weights.where} has shapes that no ResNet has", remedy=EXPORT)
+        raise WeightsError(f"{weights.where} has shapes that a ResNet does not have", remedy=EXPORT)
     wanted = model.state_dict()
     if "bn1.weight" in weights.tensors and "bn1.running_mean" not in weights.tensors:
         what = f"{weights.where} has norms without running statistics: GroupNorm or the like, and no BatchNorm"
@@ -54,7 +54,7 @@ def _check_values(where: str, name: str, found: Tensor) -> None:
         remedy = "Save the model after its weights were loaded"
     elif found.is_quantized or "float8" in kind or "float4" in kind or found.dtype in (torch.int8, torch.uint8):
         what = f"is {kind}: quantized, and its scales are not a ResNet's"
-        remedy = "Take the weights from before quantization; an engine's INT8 or FP8 is made here, from those"
+        remedy = "Use the weights from before quantization; INT8 and FP8 are made here, from those"
     elif found.dtype not in _PLAIN:
         what, remedy = f"is {kind}", f"Weights are {', '.join(str(dtype).removeprefix('torch.') for dtype in _PLAIN)}"
     elif found.layout != torch.strided:

@@ -90,10 +90,10 @@ def _one(where: str, found: list[_Candidate], averaged: bool | None) -> tuple[_C
     raw, mean = [one for one in found if not one.averaged], [one for one in found if one.averaged]
     if averaged and not mean:
         names = ", ".join(f"`{one.where or 'the state dict'}`" for one in found)
-        raise WeightsError(f"{where} holds no averaged weights, only {names}", remedy="Take `ema = true` out of [reference]")
+        raise WeightsError(f"{where} holds no averaged weights, only {names}", remedy="Remove `ema = true` from [reference]")
     if averaged is False and not raw:
         what = f"{where} holds averaged weights only: `{mean[0].where}`"
-        raise WeightsError(what, remedy="Take `ema = false` out of [reference]")
+        raise WeightsError(what, remedy="Remove `ema = false` from [reference]")
     pool = mean if averaged or not raw else raw
     if len(pool) > 1:
         names = ", ".join(f"`{one.where}`" for one in pool)

@@ -24,7 +24,7 @@ _ONNX = "write onnx = FILE in [reference], in place of arch and weights"
 _MAGIC = (  # first bytes, what they are, what to do; {path} is filled in
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, such as Keras writes", _TF2ONNX),
     (b"version https://git-lfs", "a Git LFS pointer, and not the weights", "Run: git lfs pull"),
-    (b"GGUF", "a GGUF file", "Take the weights as .safetensors or .pth"),
+    (b"GGUF", "a GGUF file", "Get the weights as .safetensors or .pth"),
     (b"\x1f\x8b", "compressed by gzip", "Run: gunzip --keep {path}"),
     (b"BZh", "compressed by bzip2", "Run: bunzip2 --keep {path}"),
     (b"\xfd7zXZ", "compressed by xz", "Run: unxz --keep {path}"),
@@ -50,7 +50,7 @@ def read_content(path: Path) -> Content:
     if not path.exists():
         raise WeightsError(f"the weights {path} do not exist", remedy="Correct `weights` in the recipe's [reference]")
     if not path.is_file():
-        raise WeightsError(f"the weights {path} are no regular file", remedy="Correct `weights` in the recipe's [reference]")
+        raise WeightsError(f"the weights {path} are not a regular file", remedy="Correct `weights` in the recipe's [reference]")
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -63,7 +63,7 @@ def read_content(path: Path) -> Content:
             warnings.simplefilter("ignore")
             return Content(*_pickled(path))
     except (pickle.UnpicklingError, LookupError, UnicodeDecodeError, AttributeError, TypeError) as error:
-        raise WeightsError(f"{path} is no checkpoint, or holds more than tensors{_detail(error)}", remedy=AGAIN) from error
+        raise WeightsError(f"{path} is not a checkpoint, or holds more than tensors{_detail(error)}", remedy=AGAIN) from error
     except (OSError, EOFError, RuntimeError, ValueError, AssertionError, struct.error, SafetensorError, MemoryError,
             RecursionError, OverflowError, zipfile.BadZipFile, tarfile.TarError) as error:  # fmt: skip
         raise WeightsError(f"{path} is {_damage(path, error)}", remedy=_FETCH) from error

@@ -131,7 +131,7 @@ def randomise(model: ResNet, seed: int, channels: int) -> ResNet:
     random = torch.Generator().manual_seed(seed)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for parameter in model.parameters():
-        if parameter.ndim > 1:  # He initialisation (2015, arXiv:1502.01852) by fan-in; kernels [out, in, ...]
+        if parameter.ndim > 1:  # He initialization (2015, arXiv:1502.01852) by fan-in; kernels [out, in, ...]
             parameter.data.normal_(0, (2 / parameter[0].numel()) ** 0.5, generator=random)
     nn.init.zeros_(model.fc.bias)
     for norm in norms:

@@ -42,7 +42,7 @@ def refuse_foreign(where: str, names: Sequence[str]) -> NoReturn:
     """Raise WeightsError: what has these tensor names, as far as it is known."""
     refuse_signs(where, names)
     shown = ", ".join(list(names)[:3])
-    raise WeightsError(f"{where} is no ResNet by torchvision's names: it has {shown}, ...", remedy=EXPORT)
+    raise WeightsError(f"{where} is not a ResNet by torchvision's names: it has {shown}, ...", remedy=EXPORT)
 
 
 def refuse_signs(where: str, names: Sequence[str]) -> None:

@@ -49,11 +49,11 @@ def variant_of(reference: Reference, weights: Weights) -> Variant:
     first = _end(weights, "conv1.0.weight" if deep else "conv1.weight", 4)
     norm, last = _end(weights, "bn1.weight", 1), _end(weights, "fc.weight", 2)
     if last.shape[0] == 0:
-        raise WeightsError(f"{weights.where} has 0 classes: 'fc.weight' is {list(last.shape)}", remedy="Take the trained weights")
+        raise WeightsError(f"{weights.where} has 0 classes: 'fc.weight' is {list(last.shape)}", remedy="Use the trained weights")
     if last.shape[0] > _MOST_CLASSES or norm.shape[0] > 64 * _MOST_WIDTH or not 1 <= first.shape[1] <= 64:
         shapes = f"'conv1.weight' {list(first.shape)} and 'fc.weight' {list(last.shape)}"
-        what = f"{weights.where}: {shapes} are no classifier's shapes"
-        raise WeightsError(what, remedy="Take the trained weights")
+        what = f"{weights.where}: {shapes} are not a classifier's shapes"
+        raise WeightsError(what, remedy="Use the trained weights")
     width = _width(weights, norm.shape[0])
     stem = reference.stem or ("deep" if deep else _stem(weights, first))
     return Variant(first.shape[1], last.shape[0], width, stem, _form(weights, norm.shape[0], deep))
@@ -87,7 +87,7 @@ def _end(weights: Weights, name: str, ndim: int) -> Tensor:
         "conv1.weight": "no first convolution 'conv1.weight', though it has other layers of a ResNet",
         "bn1.weight": "no 'bn1.weight' after its first convolution, as pre-activation networks have none",
     }.get(name, f"no {ndim}-dimensional tensor '{name}'")
-    raise WeightsError(f"{weights.where} has {missing}", remedy=f"Take the whole classifier; of another network: {EXPORT}")
+    raise WeightsError(f"{weights.where} has {missing}", remedy=f"Use the whole classifier; for another network: {EXPORT}")
 
 
 def _width(weights: Weights, base: int) -> float:

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Exit code 1 where NEW's engine is refused, or slower or less accurate than OLD's in both of two comparisons:
+#
+#     examples/gate.sh OLD NEW RECIPE ENGINE        such as: gate.sh old new mine.toml engines/built/mine
+#
+# OLD and NEW are two checkouts of a repository, on one machine: results of two devices are never compared. The base is measured
+# twice, before and after, and a change is only believed where it stands against both. One thread: on shared machines what two
+# threads pay for each other moves by a factor of two. Leaves old-1.json, new-1.json, old-2.json and the tables old-1.md, old-2.md.
+# TOOLKIT is the command, seen from OLD and NEW; BENCH_SECONDS the time of each of the three measurements.
+set -euo pipefail
+old=$1 new=$2 recipe=$3 engine=$4 here=$PWD
+toolkit=${TOOLKIT:-toolkit}
+
+build() { (cd "$1" && "$toolkit" build "$recipe"); }
+bench() { (cd "$1" && "$toolkit" bench "$engine" --threads 1 --seconds "${BENCH_SECONDS:-60}" -o "$here/$2.json"); }
+
+build "$old"
+build "$new"
+bench "$old" old-1
+bench "$new" new-1
+bench "$old" old-2
+regressed=0
+for before in old-1 old-2; do
+  code=0
+  (cd "$new" && "$toolkit" compare "$here/$before.json" "$here/new-1.json" --markdown) > "$before.md" || code=$?
+  cat "$before.md"
+  [ "$code" -le 1 ] || exit "$code" # they could not be compared
+  regressed=$((regressed + code))
+done
+[ "$regressed" -lt 2 ]
