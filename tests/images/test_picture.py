@@ -185,7 +185,7 @@ def test_only_image_formats_of_the_list_are_opened(tmp_path: Path) -> None:
 
 def test_bytes_that_are_no_picture_are_not_called_by_an_address() -> None:
     for read in (lambda data: preprocess(data, PLAIN), lambda data: preprocess(io.BytesIO(data), PLAIN), pixels_of):
-        with pytest.raises(DataError, match="is no image that can be read: it has none of the formats") as caught:
+        with pytest.raises(DataError, match="cannot be read as an image: it has none of the formats") as caught:
             read(b"no picture")
         assert "0x" not in str(caught.value) and "BytesIO" not in str(caught.value)
 
