@@ -160,10 +160,8 @@ def build(
         ranges = trip.ranges if recipe.precision.quantized else None
         remarks = (*recipe.remarks, *replaced, *taken_by(recipe, graph), *trip.remarks)
         remarks = (*remarks, *(ranges.remarks if ranges is not None else ()))
-        compiled = msgspec.structs.replace(
-            compiled,
-            notes=(*compiled.notes, *remarks, *island_lines(foreseen(trip)), *finding_lines(findings), *unforeseen(trip)),
-        )
+        found = (*island_lines(foreseen(trip)), *finding_lines(findings), *unforeseen(trip))
+        compiled = msgspec.structs.replace(compiled, notes=(*compiled.notes, *remarks, *found))
         if numerics not in proofs:
             proofs[numerics] = prove(trip, graph, target, stage)
         manifest = identity(recipe, target, graph, compiled, trip.source.reference.manifest, ranges, proofs[numerics])

@@ -12,35 +12,37 @@ from toolkit.cli.app import app
 MIB = 1 << 20
 
 
+Engines = Annotated[list[str], typer.Argument(metavar="[NAME[@VERSION]=]ENGINE...", help="folders or packed files")]
+Host = Annotated[str, typer.Option(help="the address to listen at; 0.0.0.0 or :: for all of this machine's")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="the port; 0: any free one")]
+Threads = Annotated[int | None, typer.Option(min=1, help="of an engine on the CPU; default: its share of the cores")]
+MaxBatch = Annotated[int | None, typer.Option(min=1, help="most images in a batch; default: measured at the start")]
+MaxWait = Annotated[float | None, typer.Option(min=0, help="longest wait for others in a batch; default: measured at the start")]
+Bench = Annotated[Path | None, typer.Option(help="a bench of these engines, to take batch and wait from")]
+Queue = Annotated[int | None, typer.Option(min=1, help="most images that may wait; default: what is answered in a second")]
+Drain = Annotated[float, typer.Option(min=0.1, help="seconds that requests in progress get at SIGTERM")]
+Watch = Annotated[float | None, typer.Option(min=0.1, help="seconds between checks for replaced engines; default: none")]
+Admin = Annotated[bool, typer.Option("--admin", help="accept requests to load and unload, from this machine only")]
+
+
 @app.command()
 def serve(
-    engines: Annotated[list[str], typer.Argument(metavar="[NAME[@VERSION]=]ENGINE...", help="folders or packed files")],
-    host: Annotated[str, typer.Option(help="the address to listen at; 0.0.0.0 or :: for all of this machine's")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="the port; 0: any free one")] = 8000,
+    engines: Engines,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     workers: Annotated[int, typer.Option(min=1, max=256, help="processes; each opens every engine")] = 1,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="threads of an engine on the CPU; default: its share of the cores")
-    ] = None,
-    max_batch: Annotated[int | None, typer.Option(min=1, help="most images in a batch; default: measured at the start")] = None,
-    max_wait_ms: Annotated[
-        float | None,
-        typer.Option(min=0, help="longest wait of an image for others to share its batch; default: measured at the start"),
-    ] = None,
-    results: Annotated[
-        Path | None, typer.Option(help="a bench of these engines: takes batch and wait from it, instead of measuring")
-    ] = None,
+    threads: Threads = None,
+    max_batch: MaxBatch = None,
+    max_wait_ms: MaxWait = None,
+    results: Bench = None,
     bound_ms: Annotated[float, typer.Option(min=0.1, help="largest latency of a batch: limits its size")] = 50.0,
-    queue: Annotated[
-        int | None, typer.Option(min=1, help="most images that may wait; default: as many as are answered in a second")
-    ] = None,
-    body_mib: Annotated[int, typer.Option(min=1, help="largest request body")] = 64,
+    queue: Queue = None,
+    body_mib: Annotated[int, typer.Option(min=1, help="largest body of a request")] = 64,
     pixels: Annotated[int, typer.Option(min=1, help="most pixels of one picture")] = 50_000_000,
     seconds: Annotated[float, typer.Option(min=0.1, help="time limit of a request, from its head to its answer")] = 30.0,
-    drain: Annotated[float, typer.Option(min=0.1, help="seconds that requests in progress get at SIGTERM")] = 30.0,
-    watch: Annotated[
-        float | None, typer.Option(min=0.1, help="seconds between checks for replaced engines; default: no checks")
-    ] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="accept requests to load and unload, from this machine only")] = False,
+    drain: Drain = 30.0,
+    watch: Watch = None,
+    admin: Admin = False,
     access_log: Annotated[bool, typer.Option("--access-log", help="log every request")] = False,
 ) -> None:
     """Answer over HTTP: the Open Inference protocol (KServe v2), POST /classify, a page, metrics."""

@@ -30,8 +30,8 @@ SLICE_BYTES, SLICE_IMAGES = 1 << 24, 64
 class Prediction(NamedTuple):
     """One class of an answer, or one label of several that may hold at once; `probability` as the engine's outputs mean it.
 
-    >>> import toolkit
-    >>> toolkit.Prediction("Ankle boot", 9, 0.98).label
+    >>> from toolkit import Prediction
+    >>> Prediction("Ankle boot", 9, 0.98).label
     'Ankle boot'
     """
 
@@ -51,16 +51,10 @@ class Runner:
 
     It belongs to the process that opened it: in one that is forked off it is closed. Pickled, it is reopened from its folder.
 
-    >>> import numpy as np
     >>> import toolkit
-    >>> runner = toolkit.load("engines/built/fashion-resnet18-int8", threads=1)
-    >>> runner(np.zeros((2, 1, 28, 28), np.float32)).shape
-    (2, 10)
-    >>> [prediction.label for prediction in runner.classify("pictures/boot.png", top=1)[0]]
-    ['Ankle boot']
-    >>> runner.close()
-    >>> runner
-    <Runner of fashion-resnet18-int8: [N, 1, 28, 28] -> [N, 10], closed>
+    >>> with toolkit.load("engines/built/fashion-resnet18-int8", threads=1) as runner:
+    ...     runner(runner.preprocess(["pictures/boot.png"])).shape
+    (1, 10)
     """
 
     def __init__(
