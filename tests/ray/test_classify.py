@@ -22,6 +22,8 @@ from toolkit.errors import BackendError, DataError, MissingExtra
 from toolkit.ray import classify
 from toolkit.ray.answers import Answers, digests, known
 from toolkit.ray.pool import Pool, resources, room
+from toolkit.ray.source import _refuse_twins
+from toolkit.ray.worker import Classifier, Samples
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own
 
@@ -103,6 +105,48 @@ def test_a_dataset_with_a_key_twice(cluster: None, golden: Engine, pictures: Pic
     assert (found.answered, found.again) == (5, 2)
     assert "2 rows left out, whose keys had come before" in str(found)
     assert set(read(tmp_path)) == {row["key"] for row in rows}
+
+
+def test_a_row_without_a_picture_gets_its_error_and_costs_no_other_its_answer(golden: Engine, pictures: Pictures) -> None:
+    """The actor itself, without a cluster around it: a null in a column of a billion must not end the job."""
+    from pyarrow import table
+
+    actor = Classifier.__new__(Classifier)
+    actor.top, good = 2, pictures.files["a/000.png"]
+    with golden.runner() as runner:
+        actor.runner = runner
+        found = actor(table({"key": ["x", "y", "z"], "picture": [None, good, None]})).to_pylist()
+        assert actor(table({"key": ["x"], "picture": [None]})).to_pylist()[0]["error"] == "the row has no picture"
+        (best,) = runner.classify([good], top=2)
+    assert [row["error"] for row in found] == ["the row has no picture", None, "the row has no picture"]
+    assert found[1]["label"] == best[0].label and len(found[1]["top"]) == 2
+
+
+def test_a_sample_without_a_picture_is_a_row_without_one() -> None:
+    from pyarrow import table
+
+    both = {"__key__": ["0", "1"], "__url__": ["/x/a.tar"] * 2, "cls": [b"1", b"2"]}
+    rows = Samples()(table({**both, "jpg": [b"picture", None]})).to_pylist()
+    assert rows == [{"key": "a/0", "picture": b"picture"}, {"key": "a/1", "picture": None}]
+    with pytest.raises(DataError, match="the sample a/0 has no picture; its members are cls"):
+        Samples()(table(both))
+
+
+def test_shards_of_one_name_would_share_keys(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        shards({"a/0.png": b"picture"}, tmp_path / part)
+    with pytest.raises(DataError, match=r"2 shards are called a\.tar"):
+        _refuse_twins([str(tmp_path)])
+    with pytest.raises(DataError, match=r"2 shards are called b\.tar"):
+        _refuse_twins([str(tmp_path / part / "b.tar") for part in ("train", "val")])
+    _refuse_twins([str(tmp_path / "train")])
+
+
+@pytest.mark.parametrize("wrong", [{"top": 0}, {"batch": 0}, {"part": -1}])
+def test_counts_that_cannot_be(wrong: dict[str, int], golden: Engine, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"{next(iter(wrong))}=.* cannot be"):
+        classify(tmp_path, golden, tmp_path / "out", **wrong)
 
 
 def test_answers_of_another_engine_are_not_added_to(cluster: None, golden: Engine, pictures: Pictures, tmp_path: Path) -> None:

@@ -225,6 +225,11 @@ def test_a_top_that_cannot_be(server, top):
     assert reply.status == (200 if top == "" else 400)
 
 
+def test_a_query_of_too_many_fields(server):
+    reply = server.ask("POST", "/classify?" + "&".join(f"a{i}=1" for i in range(40)), picture())
+    assert (reply.status, "more than 16 fields" in reply.error) == (400, True)
+
+
 # bodies and connections
 
 

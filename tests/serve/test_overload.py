@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
 import json
 import socket
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uvicorn
+from PIL import Image
 
 from tests.runtime.test_runner import MANIFEST, Means
 from tests.serve.serving import PATIENCE, Reply, infer
@@ -36,14 +38,14 @@ class Gate(Means):
     def __init__(self):
         super().__init__()
         self.go, self.began = threading.Event(), threading.Semaphore(0)
-        self.fail = False
+        self.fail, self.answer = False, None
 
     def run(self, batch):
         self.began.release()
         assert self.go.wait(PATIENCE)
         if self.fail:
             raise RuntimeError("a secret of /home/me")
-        return super().run(batch)
+        return super().run(batch) if self.answer is None else np.stack([self.answer] * len(batch))
 
 
 class Playing:
@@ -77,10 +79,11 @@ class Playing:
         assert self.gate.closes == 1
 
     def ask(self, i, path="/v2/models/means/infer"):
-        import http.client
+        return self.post(path, infer(IMAGES[i : i + 1], "x"))
 
+    def post(self, path, body):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        connection.request("POST", path, infer(IMAGES[i : i + 1], "x"))
+        connection.request("POST", path, body)
         reply = Reply(connection.getresponse())
         connection.close()
         return reply
@@ -138,6 +141,20 @@ def test_an_engine_that_fails_says_nothing_of_this_machine_and_serves_on():
         assert "the server's log says why" in reply.error
         playing.gate.fail = False
         assert playing.ask(0).status == 200
+
+
+def test_an_answer_of_nan_names_no_class():
+    """NaN sorts behind every number: another class would be called the likeliest."""
+    with Playing() as playing:
+        playing.gate.go.set()
+        playing.gate.answer = np.array([np.nan, 1, 2], np.float32)
+        picture = io.BytesIO()
+        Image.new("RGB", (4, 4)).save(picture, "png")
+        asked = infer(IMAGES[:1], "x", outputs=[{"name": "y", "parameters": {"classification": 2}}])
+        for path, body in (("/classify", picture.getvalue()), ("/v2/models/means/infer", asked)):
+            reply = playing.post(path, body)
+            assert (reply.status, "NaN or infinity" in reply.error) == (500, True)
+        assert playing.metric("toolkit_errors_total", reason="not-finite") == 2
 
 
 def test_a_request_that_waits_too_long_leaves_the_queue():

@@ -14,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.serve.conftest import QUICK
 from tests.serve.serving import Server, infer, logits_of
+from toolkit.engine.engine import Engine
 from toolkit.manifest import Manifest
 
 
@@ -97,6 +98,27 @@ def test_a_watched_folder_is_swapped_by_itself_and_a_bad_one_is_not(engines, pla
         np.testing.assert_array_equal(logits_of(reply), offline["fp32"][:3])
 
 
+def test_an_order_outlasts_its_request(engines, place, images, offline):
+    """An engine that takes longer to open than a request may take: it is put in place all the same, and not lost."""
+    with Server(f"net={place}", *QUICK, "--admin", "--seconds", "0.1") as server:
+        put(engines, "fp16", place)
+        assert server.ask("POST", "/v2/repository/models/net/load", b"").status in (200, 504)
+        server.wait_for("model replaced")
+        reply = server.ask("POST", "/v2/models/net/infer", infer(images[:1]))
+        assert reply.headers["engine-seal"] == Manifest.read(place).seal[:16]
+
+
+def test_a_watched_packed_engine_is_swapped(engines, tmp_path, images, offline):
+    packed = Engine.open(engines / "fp32").pack(tmp_path / "x.engine")
+    with Server(f"net={packed}", *QUICK, "--watch", "0.1") as server:
+        packed.write_bytes(packed.read_bytes()[:-100])
+        assert "is damaged" in server.wait_for("engine not replaced")["reason"]
+        Engine.open(engines / "fp16").pack(packed)
+        server.wait_for("model replaced")
+        reply = server.ask("POST", "/v2/models/net/infer", infer(images[:3]))
+        np.testing.assert_array_equal(logits_of(reply), offline["fp16"][:3])
+
+
 def test_tritonclient_loads_and_unloads(engines, place, images, offline):
     with Server(f"net={place}", *QUICK, "--admin") as server, triton.InferenceServerClient(server.address) as client:
         given = triton.InferInput("input", [2, 1, 28, 28], "FP32")
@@ -120,7 +142,7 @@ def test_tritonclient_loads_and_unloads(engines, place, images, offline):
         shutil.copytree(engines / "fp32", place)
         client.load_model("net")
         np.testing.assert_array_equal(client.infer("net", [given]).as_numpy("logits"), offline["fp32"][:2])
-        for header in ("Origin", "Sec-Fetch-Site", "X-Forwarded-For"):
+        for header in ("Origin", "Sec-Fetch-Site", "X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"):
             reply = server.ask("POST", "/v2/repository/models/net/unload", b"", {header: "http://evil.example"})
             assert (reply.status, "not through a browser" in reply.error) == (403, True)
         assert client.is_model_ready("net")
