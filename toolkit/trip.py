@@ -88,6 +88,9 @@ def refuse_precision(recipe: Recipe, target: Target) -> None:
         if wanted and not target.is_nvidia:
             what = f"`{key}` is for tensorrt and rtx; target {target} computes no such type"
             raise RecipeError(what, remedy="Build for --target rtx:sm89+, or use int8 and fp16")
+    if recipe.precision.pools and not target.is_nvidia:
+        what = f"`pools` says where tensorrt and rtx want Q/DQ pairs; target {target} has its own places for them"
+        raise RecipeError(what, remedy="Remove `pools` from [precision]")
 
 
 def room_of(recipe: Recipe, target: Target) -> Room:

@@ -47,6 +47,16 @@ def test_the_bounds_hold_what_each_way_of_rounding_gives(built: dict[str, Engine
     assert "depend on how the GPU rounds (4 ways tried): predicted agreement between" in str(found)
 
 
+def test_of_many_images_a_share_is_tried_and_that_is_said(built: dict[str, Engine], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = built["rtx"].judge().envelope
+    monkeypatch.setattr("toolkit.engine.judge.MOST", 16)
+    found = built["rtx"].judge().envelope
+    assert whole is not None and found is not None and (whole.images, found.images) == (0, 16)
+    which = np.unique(np.linspace(0, IMAGES - 1, 16).astype(int)).tolist()
+    assert found.flips == tuple(index for index in whole.flips if index in which)
+    assert "4 ways tried on 16 of the images" in str(found)
+
+
 def test_a_measured_engine_has_no_envelope(built: dict[str, Engine]) -> None:
     assert built["cpu"].judge().envelope is None
 

@@ -28,6 +28,8 @@ from toolkit.images.dataset import open_data, read_classes, read_idx
 from toolkit.images.picture import preprocess
 from toolkit.manifest import MANIFEST, UNSEALED, Manifest, Profile
 from toolkit.migrate.cache import read_cache
+from toolkit.migrate.polygraphy import read_polygraphy
+from toolkit.migrate.script import read_script
 from toolkit.migrate.trtexec import read_line
 from toolkit.recipe import Preprocess, Recipe
 from toolkit.reference.weights.load import read_weights
@@ -211,6 +213,18 @@ def _read_key_file(path: Path) -> None:
 _CACHE = b"TRT-8601-EntropyCalibration2\ninput: 3c010a14\n(Unnamed Layer* 0) [Convolution]_output: 3d8b4396\n"
 _LINE = b"trtexec --onnx=resnet.onnx --int8 --fp16 --calib=a.cache --minShapes=input:1x3x224x224 --optShapes=input:8x3x224x224 "
 _LINE += b"--maxShapes=input:32x3x224x224 --memPoolSize=workspace:4096MiB --layerPrecisions='*:fp16,fc:fp32'"
+_CONVERT = b"polygraphy convert net.onnx -o net.engine --int8 --calibration-cache a.cache --trt-min-shapes 'X:[1,3,28,28]' "
+_CONVERT += b"--trt-opt-shapes 'X:[4,3,28,28]' --trt-max-shapes 'X:[8,3,28,28]' --layer-precisions fc:float32 --pool-limit "
+_CONVERT += b"workspace:2G"
+_SCRIPT = b"""
+config = builder.create_builder_config()
+config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 2 * (1 << 30))
+config.set_flag(trt.BuilderFlag.FP16)
+for layer in network:
+    if layer.name in ["fc", "conv1"]:
+        layer.precision = trt.float32
+profile.set_shape("x", (1, 3, 8, 8), [4] + list(shape), (8, 3, 8, 8))
+"""
 READERS = {
     "recipe": Reader(".toml", _recipes, Recipe.load),
     "ranges": Reader(".json", _ranges, Ranges.read, _either),
@@ -228,6 +242,8 @@ READERS = {
     "image folder": Reader(".txt", foreign.folders, foreign.read_images, foreign.changed_folder),
     "TensorRT's cache": Reader(".cache", lambda: [_CACHE], read_cache),
     "trtexec line": Reader(".txt", lambda: [_LINE], lambda path: read_line(path.read_text(errors="replace"))),
+    "Polygraphy line": Reader(".txt", lambda: [_CONVERT], lambda path: read_polygraphy(path.read_text(errors="replace"))),
+    "builder script": Reader(".py", lambda: [_SCRIPT], lambda path: read_script(path.read_text(errors="replace"), path.parent)),
     "infer request": Reader(
         ".bin", requests.infer_requests, lambda path: requests.read_infer(path, served()), requests.changed_request
     ),

@@ -13,7 +13,7 @@ import pytest
 from toolkit.errors import CalibrationError, RecipeError
 from toolkit.graph.edit import constant
 from toolkit.graph.qdq import quantize
-from toolkit.migrate.cache import read_cache
+from toolkit.migrate.cache import is_cache, read_cache
 from toolkit.migrate.migrate import migrate
 from toolkit.migrate.trtexec import read_line, trtexec_line
 from toolkit.recipe import Recipe
@@ -70,7 +70,8 @@ def test_a_line_of_a_cache_is_the_bytes_of_a_float(tmp_path: Path) -> None:
     assert (cache.version, cache.method) == ("8601", "entropy")
     assert cache.scales["input"] == 0.007875937968492508
     assert "(Unnamed Layer* 1) [Convolution]_output" in cache.scales
-    for wrong in ("input: 3c010a", "input: 7fc00000", "input 3c010a14", "input: bc010a14"):
+    cut, nan, bare, negative, swapped, long = "3c010a", "7fc00000", " 3c010a14", "bc010a14", "0000803f", "3c010a14f"
+    for wrong in (f"input: {cut}", f"input: {nan}", f"input{bare}", f"input: {negative}", f"input: {swapped}", f"input: {long}"):
         path.write_text(f"TRT-8601-EntropyCalibration2\n{wrong}\n")
         with pytest.raises(CalibrationError, match="line 2 is not a scale"):
             read_cache(path)
@@ -115,7 +116,8 @@ def test_layers_without_a_scale_stay_as_tensorrt_left_them(network: tuple[Path, 
 def test_a_trtexec_line_becomes_keys(tmp_path: Path) -> None:
     line = read_line(LINE.format(onnx="model.onnx", cache="old.cache"))
     assert (line.onnx, line.cache) == ("model.onnx", "old.cache")
-    assert line.precision == {"compute": "fp16", "int8": True, "keep": ["last"], "keep_fp32": ["last"]}
+    assert line.precision == {"compute": "fp16", "int8": True}
+    assert line.layers == (("last", "fp32"), ("*", "int8"))
     assert line.build == {"target": "tensorrt", "batch": [1, 8, 32], "workspace_mib": 2048, "optimization_level": 4}
     said = " ".join(line.said)
     assert "--precisionConstraints: removed" in said and "--sparsity: not taken over" in said and "saveEngine" not in said
@@ -123,6 +125,70 @@ def test_a_trtexec_line_becomes_keys(tmp_path: Path) -> None:
         migrate(["trtexec --fp16"], tmp_path / "new.toml")
     with pytest.raises(RecipeError, match="alike"):
         read_line("trtexec --onnx=m.onnx --minShapes=x:1x3x8x8")
+
+
+def test_caches_as_they_lie_about_are_read(tmp_path: Path) -> None:
+    """TensorRT writes no leading zeros; tf2onnx's names hold colons; scripts end lines as Windows does and name no version."""
+    path = tmp_path / "old.cache"
+    path.write_bytes(
+        b"\xef\xbb\xbfTRT-8XXX-MinMaxCalibration\r\ninput_1:0: 3c010a14\r\n(Unnamed Layer* 64) [Shuffle]_output: 0\r\n"
+        b"/layer1/layer1.0/conv1/Conv_output_0: 0x3fb6163c\r\n\r\n"
+    )
+    cache = read_cache(path)
+    assert is_cache(path.read_bytes()) and (cache.version, cache.method) == ("8XXX", "min-max")
+    assert list(cache.scales) == ["input_1:0", "(Unnamed Layer* 64) [Shuffle]_output", "/layer1/layer1.0/conv1/Conv_output_0"]
+    assert list(cache.scales.values())[:2] == [struct.unpack(">f", bytes.fromhex("3c010a14"))[0], 0.0]
+    path.write_text("TRT-101401-EntropyCalibration2\na: 3c010a14\na: 3c010a14\n")
+    assert read_cache(path).version == "101401"
+    path.write_text("TRT-7000-EntropyCalibration2\na: 3c010a14\na: 3d010a14\n")
+    with pytest.raises(CalibrationError, match="line 3 gives 'a' a second scale"):
+        read_cache(path)
+
+
+def test_what_is_no_source_is_refused(network: tuple[Path, ir.Model], tmp_path: Path) -> None:
+    """A cache that is not there was once read as a command line without flags: an FP32 recipe came out, without a word."""
+    path, _ = network
+    for wrong in ("missing.cache", "calibration table", "x" * 400):
+        with pytest.raises(RecipeError, match="is no file that is here"):
+            migrate([wrong], tmp_path / "new.toml", path)
+    long = f"trtexec --onnx={path.name} --fp16 " + "--verbose " * 40  # as a path it has a name too long for any file
+    assert migrate([long], tmp_path / "new.toml", path).recipe.is_file()
+    with pytest.raises(RecipeError, match="2 builds were given"):
+        migrate(["trtexec --fp16", "trtexec --int8"], tmp_path / "two.toml", path)
+
+
+def test_what_no_file_tells_stays_open_in_the_recipe(network: tuple[Path, ir.Model], tmp_path: Path) -> None:
+    """Written down as if it had been said, ImageNet's mean would be taken for the old pipeline's without a word."""
+    path, _ = network
+    migrate([f"trtexec --onnx={path} --fp16"], tmp_path / "new.toml")
+    recipe = Recipe.load(tmp_path / "new.toml")
+    assert "mean" in recipe.assumed and "std" in recipe.assumed and "size" not in recipe.assumed
+
+
+def test_layers_with_a_type_of_their_own_are_kept_and_those_unknown_named(network: tuple[Path, ir.Model], tmp_path: Path) -> None:
+    path, graph = network
+    last, first = (str(layers_of(graph)[index].name) for index in (2, 0))
+    line = f'trtexec --onnx={path} --int8 --fp16 --layerPrecisions="{last}:fp32,{first}:fp16,gone.conv:fp32,*:int8,odd:int4"'
+    found = migrate([line], tmp_path / "new.toml")
+    recipe = Recipe.load(tmp_path / "new.toml")
+    assert recipe.precision.keep == (last, first) and recipe.precision.keep_fp32 == (last,)
+    said = " ".join(found.said)
+    assert "gone.conv" in said and "odd:int4: 'int4' is no type" in said and "all layers in int8" in said
+
+
+def test_the_input_of_the_cache_tells_that_pictures_came_in_another_way(network: tuple[Path, ir.Model], tmp_path: Path) -> None:
+    path, graph = network
+    name = str(graph.graph.inputs[0].name)
+    for reach, likely in ((1.0, "pixels / 255"), (255.0, "0 to 255"), (2.6, None)):
+        cache = write_cache(tmp_path / "old.cache", {name: reach / 127})
+        said = [text for text in migrate([str(cache)], tmp_path / "new.toml", path).said if "scale of the input" in text]
+        assert len(said) == (likely is not None) and (likely is None or likely in said[0])
+
+
+def test_shapes_are_read_whatever_the_input_is_called() -> None:
+    line = read_line("trtexec --onnx=m.onnx --shapes=input_1:0:4x3x8x8,mask:4x1 --memPoolSize=dlaSRAM:1,workspace:1.5G")
+    assert line.build == {"target": "tensorrt", "batch": [4, 4, 4], "workspace_mib": 1536}
+    assert line.said == ("--memPoolSize dlaSRAM:1: there is no key for this pool",)
 
 
 def test_several_profiles_stay_several() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.runtime.playing import recording
+from toolkit.testing.builder import BUILDING
 from toolkit.testing.double import PLAYED
 from toolkit.testing.host import HazardError
 
@@ -15,7 +16,7 @@ def public(kind):
     return {name for name in vars(kind) if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("kind", PLAYED)
+@pytest.mark.parametrize("kind", [*PLAYED, *BUILDING])
 def test_every_played_name_is_in_a_recording(kind):
     recorded = set()
     for package, major in (("tensorrt", 11), ("tensorrt", 10), ("tensorrt_rtx", 1)):
@@ -23,7 +24,7 @@ def test_every_played_name_is_in_a_recording(kind):
     assert public(kind) <= recorded
 
 
-@pytest.mark.parametrize("kind", [kind for kind in PLAYED if kind.__name__ != "ILogger"])
+@pytest.mark.parametrize("kind", [kind for kind in (*PLAYED, *BUILDING) if kind.__name__ != "ILogger"])
 def test_every_method_takes_the_arguments_of_the_real_library(kind):
     real = pytest.importorskip("tensorrt_rtx", reason="the rtx extra is not installed")
     for name in public(kind):

@@ -23,7 +23,7 @@ GUIDE: dict[str, tuple[str, tuple[str, ...]]] = {
     "build": (MAKE, (f"build {RECIPE}", f"build {RECIPE} --target cpu,rtx", "build m.onnx --precision int8 --images photos/")),
     "tune": (MAKE, (f"tune {RECIPE} -o tuned.toml",)),
     "finetune": (MAKE, (f"finetune {RECIPE} -o tuned/",)),
-    "migrate": (MAKE, ("migrate calib.cache -o mine.toml --onnx m.onnx", 'migrate "trtexec --onnx=m.onnx --int8" -o mine.toml')),
+    "migrate": (MAKE, ("migrate calib.cache --onnx m.onnx --data val/ -o mine.toml", "migrate build.py -o mine.toml")),
     "export": (MAKE, (f"export {RECIPE} -o model.onnx",)),
     "calibrate": (MAKE, (f"calibrate {RECIPE} -o ranges.json",)),
     "run": (MEASURE, (f"run {ENGINE} photo.jpg", f"run {ENGINE} photos/ --json")),

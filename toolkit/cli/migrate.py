@@ -7,25 +7,36 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.app import Json, app, finish, out, print_json
+from toolkit.cli.app import Json, app, finish, out, plain, print_json
+
+SOURCES = "a calibration cache, a line of trtexec or Polygraphy in quotes, a builder script, or a file with one"
 
 
 @app.command()
 def migrate(
-    sources: Annotated[list[str], typer.Argument(help="a calibration cache, a trtexec line in quotes, or a file with one")],
+    sources: Annotated[list[str], typer.Argument(help=SOURCES)],
     output: Annotated[Path, typer.Option("-o", "--output", help="the recipe")],
-    onnx: Annotated[Path | None, typer.Option(help="the ONNX file; default: the one that the trtexec line names")] = None,
-    data: Annotated[Path | None, typer.Option(help="a folder of images, to judge the engine by")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="the ONNX file; default: the one that the line or the script names")] = None,
+    data: Annotated[Path | None, typer.Option(help="a folder of images, to judge the engine and its old scales by")] = None,
+    proof: Annotated[bool, typer.Option("--proof/--no-proof", help="with a cache and images: old scales against new")] = True,
     as_json: Json = False,
 ) -> None:
-    """Turn a calibration cache and a trtexec line of TensorRT 10 and before into a recipe with the same scales."""
+    """Turn a calibration cache, command line or builder script of TensorRT 10 and before into a recipe with the same scales."""
+    from toolkit.cli.progress import stages
     from toolkit.migrate.migrate import migrate as move
 
-    found = move(sources, output, onnx, data)
+    with stages() as stage:
+        found = move(sources, output, onnx, data, proof=proof, stage=stage)
+    weighed, following = found.weighed, found.recalibrated or found.recipe
     if as_json:
         ranges = str(found.ranges) if found.ranges else None
-        print_json({"recipe": str(found.recipe), "ranges": ranges, "notes": list(found.said)})
+        verdict = None if weighed is None else {key: value for key, value in plain(weighed).items() if key != "recipe"}
+        told = {"recipe": str(found.recipe), "ranges": ranges, "notes": list(found.said), "scales": verdict}
+        print_json({**told, "recalibrated": str(found.recalibrated) if found.recalibrated else None})
         return
     out.notes(found.said, "they are in --json")
+    if weighed is not None:
+        out.print(weighed.text, highlight=False)
     scales = f", with the old scales in {found.ranges}" if found.ranges else ""
-    finish(f"{found.recipe}{scales}. Next: toolkit build {found.recipe}")
+    also = f"; {following} calibrates anew" if found.recalibrated else ""
+    finish(f"{found.recipe}{scales}{also}. Next: toolkit build {following}")

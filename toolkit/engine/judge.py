@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from toolkit.engine.engine import Engine
 
 REFERENCE, MEASURED = "the reference", "measured"
+MOST = 2000  # images that an envelope tries: each is answered three times more, and FP16 accumulators are slow to play
 
 
 class Proof(Frozen, frozen=True):
@@ -35,18 +36,21 @@ class Envelope(Frozen, frozen=True):
     """What may come out where the engine runs, under each way that a GPU may round (see `graph/envelope.py`).
 
     Bounds are image by image: each image's answer is that of any one way. `flips` are the images whose top-1 differs among ways.
+    Of more than `MOST` images so many are tried, spread evenly: `images` says how many, and what is said is of those.
     """
 
     ways: tuple[str, ...]
     flips: tuple[int, ...]
     agreement: tuple[float, float] | None = None  # with the reference, 0 to 1; None where not all images could be compared
     top1: tuple[float, float] | None = None  # None without labels
+    images: int = 0  # how many were tried; 0: all
 
     def __str__(self) -> str:
         spans = (("agreement", self.agreement), ("top-1", self.top1))
         between = ", ".join(f"{name} between {low:.2%} and {high:.2%}" for name, (low, high) in _known(spans))
         answers = "1 answer depends" if len(self.flips) == 1 else f"{len(self.flips)} answers depend"
-        found = f"{answers} on how the GPU rounds ({len(self.ways)} ways tried)"
+        share = f" on {self.images} of the images" if self.images else ""
+        found = f"{answers} on how the GPU rounds ({len(self.ways)} ways tried{share})"
         return f"{found}: predicted {between}" if between else found
 
 
@@ -131,27 +135,30 @@ def _envelope(engine: Engine, images: Images, ours: Float, verdict: Verdict | No
     """Under each rounding that the GPU may choose; `ours` are the answers as typed. None where the graph leaves no choice."""
     from toolkit.graph.envelope import roundings
 
-    if not engine.manifest.to_target().is_nvidia:
+    if not engine.manifest.to_target().is_nvidia or engine.manifest.meaning.multilabel:
         return None
-    scores = engine.manifest.meaning.scores
-    ways, tops = list[str](), list[np.ndarray]()
-    for name, live in roundings(engine.graph).items():
-        known = ours if not ways else answers_of(live(), images, name=name, progress=stage(f"under another rounding: {name}"))
+    scores, ways, tops = engine.manifest.meaning.scores, list[str](), list[np.ndarray]()
+    which = np.unique(np.linspace(0, images.count - 1, min(MOST, images.count)).astype(int))
+    some = images if len(which) == images.count else images.take(which.tolist())
+    live = roundings(engine.graph)
+    for name, runner in live.items():
+        saying = stage(f"under another rounding ({len(ways)} of {len(live) - 1}): {name}") if ways else None
+        known = ours[which] if saying is None else answers_of(runner(), some, name=name, progress=saying)
         ways.append(name)
         tops.append(scores(known).argmax(1))
-    if not ways or engine.manifest.meaning.multilabel:
+    if not ways:
         return None
     top = np.stack(tops)
     flips = (top != top[0]).any(axis=0)
     agreement = top1 = None
     if verdict is not None and verdict.images == images.count:
-        same = np.ones(images.count, bool)
-        same[list(verdict.disagreements)] = False
+        same = ~np.isin(which, verdict.disagreements)
         agreement = (float((same & ~flips).mean()), float((same | flips).mean()))
-    if images.labels is not None:
-        right = top == images.labels
+    if some.labels is not None:
+        right = top == some.labels
         top1 = (float(right.all(axis=0).mean()), float(right.any(axis=0).mean()))
-    return Envelope(ways=tuple(ways), flips=tuple(np.flatnonzero(flips).tolist()), agreement=agreement, top1=top1)
+    tried = 0 if some is images else len(which)
+    return Envelope(ways=tuple(ways), flips=tuple(which[flips].tolist()), agreement=agreement, top1=top1, images=tried)
 
 
 def _known(spans: Iterable[tuple[str, tuple[float, float] | None]]) -> Iterator[tuple[str, tuple[float, float]]]:

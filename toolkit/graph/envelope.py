@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolkit.graph.edit import attribute, constant, finish, initializer, insert_before, make
-from toolkit.graph.rounding import HALF, UNROUNDING, as_rounded, holds_half
+from toolkit.graph.rounding import AS_TYPED, HALF, as_rounded, holds_half
 from toolkit.graph.run import graph_runner
 from toolkit.types import Classifier
 
@@ -36,10 +36,10 @@ def roundings(graph: ir.Model, threads: int | None = None) -> dict[str, Callable
     if not holds_half(graph):
         return {}
     return {
-        "as typed": lambda: graph_runner(as_rounded(graph), threads, without=UNROUNDING),
-        "epilogues in FP32": lambda: graph_runner(as_rounded(graph, epilogues=True), threads, without=UNROUNDING),
-        "FP16 accumulators": lambda: graph_runner(in_partial_sums(graph), threads, without=UNROUNDING),
-        "nothing rounded": lambda: graph_runner(graph, threads),
+        "as typed": lambda: graph_runner(as_rounded(graph), threads, without=AS_TYPED),
+        "epilogues in FP32": lambda: graph_runner(as_rounded(graph, epilogues=True), threads, without=AS_TYPED),
+        "FP16 accumulators": lambda: graph_runner(in_partial_sums(graph), threads, without=AS_TYPED),
+        "nothing rounded": lambda: graph_runner(graph, threads, without=AS_TYPED),
     }
 
 

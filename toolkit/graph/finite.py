@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.graph.channels import SETTINGS
+from toolkit.graph.fp8 import breaking
 from toolkit.onnxfile import serialize
 from toolkit.types import Float, Target
 
@@ -22,7 +23,7 @@ def first_broken(model: ir.Model, image: Float) -> ir.Node | None:
         value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
         if not value.is_graph_output():
             probe.graph.outputs.append(value)
-    session = onnxruntime.session(serialize(probe), Target("cpu"), SETTINGS, unfused=True)
+    session = onnxruntime.session(serialize(probe), Target("cpu"), SETTINGS, unfused=True, without=breaking(probe))
     names = [node.outputs[0].name or "" for node in nodes]
     found = session.run(names, {probe.graph.inputs[0].name: image})
     broken = next((node for node, values in zip(nodes, found, strict=True) if not np.isfinite(values).all()), None)

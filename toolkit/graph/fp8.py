@@ -25,8 +25,9 @@ LARGEST = 448.0
 FIRST_SM = 89
 TINY = float(np.finfo(np.float32).tiny)
 OPSET, IR_VERSION = 19, 9  # the first in which QuantizeLinear takes float8
-# An optimizer of ONNX Runtime 1.32 that drops the Relu before a QuantizeLinear whose zero point is a float8 0.
-BREAKS_FP8 = ("ReluQuantRewrite",)
+# Optimizers of ONNX Runtime 1.32. The first drops the Relu before a QuantizeLinear whose zero point is a float8 0. The other
+# rounds a layer's bias to int32 steps of the product of its scales: float8 holds values far below such a step.
+BREAKS_FP8 = ("ReluQuantRewrite", "WeightBiasQuantization")
 
 
 def fp8_scale(low: float, high: float) -> float:
@@ -57,6 +58,11 @@ def holds_fp8(model: ir.Model) -> bool:
     """Whether the graph has a float8 tensor."""
     values = [*model.graph.initializers.values(), *(output for node in model.graph for output in node.outputs)]
     return any(value.dtype == ir.DataType.FLOAT8E4M3FN for value in values)
+
+
+def breaking(model: ir.Model) -> tuple[str, ...]:
+    """The optimizers that ONNX Runtime has to leave out for this graph."""
+    return BREAKS_FP8 if holds_fp8(model) else ()
 
 
 def admit_fp8(model: ir.Model) -> None:

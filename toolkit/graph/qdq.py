@@ -69,7 +69,7 @@ def quantize(
         return _quantize_fp8(model, ranges, precision)
     if not symmetric:
         _part_pools(model)
-    edges = tensorrt_edges(model, precision.keep) if symmetric else cpu_edges(model, precision.keep)
+    edges = tensorrt_edges(model, precision.keep, precision.pools) if symmetric else cpu_edges(model, precision.keep)
     if not edges:
         raise CalibrationError("nothing is left to quantize", remedy="Shorten `precision.keep` or set `int8 = false`")
     sources = [origin(edge.value).name or "" for edge in edges]  # before any pair hides the way to them
@@ -92,7 +92,7 @@ def _quantize_fp8(model: ir.Model, ranges: HasRanges, precision: Precision) -> i
     """Scheme `tensorrt` in float8e4m3fn (`fp8.py`); the layers that read the image stay out."""
     admit_fp8(model)
     keep = (*precision.keep, *first_layers(model))
-    edges = tensorrt_edges(model, keep)
+    edges = tensorrt_edges(model, keep, precision.pools)
     if not edges:
         raise CalibrationError("nothing is left to quantize", remedy="Shorten `precision.keep` or set `fp8 = false`")
     names = [origin(edge.value).name or "" for edge in edges]

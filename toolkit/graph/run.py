@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError
 from toolkit import cpu
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import GraphError
-from toolkit.graph.fp8 import BREAKS_FP8, holds_fp8
-from toolkit.graph.rounding import UNROUNDING, as_rounded, holds_half
+from toolkit.graph.fp8 import breaking
+from toolkit.graph.rounding import AS_TYPED, UNROUNDING, as_rounded, holds_half
 from toolkit.onnxfile import serialize
 from toolkit.types import ON_CPU, Classifier, Target
 
@@ -28,6 +28,8 @@ def parse_graph(data: bytes, where: str) -> ir.Model:
 def predicting_runner(graph: ir.Model, target: Target, threads: int | None = None) -> Classifier:
     """As `graph_runner`, with the numerics of `target`: a GPU holds FP16 and BF16 tensors in half precision, and so does this;
     on the CPU ONNX Runtime computes with them in FP32, whatever the graph says. Raises EngineError, GraphError."""
+    if target.is_nvidia:
+        return graph_runner(as_rounded(graph) if holds_half(graph) else graph, threads, without=AS_TYPED)
     if target.kind in ON_CPU or not holds_half(graph):
         return graph_runner(graph, threads)
     return graph_runner(as_rounded(graph), threads, without=UNROUNDING)
@@ -38,7 +40,6 @@ def graph_runner(graph: ir.Model, threads: int | None = None, *, without: Sequen
 
     Raises EngineError where ONNX Runtime cannot load the graph.
     """
-    breaking = BREAKS_FP8 if holds_fp8(graph) else ()
     settings = {"threads": threads or cpu.cores()}
-    live = onnxruntime.session(serialize(graph), Target("cpu"), settings, without=[*without, *breaking])
+    live = onnxruntime.session(serialize(graph), Target("cpu"), settings, without=[*without, *breaking(graph)])
     return onnxruntime.SessionExecutor(live, graph.graph.inputs[0].name or "", graph.graph.outputs[0].name or "").run

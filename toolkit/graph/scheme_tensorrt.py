@@ -4,19 +4,23 @@
 2. At the sum of a residual block, the shortcut's input has a pair; the edge from the block's last convolution stays bare, so that
    convolution, sum and Relu become one kernel. The next convolution and the next shortcut share the pair of the sum's result.
 3. Everything is symmetric int8 (zero point 0).
+4. An average over the picture reads what it did before, unless `precision.pools` asks for a pair there too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TypeGuard
 
 import onnx_ir as ir
 
 from toolkit.graph.edges import Edge
 from toolkit.graph.edit import constant, matches, sole_consumer, weight_of
 
+AVERAGES = ("GlobalAveragePool", "AveragePool", "ReduceMean")
 
-def tensorrt_edges(model: ir.Model, keep: Collection[str]) -> list[Edge]:
+
+def tensorrt_edges(model: ir.Model, keep: Collection[str], pools: bool = False) -> list[Edge]:
     """The edges of scheme `tensorrt`, in graph order; layers in `keep` read what they read before."""
     depth: dict[ir.Value | None, int] = {}
     readers: dict[ir.Value, list[ir.Node]] = {}
@@ -29,6 +33,8 @@ def tensorrt_edges(model: ir.Model, keep: Collection[str]) -> list[Edge]:
             readers.setdefault(node.inputs[0], []).append(node)
         elif (shortcut := _shortcut(node, depth)) is not None:
             readers.setdefault(shortcut, []).append(node)
+        elif pools and node.op_type in AVERAGES and _is_picture(node.inputs[0]):
+            readers.setdefault(node.inputs[0], []).append(node)
     values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
     return [Edge(value, tuple(readers[value])) for value in values if value in readers]
 
@@ -43,6 +49,11 @@ def _shortcut(node: ir.Node, depth: dict[ir.Value | None, int]) -> ir.Value | No
         return None
     branch = max(branches, key=lambda value: depth.get(value, 0))
     return right if branch is left else left
+
+
+def _is_picture(value: ir.Value | None) -> TypeGuard[ir.Value]:
+    """Whether it has an image's four dimensions: other means, such as a LayerNorm's, are no pool."""
+    return value is not None and value.shape is not None and len(value.shape) == 4
 
 
 def _is_bare_conv(value: ir.Value) -> bool:

@@ -1,7 +1,10 @@
 """A calibration cache of TensorRT 10 and before.
 
-Text: a first line such as `TRT-8601-EntropyCalibration2`, then `tensor: hex` a line, where the hex digits are the bytes of a
-float32, most significant first: the scale of symmetric int8. The largest magnitude that a scale holds is 127 times the scale.
+Text: a first line such as `TRT-8601-EntropyCalibration2`, then `tensor: hex` a line, where the hex digits are the bits of a
+float32, most significant first and without leading zeros, so that a scale of 0 is `0`: the scale of symmetric int8. The largest
+magnitude that a scale holds is 127 times the scale. Tensor names may hold colons and spaces: TensorFlow's `input_1:0`, and
+`(Unnamed Layer* 8) [Constant]_output` for a tensor that TensorRT named. Scripts that write caches put `TRT-8XXX` for a version,
+and end lines as Windows does.
 """
 
 from __future__ import annotations
@@ -14,9 +17,16 @@ from pathlib import Path
 from toolkit.errors import CalibrationError
 from toolkit.types import Frozen
 
-HEAD = re.compile(r"TRT-(\d+)-(\w+)")
-LINE = re.compile(r"(.+): ([0-9a-fA-F]{8})")
-CALIBRATORS = {"EntropyCalibration2": "entropy", "EntropyCalibration": "entropy", "MinMaxCalibration": "min-max"}
+HEAD = re.compile(r"TRT-([\w.]+)-(\w+)")
+LINE = re.compile(r"(.+):\s+(?:0x)?([0-9a-fA-F]{1,8})")
+CALIBRATORS = {
+    "EntropyCalibration2": "entropy",
+    "EntropyCalibration": "entropy",
+    "MinMaxCalibration": "min-max",
+    "LegacyCalibration": "percentile",
+}
+LEAST, MOST = 1e-20, 1e20  # between them lie the scales of real tensors; 0 is that of a tensor without any value
+BOM = b"\xef\xbb\xbf"
 
 
 class Cache(Frozen, frozen=True):
@@ -34,22 +44,24 @@ class Cache(Frozen, frozen=True):
 
 def is_cache(data: bytes) -> bool:
     """Whether the file begins as a calibration cache does."""
-    return HEAD.match(data[:100].decode("ascii", errors="replace")) is not None
+    return HEAD.match(data.removeprefix(BOM)[:100].decode("ascii", errors="replace")) is not None
 
 
 def read_cache(path: Path) -> Cache:
     """Raises CalibrationError where the file is no cache, or a line of it cannot be understood (it names the line)."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    head = HEAD.fullmatch(lines[0].strip()) if lines else None
+    lines = path.read_bytes().removeprefix(BOM).decode("utf-8", errors="replace").split("\n")
+    head = HEAD.fullmatch(lines[0].strip())
     if head is None:
         raise CalibrationError(f"{path} is not a calibration cache of TensorRT: its first line is not TRT-VERSION-CALIBRATOR")
-    scales = {}
+    scales: dict[str, float] = {}
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
             continue
         found = LINE.fullmatch(line.strip())
-        scale = struct.unpack(">f", bytes.fromhex(found[2]))[0] if found else math.nan
-        if found is None or not math.isfinite(scale) or scale < 0:
-            raise CalibrationError(f"{path}, line {number} is not a scale: {line.strip()[:60]!r}", remedy="Calibrate again")
-        scales[found[1]] = scale
+        scale = struct.unpack(">f", bytes.fromhex(found[2].zfill(8)))[0] if found else math.nan
+        if found is None or not (scale == 0 or LEAST < scale < MOST):
+            what = f"{path}, line {number} is not a scale: {line.strip()[:60]!r}"
+            raise CalibrationError(what, remedy="Calibrate again: the file is cut, or its bytes are in the other order")
+        if scales.setdefault(found[1], scale) != scale:
+            raise CalibrationError(f"{path}, line {number} gives '{found[1][:60]}' a second scale", remedy="Calibrate again")
     return Cache(version=head[1], calibrator=head[2], scales=scales)

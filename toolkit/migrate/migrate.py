@@ -9,89 +9,124 @@ import msgspec
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from toolkit.calibration import Ranges, origin_of
-from toolkit.calibration.ranges import TensorRange
 from toolkit.disk.files import write_atomically
-from toolkit.errors import CalibrationError, RecipeError
-from toolkit.graph.edges import origin
-from toolkit.graph.scheme_cpu import watched
-from toolkit.graph.scheme_tensorrt import tensorrt_edges
-from toolkit.migrate.cache import Cache, is_cache, read_cache
-from toolkit.migrate.trtexec import Line, read_line
+from toolkit.errors import RecipeError
+from toolkit.migrate.cache import Cache
+from toolkit.migrate.old import OldBuild, constrained
+from toolkit.migrate.scales import doubtful_input, ranges_from, told
+from toolkit.migrate.sources import read_sources
+from toolkit.migrate.weigh import Weighed, weigh
 from toolkit.recipe import Recipe
+from toolkit.recipe.assumed import left_open
 from toolkit.reference.source import open_source
 from toolkit.tuning.result import recipe_toml
+from toolkit.types import Stage, quiet
 
-SYMMETRIC = 127
+# An engine of TensorRT 10 had just its scales: nothing of the network was changed to suit them.
+AS_BEFORE = {"equalize": "none", "weights": "absmax", "rounding": "nearest", "bias_correction": False}
 
 
 class Migrated(NamedTuple):
-    """Where the recipe and the ranges were written, and what the reader must know."""
+    """Where the recipe and the ranges were written, what the reader must know, and which scales to keep where images could tell.
+
+    `recalibrated` is the recipe with new scales, where those win.
+    """
 
     recipe: Path
     ranges: Path | None
     said: tuple[str, ...]
+    weighed: Weighed | None = None
+    recalibrated: Path | None = None
 
 
-def migrate(sources: list[str], output: Path, onnx: Path | None = None, data: Path | None = None) -> Migrated:
-    """`sources` are calibration caches and trtexec lines (or files that hold one), `data` images to judge by. Writes `output`
-    and its ranges beside it.
+def migrate(
+    sources: list[str],
+    output: Path,
+    onnx: Path | None = None,
+    data: Path | None = None,
+    *,
+    proof: bool = True,
+    stage: Stage = quiet,
+) -> Migrated:
+    """`sources` are calibration caches, lines of trtexec or Polygraphy and builder scripts (or files with one), `data` images to
+    judge by. Writes `output` and its ranges beside it.
 
-    Raises RecipeError where no ONNX file is named, CalibrationError for a cache that is damaged or of another network.
+    With a cache and images the old scales are weighed against new ones (`weigh.py`); where the new win, their recipe is written
+    beside as well. Raises RecipeError where no ONNX file is named, CalibrationError for a cache that is damaged or of another
+    network.
     """
-    line, cache = _read(sources)
-    model = onnx or (Path(line.onnx) if line.onnx else None)
+    old, cache = read_sources(sources)
+    model = onnx or (Path(old.onnx) if old.onnx else None)
     if model is None:
         raise RecipeError("nothing names the ONNX file", remedy="Add --onnx MODEL.onnx, or a trtexec line with --onnx=")
-    said = list(line.said)
-    precision: dict[str, Any] = dict(line.precision)
-    raw: dict[str, Any] = {
+    raw = _raw(old, cache, model, output, data)
+    plain = _recipe(raw)
+    graph = open_source(plain).graph
+    layers, unfit = constrained(old, [node.name for node in graph.graph if node.name])
+    raw["precision"] |= layers
+    said = [*old.said, *unfit]
+    said.append("[preprocess] has only the size: set mean, std and scale as the old pipeline had them; no file says")
+    if data is None:
+        said.append("no images were named: set `calibration.data`")
+    if cache is None:
+        raw["calibration"] |= old.calibration
+        if plain.precision.quantized:
+            said.append("no calibration cache: the ranges come from the images")
+        _write(_recipe(raw), output)
+        return Migrated(output, None, tuple(said))
+    if old.precision.get("fp8"):
+        said.append("fp8: a calibration cache holds scales of INT8, so INT8 it is")
+    said += doubtful_input(cache, plain, graph)
+    return _with_cache(cache, graph, raw, output, said, stage if proof and data is not None else None)
+
+
+def _with_cache(
+    cache: Cache, graph: ir.Model, raw: dict[str, Any], output: Path, said: list[str], stage: Stage | None
+) -> Migrated:
+    """Write the recipe with the old scales; with a `stage` they are weighed against new ones."""
+    found, missing, unknown = ranges_from(cache, graph)
+    ranges = output.with_name(f"{output.stem}.ranges.json")
+    found.write(ranges)
+    kept = _recipe(_with_scales(raw, ranges, missing))
+    _write(kept, output)
+    said = [*told(cache, found, missing, unknown), *said]
+    weighed = weigh(kept, _recipe(raw | {"name": f"{output.stem}-recalibrated"}), stage) if stage is not None else None
+    if weighed is None or weighed.keep == "old":
+        return Migrated(output, ranges, tuple(said), weighed)
+    beside = output.with_name(f"{output.stem}-recalibrated.toml")
+    _write(weighed.recipe, beside)
+    return Migrated(output, ranges, tuple(said), weighed, beside)
+
+
+def _raw(old: OldBuild, cache: Cache | None, model: Path, output: Path, data: Path | None) -> dict[str, Any]:
+    """A recipe's tables, before the graph has said which layers it has."""
+    return {
         "name": output.stem,
         "notes": ["migrated from TensorRT 10 and before"],
         "reference": {"onnx": str(model.absolute())},
         "preprocess": preprocess_of(model),
-        "build": line.build,
+        "precision": {**old.precision} if cache is None else {**old.precision, "int8": True, "fp8": False},
+        "calibration": {"data": str((data or output.parent / "calibration-images").absolute())},
+        "build": old.build,
     }
-    ranges, calibration = None, {"data": str((data or output.parent / "calibration-images").absolute())}
-    said.append("[preprocess] has only the size: set mean, std and scale as the old pipeline had them; no file says")
-    if data is None:
-        said.append("no images were named: set `calibration.data`")
-    if cache is not None:
-        precision |= {"int8": True, "equalize": "none", "weights": "absmax", "rounding": "nearest"}
-        precision["bias_correction"] = False
-        ranges = output.with_name(f"{output.stem}.ranges.json")
-        found, missing, unknown = ranges_from(cache, _recipe(raw))
-        found.write(ranges)
-        calibration |= {"ranges": str(ranges.absolute()), "method": "minmax"}
-        precision["keep"] = [*precision.get("keep", []), *missing]
-        said += _told(cache, found, missing, unknown)
-    elif precision.get("int8") or precision.get("fp8"):
-        said.append("no calibration cache: the ranges come from the images")
-    recipe = _recipe({**raw, "precision": precision, "calibration": calibration})
+
+
+def _with_scales(raw: dict[str, Any], ranges: Path, missing: list[str]) -> dict[str, Any]:
+    """The same tables with the old scales; layers that had none stay in floating point."""
+    precision = raw["precision"] | AS_BEFORE | {"keep": [*raw["precision"].get("keep", []), *missing]}
+    calibration = raw["calibration"] | {"ranges": str(ranges.absolute()), "method": "minmax"}
+    return raw | {"precision": precision, "calibration": calibration}
+
+
+def _write(recipe: Recipe, output: Path) -> None:
     write_atomically(output, recipe_toml(recipe, output.absolute().parent).encode())
-    return Migrated(output, ranges, tuple(said))
 
 
 def _recipe(raw: dict[str, Any]) -> Recipe:
     try:
-        return msgspec.convert(raw, Recipe)
+        return left_open(msgspec.convert(raw, Recipe), raw["preprocess"])
     except msgspec.ValidationError as error:
         raise RecipeError(f"what was read makes no recipe: {error}") from error
-
-
-def _read(sources: list[str]) -> tuple[Line, Cache | None]:
-    line, cache = Line(onnx=None, cache=None, precision={}, build={"target": "tensorrt"}, said=()), None
-    for source in sources:
-        path = Path(source) if "\n" not in source and len(source) < 1024 else None
-        if path is None or not path.is_file():
-            line = read_line(source)
-        elif is_cache(path.read_bytes()):
-            cache = read_cache(path)
-        else:
-            line = read_line(path.read_text(encoding="utf-8", errors="replace"))
-    if cache is None and line.cache and Path(line.cache).is_file():
-        cache = read_cache(Path(line.cache))
-    return line, cache
 
 
 def preprocess_of(model: Path) -> dict[str, Any]:
@@ -109,47 +144,3 @@ def preprocess_of(model: Path) -> dict[str, Any]:
     if not wide:
         found["layout"] = "NHWC"
     return found | ({"color": "L", "mean": [0.5], "std": [0.5]} if channels == 1 else {})
-
-
-def ranges_from(cache: Cache, recipe: Recipe) -> tuple[Ranges, list[str], list[str]]:
-    """The cache's scales as ranges of the recipe's graph; the layers that read a tensor without one, which TensorRT left in
-    floating point; and the cache's tensors that the graph has not. Raises CalibrationError where none fits."""
-    graph = open_source(recipe).graph
-    edges = tensorrt_edges(graph, ())
-    wanted = dict.fromkeys(watched(graph))
-    scales = {name: cache.scales[name] for name in wanted if name in cache.scales}
-    for edge in edges:  # a pool's own scale stands for what the pool reads
-        scales.setdefault(origin(edge.value).name or "", cache.scales.get(edge.value.name or "", 0.0))
-    fits = {name: scale for name, scale in scales.items() if scale > 0}
-    names = {value.name for node in graph.graph for value in node.outputs} | {value.name for value in graph.graph.inputs}
-    unknown = sorted(cache.scales.keys() - names)
-    if not fits:
-        some = ", ".join(list(cache.scales)[:3])
-        raise CalibrationError(f"the cache belongs to another network: it has {some}; none of its tensors is in the ONNX file")
-    signed = {value.name for value in graph.graph.inputs}
-    signed |= {v.name for node in graph.graph if node.op_type not in ("Relu", "MaxPool", "Sigmoid") for v in node.outputs}
-    tensors = {name: _range(fits.get(name, 0.0) * SYMMETRIC, name in signed) for name in dict.fromkeys([*wanted, *fits])}
-    missing = [n.name or "" for edge in edges if (origin(edge.value).name or "") not in fits for n in edge.readers or ()]
-    without = [name for name in wanted if name not in fits]
-    notes: tuple[str, ...] = (f"from a calibration cache of TensorRT {cache.version} ({cache.calibrator})",)
-    if without:
-        notes += (f"no scale was in the cache for {', '.join(without[:5])}{' and others' if len(without) > 5 else ''}",)
-    found = Ranges(origin=origin_of(graph, list(tensors)), images=0, tensors=tensors, notes=notes)
-    return found, list(dict.fromkeys(missing)), unknown
-
-
-def _range(threshold: float, signed: bool) -> TensorRange:
-    """A tensor whose every method gives the same threshold: the cache's."""
-    methods = dict.fromkeys(("minmax", "entropy", "mse", "percentile-99.9", "percentile-99.99", "percentile-99.999"), threshold)
-    return TensorRange(min=-threshold if signed else 0.0, max=threshold, values=0, zeros=0, thresholds=methods)
-
-
-def _told(cache: Cache, found: Ranges, missing: list[str], unknown: list[str]) -> list[str]:
-    taken = sum(tensor.max > 0 for tensor in found.tensors.values())
-    said = [f"{taken} scales taken over from TensorRT {cache.version}'s {cache.calibrator} ({cache.method})"]
-    if missing:
-        said.append(f"in floating point, because they have no scale, as in TensorRT: {', '.join(missing)}")
-    if unknown:
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        said.append(f"in the cache and not in the graph (fused, or another export): {', '.join(unknown[:5])}{more}")
-    return said

@@ -12,8 +12,9 @@ import onnx_ir as ir
 
 from toolkit.errors import RecipeError
 from toolkit.graph.qdq import scheme_of
+from toolkit.migrate.old import COMPATIBLE, OldBuild, layer_of, mib, precision_of, profiles_of
 from toolkit.recipe import Recipe
-from toolkit.types import Frozen, Target
+from toolkit.types import Target
 
 SHAPES = ("minShapes", "optShapes", "maxShapes")
 # What has become of flags that TensorRT 11 no longer has, or that say nothing to a build.
@@ -28,58 +29,62 @@ SILENT = ("verbose", "saveEngine", "loadEngine", "dumpProfile", "dumpLayerInfo",
           "duration", "warmUp", "avgRuns", "profile",
           "useCudaGraph", "useSpinWait", "noDataTransfers", "skipInference", "buildOnly",
           "profilingVerbosity", "device", "streams", "percentile", "separateProfileRun", "stronglyTyped")  # fmt: skip
-MEMORY = re.compile(r"workspace:([\d.]+)([KMG]?)i?B?", re.IGNORECASE)
-COMPATIBLE = {"ampere+": "ampere_plus", "sameComputeCapability": "same_compute_capability"}
-MIB = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024}
+BOOLEANS = {
+    "refit": "refit", "stripWeights": "strip_weights", "versionCompatible": "version_compatible",
+    "timingCacheFile": "timing_cache",
+}  # fmt: skip
+KINDS = ("fp16", "bf16", "int8", "fp8")
 
 
-class Line(Frozen, frozen=True):
-    """`onnx` and `calibration` are paths as written; `precision` and `build` keys of a recipe; `said` one remark a flag."""
-
-    onnx: str | None
-    cache: str | None
-    precision: dict[str, Any]
-    build: dict[str, Any]
-    said: tuple[str, ...]
-
-
-def read_line(text: str) -> Line:
-    """Raises RecipeError for a line without --onnx, or shapes that are no profile."""
+def read_line(text: str) -> OldBuild:
+    """A trtexec command line. Raises RecipeError for shapes that are no profile, or numbers that are none."""
     flags = list(_flags(text))
     given = dict(flags)
-    precision: dict[str, Any] = {}
+    kinds = [*(kind for kind in KINDS if kind in given), *(("fp16", "int8") if "best" in given else ())]
     build: dict[str, Any] = {"target": "tensorrt"}
+    layers: list[tuple[str, str]] = []
     said: list[str] = []
-    if "fp16" in given or "best" in given:
-        precision["compute"] = "fp16"
-    elif "bf16" in given:
-        precision["compute"] = "bf16"
-    if "int8" in given or "best" in given:
-        precision["int8"] = True
-    elif "fp8" in given:
-        precision["fp8"] = True
     for name, value in flags:
         if name == "layerPrecisions":
-            _layers(value, precision, said)
-        elif name == "memPoolSize" and (found := MEMORY.search(value)):
-            build["workspace_mib"] = round(float(found[1]) * MIB[found[2].upper()])
-        elif name == "workspace":
-            build["workspace_mib"] = round(float(value))
+            found = [layer_of(entry, said, "--layerPrecisions") for entry in value.split(",")]
+            layers += [one for one in found if one is not None]
+        elif name in ("memPoolSize", "workspace"):
+            _memory(name, value, build, said)
         elif name == "builderOptimizationLevel":
-            build["optimization_level"] = int(value)
-        elif name == "timingCacheFile":
-            build["timing_cache"] = True
-        elif name in ("refit", "stripWeights", "versionCompatible"):
-            build[{"refit": "refit", "stripWeights": "strip_weights", "versionCompatible": "version_compatible"}[name]] = True
+            build["optimization_level"] = _number(name, value)
+        elif name in BOOLEANS:
+            build[BOOLEANS[name]] = True
         elif name == "hardwareCompatibilityLevel":
-            build["hardware_compatibility"] = COMPATIBLE.get(value, value)
+            build["hardware_compatibility"] = COMPATIBLE.get(value.lower(), value)
         elif name in GONE:
             said.append(f"--{name}: {GONE[name]}")
-        elif name not in (*SHAPES, "onnx", "calib", "fp16", "bf16", "int8", "fp8", "best", *SILENT):
+        elif name not in (*SHAPES, "shapes", "onnx", "calib", "best", *KINDS, *SILENT):
             said.append(f"--{name}: not taken over; look for it in docs/reference/recipe.md")
-    if profiles := _profiles(flags):
-        build["batch"] = profiles[0] if len(profiles) == 1 else profiles
-    return Line(onnx=given.get("onnx"), cache=given.get("calib"), precision=precision, build=build, said=tuple(said))
+    build |= profiles_of(_profiles(flags), "the trtexec line")
+    return OldBuild(
+        onnx=given.get("onnx"), cache=given.get("calib"), precision=precision_of(kinds), build=build, layers=tuple(layers),
+        said=tuple(said),
+    )  # fmt: skip
+
+
+def _memory(name: str, value: str, build: dict[str, Any], said: list[str]) -> None:
+    """`--memPoolSize=workspace:2G,dlaSRAM:1M`, or `--workspace=2048` of old."""
+    for entry in value.split(","):
+        pool, _, size = entry.rpartition(":")
+        amount = mib(size)
+        if amount is None:
+            raise RecipeError(f"--{name}={value} is not a size", remedy="Write it as --memPoolSize=workspace:2048M")
+        if pool in ("", "workspace"):
+            build["workspace_mib"] = amount
+        else:
+            said.append(f"--{name} {entry}: there is no key for this pool")
+
+
+def _number(name: str, value: str) -> int:
+    try:
+        return int(value)
+    except ValueError as error:
+        raise RecipeError(f"--{name}={value} is not a number") from error
 
 
 def trtexec_line(file: Path, recipe: Recipe, target: Target, name: str | None = None) -> str:
@@ -118,34 +123,13 @@ def _flags(text: str) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-def _layers(value: str, precision: dict[str, Any], said: list[str]) -> None:
-    """`--layerPrecisions=conv1:fp32,fc:fp16,*:int8`: FP32 layers to `keep_fp32`, those not INT8 to `keep`."""
-    keep, keep_fp32 = [], []
-    for entry in value.split(","):
-        layer, _, kind = entry.rpartition(":")
-        kind = kind.split("+")[0]
-        if kind in ("fp32", "fp16", "bf16") and layer != "*":
-            keep.append(layer)
-        if kind == "fp32" and layer != "*":
-            keep_fp32.append(layer)
-        if layer == "*":
-            said.append(f"--layerPrecisions *:{kind}: the rest is as `compute` and `int8` say")
-    if keep and (precision.get("int8") or precision.get("fp8")):
-        precision["keep"] = keep
-    if keep_fp32 and precision.get("compute", "fp32") != "fp32":
-        precision["keep_fp32"] = keep_fp32
-
-
-def _profiles(flags: list[tuple[str, str]]) -> list[list[int]]:
-    """The batch of the first input in each shape, by profile. Raises RecipeError."""
+def _profiles(flags: list[tuple[str, str]]) -> dict[str, list[int]]:
+    """The batch of the first input in each shape; --shapes gives all three. Raises RecipeError."""
     found: dict[str, list[int]] = {kind: [] for kind in SHAPES}
     for name, value in flags:
-        if name in SHAPES:
-            shape = re.search(r":(\d+)(x\d+)*", value)
+        for kind in SHAPES if name == "shapes" else (name,) if name in SHAPES else ():
+            shape = re.search(r":(\d{1,9})(x\d+)*(,|$)", value)
             if shape is None:
                 raise RecipeError(f"--{name}={value} is not a shape", remedy="Write it as input:1x3x224x224")
-            found[name].append(int(shape[1]))
-    counts = {len(sizes) for sizes in found.values()}
-    if len(counts) > 1:
-        raise RecipeError("the trtexec line does not give --minShapes, --optShapes and --maxShapes alike")
-    return [list(profile) for profile in zip(*(found[kind] for kind in SHAPES), strict=True)]
+            found[kind].append(int(shape[1]))
+    return found

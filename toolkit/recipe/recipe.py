@@ -82,6 +82,7 @@ class Precision(Frozen, frozen=True):
     rounding: Literal["auto", "nearest", "compensated"] = "auto"  # compensated: the rest of its row makes up for a weight
     equalize: Literal["auto", "none", "pairs", "streams", "activations"] = "auto"  # each: what stands before it too
     bias_correction: bool | None = None  # absent: by measurement, like `auto`
+    pools: bool = False  # tensorrt and rtx: a pair in front of average pools too, which then read INT8 or FP8
     reduce_range: bool | None = None  # weights that cannot saturate 16-bit sums; absent: as `build.cpu` says
     methods: dict[str, Method] = {}  # per tensor, instead of calibration.method
 
@@ -90,6 +91,8 @@ class Precision(Frozen, frozen=True):
             raise ValueError("`int8` and `fp8` exclude each other")
         if self.keep and not self.quantized:
             raise ValueError("`keep` has no meaning without `int8 = true` or `fp8 = true`")
+        if self.pools and not self.quantized:
+            raise ValueError("`pools` has no meaning without `int8 = true` or `fp8 = true`")
 
     @property
     def quantized(self) -> bool:

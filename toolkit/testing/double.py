@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -23,6 +24,13 @@ class Severity(enum.IntEnum):
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
 
+class Named(enum.Enum):
+    """An enumeration of the library: pybind's are numbers for who asks."""
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+
 class Network(NamedTuple):
     """What a played engine is: `function` maps input arrays by name to output arrays by name, for any batch."""
 
@@ -31,6 +39,7 @@ class Network(NamedTuple):
     profiles: tuple[tuple[int, int, int], ...]
     function: Callable[[dict[str, Array]], dict[str, Array]]
     workspace: int = 4096
+    layers: tuple[dict[str, Any], ...] = ()
 
 
 class _Object:
@@ -135,6 +144,9 @@ class ICudaEngine(_Object):
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         return [(batch, *self.get_tensor_shape(name)[1:]) for batch in self._network.profiles[profile_index]]
+
+    def create_engine_inspector(self) -> Any:
+        return self._library.EngineInspector(self)
 
     def create_runtime_config(self) -> Any:
         return self._library.IRuntimeConfig(self._library)
@@ -246,20 +258,33 @@ class IExecutionContext(_Object):
 PLAYED = (ILogger, IRuntimeCache, IRuntimeConfig, Runtime, ICudaEngine, IExecutionContext)
 
 
-def library(name: str, recording: Mapping[str, Any], device: HostDevice, networks: Mapping[bytes, Network]) -> Any:
+def library(
+    name: str,
+    recording: Mapping[str, Any],
+    device: HostDevice,
+    networks: Mapping[bytes, Network],
+    reader: Callable[[bytes], Any] | None = None,
+) -> Any:
     """A module that stands for `tensorrt` or `tensorrt_rtx`.
 
     `recording` is what toolkit/testing/recordings keeps of the real one: version `v`, and `api` with its classes, enums and the
-    rest. `networks`: the bytes that `deserialize_cuda_engine` knows, and what each is.
+    rest. `networks`: the bytes that `deserialize_cuda_engine` knows, and what each is. With a `reader`, which makes a `Parsed` of
+    an ONNX file's bytes, it builds too (`builder.py`).
     """
     module: Any = ModuleType(name)
     module.__version__ = recording["v"]
+    module.__spec__ = ModuleSpec(name, None)  # torch asks it whether it is there
     module._device, module._networks = device, dict(networks)
+    module._reader, module._timed = reader, []  # how many layers each build timed
     api = recording["api"]
     for kind, entry in api.items():
         if "enum" in entry:
-            setattr(module, kind, enum.Enum(kind, entry["enum"]))
-    played = {kind.__name__: kind for kind in PLAYED}
+            setattr(module, kind, Named(kind, entry["enum"]))  # type: ignore[call-arg]  # the functional form
+    played: dict[str, type] = {kind.__name__: kind for kind in PLAYED}
+    if reader is not None:
+        from toolkit.testing.builder import BUILDING
+
+        played |= {kind.__name__: kind for kind in BUILDING}
     for kind, entry in api.items():
         if "cls" in entry:
             setattr(module, kind, _as_recorded(played.get(kind, type(kind, (), {})), frozenset(entry["cls"]), module))

@@ -23,7 +23,7 @@ def tune(
     `limit` is how many graphs may be evaluated, `seconds` how long each finalist's latency is measured. Where the target
     cannot run on this machine a stated cost model predicts it, and `predicted` says so. `targets`, such as `cpu,openvino`, are
     all tried; absent: for a recipe for the CPU, every library for it that is installed, with one thread and with all cores. The
-    winner's recipe names its target.
+    winner's recipe names its target. What is found out of a graph is kept: a search that was stopped goes on where it was.
     Raises BudgetError where nothing meets the budget: it says what the best is and what would help.
     """
     outside = msgspec.structs.replace(recipe, preprocess=recipe.preprocess.outside)  # where it is done changes no layer
@@ -34,6 +34,8 @@ def tune(
     notes = tuple(f"tuned: {reason}" for reason in reasons)
     if recipe.preprocess.inside:
         notes = (*notes, "tuned: with preprocessing outside, as the search runs each graph on preprocessed images")
+    if bench.resumed:
+        found.reasons.append(f"{bench.resumed} of the search's answers were taken from an earlier search of the same")
     best = msgspec.structs.replace(winner.recipe, name=name, notes=notes, preprocess=recipe.preprocess)
     winner = msgspec.structs.replace(winner, recipe=best)
     return TuneResult(

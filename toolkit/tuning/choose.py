@@ -29,12 +29,16 @@ def choose(bench: Workbench, found: Found, seconds: float = SECONDS) -> tuple[Tr
     timed, reasons = measure(bench, found.finalists, seconds)
     floating = [trial for trial in timed if not trial.recipe.precision.quantized]
     bar = min((trial.time for trial in floating if trial.accurate and in_time(bench, trial)), default=float("inf"))
+    base = {trial.name: trial.time for trial in timed if trial.accurate and in_time(bench, trial)}
     done: list[Trial] = []
     winner: Trial | None = None
     for trial in sorted(timed, key=lambda trial: trial.time):
         if winner is None and trial.accurate and in_time(bench, trial):
             if trial.recipe.precision.quantized and trial.time > FASTER * bar:
                 reasons.append(f"{trial.name} is not chosen: {_against(trial, bar)}, and {FASTER} is the least gain that counts")
+            elif trial.over in base and trial.time > FASTER * base[trial.over]:
+                share = trial.time / base[trial.over]
+                reasons.append(f"{trial.name} gives way to {trial.over}, of whose time it takes {share:.2f}")
             else:
                 trial = _judged(bench, trial)
                 assert trial.held_out is not None

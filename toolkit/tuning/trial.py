@@ -29,6 +29,7 @@ class Trial(Frozen, frozen=True):
     p10_ms: float | None = None
     p50_ms: float | None = None
     p99_ms: float | None = None
+    over: str | None = None  # the trial that this one varies in where its pairs stand: it must be faster than that
 
     @property
     def time(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -15,18 +15,20 @@ from toolkit import pipeline
 from toolkit.cpu import cores
 from toolkit.disk.drafts import scratch
 from toolkit.engine import engine
-from toolkit.errors import BackendError, DeviceError, EngineError, RecipeError
+from toolkit.errors import BackendError, DeviceError, EngineError, GraphError, MissingExtra, RecipeError, ToolkitError
 from toolkit.graph.qdq import scheme_of
 from toolkit.harness.lane import Contender
 from toolkit.harness.latency import Sampling, measure_latency
 from toolkit.harness.measurement import Measurement
 from toolkit.recipe import Recipe
+from toolkit.runtime.device import best
 from toolkit.runtime.runner import Runner
 from toolkit.tuning.trial import Trial
 from toolkit.tuning.workbench import Workbench
 from toolkit.types import ON_CPU, Target
 
 FIRST = 0.25  # of the seconds of a finalist, to find its fastest way
+REFUSALS = (BackendError, DeviceError, EngineError, GraphError)  # of one graph: the others may do
 GAIN = 1.02  # another library and more threads have to bring at least so much
 
 
@@ -61,6 +63,20 @@ def targets_of(recipe: Recipe, wanted: str | None) -> tuple[Target, ...]:
     return own
 
 
+def gpu_of(target: Target) -> int | None:
+    """The SM of this machine's GPU, where engines for `target` run on it; None on all other machines."""
+    if not target.is_nvidia:
+        return None
+    try:
+        with closing(best()) as device:
+            sm = device.sm
+    except (MissingExtra, DeviceError):
+        return None
+    least = target.sm
+    fits = least is None or sm in (least, *target.also) or (target.onward and sm >= least)
+    return sm if fits else None
+
+
 def ways_of(recipe: Recipe, targets: Sequence[Target]) -> list[Way]:
     """Every target, on a CPU with one thread and with all cores unless the recipe says how many."""
     given = recipe.build.threads
@@ -72,7 +88,8 @@ def ways_of(recipe: Recipe, targets: Sequence[Target]) -> list[Way]:
 
 
 def fastest(bench: Workbench, trials: Sequence[Trial], seconds: float) -> tuple[list[Trial], list[Measurement], list[str]]:
-    """Each trial in its fastest way, with its latency as an engine, and what is to be said of the others.
+    """Each trial in its fastest way, with its latency as an engine, and what is to be said of the others: a graph that the
+    library or the GPU refuses is out, and named.
 
     Raises BackendError or DeviceError where no way runs on this machine.
     """
@@ -82,14 +99,19 @@ def fastest(bench: Workbench, trials: Sequence[Trial], seconds: float) -> tuple[
         trials, reasons = _first_round(bench, trials, ways, max(0.5, FIRST * seconds))
     else:
         trials = [_in(trial, ways[0]) for trial in trials]
-    return list(trials), _measured(bench, trials, seconds), reasons
+    measured = _measured(bench, trials, seconds, reasons)
+    both = [(trial, found) for trial, found in zip(trials, measured, strict=True) if found is not None]
+    return [trial for trial, _ in both], [found for _, found in both], reasons
 
 
 def live(bench: Workbench, trial: Trial, stack: ExitStack) -> Runner:
     """The trial as a live engine for its recipe's target, in a folder that goes with `stack`."""
     folder = stack.enter_context(scratch()) / "engine"
-    target = Target.parse_many(trial.recipe.build.target)[0]
-    pipeline.build(bench.trip(trial.recipe)._replace(truth=None), target, folder)  # no truth, no proof: `judge` has that
+    target, trip = Target.parse_many(trial.recipe.build.target)[0], bench.trip(trial.recipe)
+    if target.kind == "tensorrt":  # what one candidate's build measured of a layer holds for all others, and after a stop
+        timing = msgspec.structs.replace(trip.recipe.build, timing_cache=True)
+        trip = trip._replace(recipe=msgspec.structs.replace(trip.recipe, build=timing))
+    pipeline.build(trip._replace(truth=None), target, folder)  # no truth, no proof: `judge` has that
     return engine.load(folder)
 
 
@@ -114,7 +136,7 @@ def _first_round(
     if len(broken) == len(ways):
         raise BackendError(reasons[0])
     every = [(trial, way) for trial in trials for way in ways if way not in broken]
-    found = _measured(bench, [_in(trial, way) for trial, way in every], seconds)
+    found = _measured(bench, [_in(trial, way) for trial, way in every], seconds, reasons)
     times = {(trial.name, way): _p10(one) for (trial, way), one in zip(every, found, strict=True)}
     chosen = []
     for trial in trials:
@@ -126,16 +148,35 @@ def _first_round(
     return chosen, reasons
 
 
-def _measured(bench: Workbench, trials: Sequence[Trial], seconds: float) -> list[Measurement]:
-    """Engines take turns, at the batch that the recipe optimizes for."""
+def _measured(bench: Workbench, trials: Sequence[Trial], seconds: float, reasons: list[str]) -> list[Measurement | None]:
+    """Engines take turns, at the batch that the recipe optimizes for. None for one that is refused, which `reasons` names.
+
+    Raises BackendError or DeviceError where every one is.
+    """
     pictures = bench.few(bench.batch)
     progress = bench.stage(f"latency of {len(trials)} engines at batch {bench.batch}")
+    entries: dict[int, Contender] = {}
+    refusals = list[ToolkitError]()
     with ExitStack() as stack:
-        runners = [stack.enter_context(live(bench, trial, stack)) for trial in trials]
-        entries = [Contender(f"{i} {trials[i].name}", bench.batch, partial(run, pictures)) for i, run in enumerate(runners)]
-        return measure_latency(entries, Sampling(seconds=seconds * len(entries), warmup=2.0, precision=0.01), progress=progress)
+        for index, trial in enumerate(trials):
+            try:
+                run = stack.enter_context(live(bench, trial, stack))
+            except REFUSALS as error:
+                refusals.append(error)
+                reasons.append(f"{trial.name} is out: {error.what}")
+            else:
+                entries[index] = Contender(f"{index} {trial.name}", bench.batch, partial(run, pictures))
+        if not entries:
+            first = refusals[0]
+            del reasons[-len(refusals) :]
+            raise first if isinstance(first, (BackendError, DeviceError)) else BackendError(first.what, remedy=first.remedy)
+        sampling = Sampling(seconds=seconds * len(entries), warmup=2.0, precision=0.01)
+        found = dict(zip(entries, measure_latency(list(entries.values()), sampling, progress=progress), strict=True))
+    return [found.get(index) for index in range(len(trials))]
 
 
-def _p10(measured: Measurement) -> float:
-    """In ms; endless where it failed."""
-    return float(np.quantile(measured.seconds, 0.1)) * 1e3 if measured.failure is None else float("inf")
+def _p10(measured: Measurement | None) -> float:
+    """In ms; endless where it failed or was refused."""
+    if measured is None or measured.failure is not None:
+        return float("inf")
+    return float(np.quantile(measured.seconds, 0.1)) * 1e3

@@ -11,9 +11,11 @@ from toolkit.errors import BudgetError, RecipeError
 from toolkit.graph.run import graph_runner, predicting_runner
 from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.harness.answers import snr
+from toolkit.harness.verdict import Verdict
 from toolkit.pipeline import Trip
 from toolkit.recipe import Precision, Recipe
 from toolkit.tuning.cost import cost, int8_share
+from toolkit.tuning.notebook import Notebook
 from toolkit.tuning.trial import Half, Trial
 from toolkit.types import Classifier, Progress, Stage, Target, quiet
 
@@ -37,6 +39,7 @@ class Workbench:
         self.target = self.targets[0]  # all of them take the same graph
         self.batch = recipe.build.profiles[0][1]
         self.limit, self.evaluations = limit, 0
+        self._notebook = Notebook(str(self.target))
         self.search, self.held_out = Half(images, 0), Half(images, 1)
         self.stage = stage
         first = pipeline.prepare(self.recipe, stage)
@@ -66,9 +69,17 @@ class Workbench:
             raise BudgetError(f"the search has used its {self.limit} evaluations", remedy="Raise the limit: 16 or more")
         self.evaluations += 1
         graph = self.graph(recipe)
-        answer = predicting_runner(graph, self.target)(self._few)
-        near = snr(self._few_truth, answer)
+
+        def evaluate() -> float:
+            return snr(self._few_truth, predicting_runner(graph, self.target)(self._few))
+
+        near = self._notebook.once(float, (graph, self._few, self._few_truth), evaluate)
         return Trial(name=name, recipe=recipe, snr=near, cost=cost(graph, self.batch), int8=int8_share(graph))
+
+    @property
+    def resumed(self) -> int:
+        """How many answers an earlier search, ended before its time, had left."""
+        return self._notebook.found
 
     def judge(self, trial: Trial, *, held_out: bool, runner: Classifier | None = None) -> Trial:
         """The trial with a verdict on one half of the images of `[accept]`, as `runner` answers; absent: its graph on the CPU."""
@@ -76,11 +87,20 @@ class Workbench:
         accept = self.recipe.accept
         words = "the images held out" if held_out else "the search's images"
         progress: Progress = self.stage(f"{trial.name} on {words}")
-        answers = answers_of(runner or self.runner(trial.recipe), half, name=trial.name, progress=progress)
         truth = half.of(self.truth)
-        verdict = compare_accuracy(
-            truth, answers, half.labels, accept.max_top1_drop, accept.min_agreement, name=trial.name, meaning=self.meaning
-        )
+
+        def compare(live: Classifier) -> Verdict:
+            answers = answers_of(live, half, name=trial.name, progress=progress)
+            return compare_accuracy(
+                truth, answers, half.labels, accept.max_top1_drop, accept.min_agreement, name=trial.name, meaning=self.meaning
+            )
+
+        if runner is not None:
+            verdict = compare(runner)
+        else:
+            graph = self.graph(trial.recipe)
+            asked = (graph, truth, half.labels, half.sha256, words, trial.name, accept, self.meaning)
+            verdict = self._notebook.once(Verdict, asked, lambda: compare(predicting_runner(graph, self.target)))
         return msgspec.structs.replace(trial, **{"held_out" if held_out else "searched": verdict})
 
     def runner(self, recipe: Recipe, threads: int | None = None) -> Classifier:
@@ -112,7 +132,7 @@ def vary(recipe: Recipe, **precision: object) -> Recipe:
     if "int8" in precision:
         precision = {"fp8": False, **precision}
     if precision.get("int8") is False:
-        precision = {"keep": (), "methods": {}, **precision}
+        precision = {"keep": (), "methods": {}, "pools": False, **precision}
     new: Precision = msgspec.structs.replace(recipe.precision, **precision)
     return msgspec.structs.replace(recipe, precision=new)
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import CalibrationError
+from toolkit.graph.fp8 import breaking
 from toolkit.graph.rounding import UNROUNDING
 from toolkit.onnxfile import serialize
 from toolkit.types import Float, Progress, Target
@@ -34,7 +35,7 @@ MEASURES = ("signal", "noise", "born", "inherited", "weights", "clipping", "roun
 
 def live(model: ir.Model) -> Any:
     """A session of a woven graph: every pair and every rounding stays, in floating point, on all cores."""
-    return onnxruntime.session(serialize(model), Target("cpu"), {}, unfused=True, without=UNROUNDING)
+    return onnxruntime.session(serialize(model), Target("cpu"), {}, unfused=True, without=[*UNROUNDING, *breaking(model)])
 
 
 class Powers:

@@ -1,0 +1,51 @@
+"""Sources: what was given to `toolkit migrate`, each read by the reader that it is for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from toolkit.errors import RecipeError
+from toolkit.migrate.cache import Cache, is_cache, read_cache
+from toolkit.migrate.old import OldBuild, is_there
+from toolkit.migrate.polygraphy import is_polygraphy, read_polygraphy
+from toolkit.migrate.script import is_script, read_script
+from toolkit.migrate.trtexec import read_line
+
+
+def read_sources(sources: list[str]) -> tuple[OldBuild, Cache | None]:
+    """What each of them says: one build at most, and one calibration cache at most, which the build may name.
+
+    Raises RecipeError, CalibrationError.
+    """
+    old, cache = list[OldBuild](), list[Cache]()
+    for source in sources:
+        path = Path(source)
+        if not is_there(path):
+            old.append(_build_of(source, Path()))
+        elif is_cache(path.read_bytes()[:200]):
+            cache.append(read_cache(path))
+        else:
+            old.append(_build_of(path.read_text(encoding="utf-8-sig", errors="replace"), path.parent))
+    for kind, found in (("builds", old), ("calibration caches", cache)):
+        if len(found) > 1:
+            raise RecipeError(f"{len(found)} {kind} were given, and one recipe is one engine", remedy="Migrate each by itself")
+    build = old[0] if old else OldBuild()
+    if not cache and build.cache and is_there(Path(build.cache)):
+        cache.append(read_cache(Path(build.cache)))
+    elif not cache and build.cache:
+        build = msgspec.structs.replace(build, said=(*build.said, f"the calibration cache {build.cache} is not here"))
+    return build, cache[0] if cache else None
+
+
+def _build_of(text: str, folder: Path) -> OldBuild:
+    if is_script(text):
+        return read_script(text, folder)
+    if is_polygraphy(text):
+        return read_polygraphy(text)
+    if re.search(r"(^|\s)--[a-zA-Z]", text):
+        return read_line(text)
+    what = f"'{text.strip()[:60]}' is no file that is here, no calibration cache, command line or builder script"
+    raise RecipeError(what, remedy="Give a path, or a line in quotes such as 'trtexec --onnx=m.onnx --int8'")
