@@ -26,7 +26,7 @@ def test_a_line_of_convert_becomes_keys() -> None:
     }  # fmt: skip
     assert found.layers == (("/head/fc", "fp32"), ("conv1", "fp16"))
     said = " | ".join(found.said)
-    named = ("--precision-constraints obey: removed", "--tensor-dtypes X:float16", "tactic_dram:1G", "--sparse-weights: not taken")
+    named = ("--precision-constraints obey: removed", "--tensor-dtypes X:float16", "tactic_dram:1G", "--sparse-weights: not")
     for text in named:
         assert text in said
     assert len(found.said) == len(named)

@@ -268,14 +268,13 @@ def library(
     """A module that stands for `tensorrt` or `tensorrt_rtx`.
 
     `recording` is what toolkit/testing/recordings keeps of the real one: version `v`, and `api` with its classes, enums and the
-    rest. `networks`: the bytes that `deserialize_cuda_engine` knows, and what each is. With a `reader`, which makes a `Parsed` of
-    an ONNX file's bytes, it builds too (`builder.py`).
+    rest. `networks`: the bytes that `deserialize_cuda_engine` knows, and what each is. With a `reader` it builds too (`builder.py`).
     """
     module: Any = ModuleType(name)
     module.__version__ = recording["v"]
     module.__spec__ = ModuleSpec(name, None)  # torch asks it whether it is there
-    module._device, module._networks = device, dict(networks)
-    module._reader, module._timed = reader, []  # how many layers each build timed
+    module._device, module._networks, module._reader = device, dict(networks), reader
+    module._timed = []  # how many layers each build timed
     api = recording["api"]
     for kind, entry in api.items():
         if "enum" in entry:
