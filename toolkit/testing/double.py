@@ -268,7 +268,7 @@ def library(
     """A module that stands for `tensorrt` or `tensorrt_rtx`.
 
     `recording` is what toolkit/testing/recordings keeps of the real one: version `v`, and `api` with its classes, enums and the
-    rest. `networks`: the bytes that `deserialize_cuda_engine` knows, and what each is. With a `reader` it builds too (`builder.py`).
+    rest. `networks`: the bytes that `deserialize_cuda_engine` knows, and what each is. A `reader`: see `builder.py`.
     """
     module: Any = ModuleType(name)
     module.__version__ = recording["v"]
