@@ -168,7 +168,7 @@ def test_ctrl_c_halfway_leaves_the_old_engine(trip: Trip, tmp_path: Path) -> Non
     pipeline.build(trip, CPU, folder)
 
     def stop(stage: str) -> toolkit.types.Progress:
-        if stage.startswith("prove"):
+        if stage.startswith("judge"):
             raise KeyboardInterrupt
         return lambda done, total: None
 

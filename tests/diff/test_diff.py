@@ -95,7 +95,7 @@ def test_what_equalization_changes_is_no_loss(tmp_path: Path) -> None:
     assert conv.snr < 20
     assert conv.scaled is not None
     assert conv.scaled > 70  # what float32 sums of squares can tell apart
-    assert any("on noise" in note for note in found.notes)
+    assert any("on random noise" in note for note in found.notes)
     assert found.verdict is None
 
 

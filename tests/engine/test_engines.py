@@ -69,7 +69,7 @@ def test_one_proof_serves_all_that_share_a_graph(tmp_path: Path) -> None:
     recipe = Recipe.load(ENGINES / "fashion-resnet18-int8.toml")
     recipe = msgspec.structs.replace(recipe, accept=msgspec.structs.replace(recipe.accept, images=1000, max_top1_drop=5.0))
     found, stages = built([recipe], tmp_path, proof=True)
-    assert len([stage for stage in stages if stage.startswith("prove")]) == 1
+    assert len([stage for stage in stages if stage.startswith("judge")]) == 1
     verdicts = {manifest.notes[-2] for manifest in found[recipe.name]}
     assert len(verdicts) == 1 and verdicts.pop().startswith("same within 5 points")
 
