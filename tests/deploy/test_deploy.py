@@ -83,6 +83,13 @@ def test_the_image_has_extras_that_exist_and_none_that_brings_torch(file: Path) 
         assert not [one for one in extras[name] if re.match(r"(torch|onnx|onnxscript|onnx-ir)\b(?!r)", one)]
 
 
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda p: p.name)
+def test_the_engine_is_looked_at_by_the_user_that_serves_it(file: Path) -> None:
+    """As root a file of mode 0600 is read at the build, and the server then cannot open it."""
+    text = file.read_text()
+    assert text.index("\nUSER 10001:10001\n") < text.index("\nRUN toolkit inspect /engines/model")
+
+
 def test_what_the_image_copies_is_in_its_context() -> None:
     kept = (DEPLOY.parent / ".dockerignore").read_text().splitlines()
     assert {"*", "!dist/", "!constraints.txt", "!engines/"} <= set(kept)

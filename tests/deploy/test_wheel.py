@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,3 +78,40 @@ def test_its_installed_size_is_watched(python: Path, capsys: pytest.CaptureFixtu
     with capsys.disabled():
         print(f"\n[cpu] installed: {total:.0f} MB ({largest})")
     assert total < BOUND_MB, largest
+
+
+@pytest.fixture
+def serving(python: Path, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """(port, process) of what Dockerfile.cpu starts, by hand: its extras, its command, a home that is not there."""
+    run(python, "-m", "pip", "install", "-c", ROOT / "constraints.txt", "resnet-deploy[serve]")
+    dockerfile = (ROOT / "deploy" / "Dockerfile.cpu").read_text()
+    entry, words = (json.loads(re.findall(rf"^{name} (.*)$", dockerfile, re.M)[0]) for name in ("ENTRYPOINT", "CMD"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    places = {"/engines/model": str(GOLDEN / "version-1"), "8000": port, "0.0.0.0": "127.0.0.1"}
+    own = {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": "/nowhere", "TMPDIR": str(tmp_path)}
+    with (tmp_path / "log").open("w") as log:
+        command = [str(python.parent / entry[0]), *entry[1:], *(places.get(word, word) for word in words)]
+        process = subprocess.Popen(command, env=own, cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        yield port, process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_what_the_image_starts_is_healthy_answers_and_drains(
+    serving: tuple[str, subprocess.Popen[bytes]], python: Path, tmp_path: Path
+) -> None:
+    port, process = serving
+    (check,) = re.findall(r"^  CMD (\[.*\])$", (ROOT / "deploy" / "Dockerfile.cpu").read_text(), re.M)
+    probe = [str(python), *(word.replace("8000", port) for word in json.loads(check)[1:])]
+    end = time.monotonic() + 120
+    while subprocess.run(probe, capture_output=True, check=False).returncode:
+        assert process.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
+    picture = b"P5 28 28 255\n" + bytes(784)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/classify", picture, timeout=60) as reply:
+        assert len(json.load(reply)["predictions"]) == 5
+    process.terminate()
+    assert process.wait(60) == 0, (tmp_path / "log").read_text()

@@ -51,3 +51,11 @@ def test_what_is_given_in_place_of_an_engine_is_said_too(tmp_path: Path, name: s
     (tmp_path / name).write_bytes(b"name = 1")
     with pytest.raises(EngineError, match=f"is {kind}, not an engine.*toolkit build"):
         load(tmp_path / name)
+
+
+def test_a_resize_inside_the_engine_is_refused_by_its_name() -> None:
+    with pytest.raises(RecipeError, match=r'`preprocess.inside` = .resize.: .*the resize stays outside.*toolkit parity'):
+        Recipe.parse('name = "x"\n[preprocess]\ninside = "resize"\n')
+    with pytest.raises(RecipeError, match=r"expected `bool`") as other:
+        Recipe.parse('name = "x"\n[preprocess]\ninside = "all"\n')
+    assert "resize" not in str(other.value)

@@ -20,6 +20,10 @@ def strip(value: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+# Each picture would have a shape of its own, so that no two share a batch; TensorRT's Resize does not filter against aliasing.
+RESIZE_OUTSIDE = "the resize stays outside, as TensorRT's has no antialiasing; toolkit parity tells what a graph's would change"
+
+
 def explain(message: str, values: dict[str, Any], root: Any) -> str:
     """msgspec's message on `values` as a `root`, with the key, the value that stands there, and what is allowed."""
     where = re.search(r" - at `\$\.?([^`]*)`", message)
@@ -34,6 +38,8 @@ def explain(message: str, values: dict[str, Any], root: Any) -> str:
     said = message.split(" - at ")[0]
     choices = [c for kind in getattr(kind, "__args__", ()) for c in getattr(kind, "__args__", (kind,)) if isinstance(c, str)]
     hint = f"; allowed are {', '.join(choices)}" if choices else ""
+    if path == "preprocess.inside" and value == "resize":
+        hint = f"; {RESIZE_OUTSIDE}"
     shown = f"`{path}` = {value!r:.200}: " if path and not isinstance(value, dict) else f"[{path}]: " if path else ""
     return f"{shown}{said[0].lower()}{said[1:]}{hint}"
 
