@@ -10,7 +10,7 @@ from toolkit.errors import RecipeError, WeightsError
 from toolkit.recipe import ARCHITECTURES, Preprocess, Recipe, Reference
 from toolkit.recipe.assumed import left_open
 from toolkit.recipe.modules import is_module
-from toolkit.types import Target
+from toolkit.types import Target, one_line
 
 PRECISIONS = ("fp32", "fp16", "int8")
 GRAY = {"color": "L", "mean": (0.449,), "std": (0.226,)}  # the mean of ImageNet's three channels
@@ -142,8 +142,8 @@ def commented(found: Draft, folder: Path) -> str:
     from toolkit.tuning.result import recipe_toml
 
     recipe, reference = found.recipe, found.recipe.reference
-    lines = [f"# A first recipe for {Path(reference.onnx or reference.weights or recipe.name).name}. The file tells:"]
-    lines += [f"#   {line}" for line in found.told]
+    lines = [f"# A first recipe for {one_line(Path(reference.onnx or reference.weights or recipe.name).name)}. The file tells:"]
+    lines += [f"#   {one_line(line)}" for line in found.told]
     lines += ["# Every key: docs/reference/recipe.md. Build it: toolkit build THIS_FILE", ""]
     head, *tables = recipe_toml(recipe, folder).rstrip().split("\n\n[")
     lines += head.splitlines()

@@ -9,17 +9,18 @@ from typing import Any
 
 import msgspec
 
-from toolkit.disk.files import decode_json, sha256, sha256_bytes, write_atomically
+from toolkit.disk.files import decode_json, read_regular, sha256, sha256_bytes, write_atomically
 from toolkit.errors import EngineError
 from toolkit.outputs import Outputs
 from toolkit.recipe import Preprocess
-from toolkit.types import Frozen, Meaning, Target, TensorSpec
+from toolkit.types import NAME, Frozen, Meaning, Target, TensorSpec
 
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"  # of the manifest's bytes: made last, and not among its `files`
 VERSION = 2
 READABLE = (1, 2)  # version 1 has no `files`, `seal` and `baseline`
 UNSEALED = "0" * 64
+LIMIT = 1 << 26  # bytes of a manifest
 MOST = 1 << 24  # images of a batch, or values of one
 
 
@@ -104,7 +105,7 @@ class Manifest(Frozen, frozen=True):
         """Raises EngineError where there is none, it is damaged, or another version of the toolkit wrote it."""
         path = Path(folder) / MANIFEST
         try:
-            data = path.read_bytes()
+            data = read_regular(path, LIMIT)
         except FileNotFoundError:
             raise EngineError(
                 f"{folder} is not an engine: it has no {MANIFEST}", remedy="Build one: toolkit build RECIPE"
@@ -137,8 +138,12 @@ class Manifest(Frozen, frozen=True):
     def _check(self) -> None:
         """Raise ValueError for what no build writes, and what would be wrong only later, in the middle of a call."""
         Target.parse(self.target)
-        if not (self.inputs and self.outputs and self.profiles):
-            raise ValueError("an engine has inputs, outputs and profiles")
+        if not NAME.fullmatch(self.name):  # a handoff makes folders and scripts of it
+            raise ValueError(f"a name is letters, digits, dots, dashes and underscores, 200 at most, not {self.name!r:.80}")
+        if len(self.inputs) != 1 or not (self.outputs and self.profiles):
+            raise ValueError("an engine has one input, outputs and profiles")
+        if self.version == 1 and (self.files or self.seal != UNSEALED):
+            raise ValueError("format version 1 has neither a seal nor hashes of all files")
         if any(isinstance(size, int) and not 1 <= size <= MOST for spec in (*self.inputs, *self.outputs) for size in spec.shape):
             raise ValueError(f"a size is 1 to {MOST}")
         columns = self.outputs[0].shape[-1] if self.outputs[0].shape else None
@@ -161,7 +166,7 @@ class Manifest(Frozen, frozen=True):
 
     def member(self, source: Path | Mapping[str, bytes], name: str, digest: str | None = None) -> bytes:
         """A file's bytes, once their SHA-256 is `digest` (absent: the one in `files`). Raises EngineError, which names it."""
-        if Path(name).name != name:
+        if not is_inside(name):
             raise EngineError(f"the engine {self.name} names a file outside itself: '{name}'", remedy="Build the engine again")
         try:
             data = source[name] if isinstance(source, Mapping) else (source / name).read_bytes()
@@ -171,6 +176,11 @@ class Manifest(Frozen, frozen=True):
             what = f"{name} of {self.name} is not the file that its manifest describes"
             raise EngineError(what, remedy="Copy it again or build it again")
         return data
+
+
+def is_inside(name: str) -> bool:
+    """Whether a file of that name lies in the engine's own folder."""
+    return Path(name).name == name and "\0" not in name and name not in ("", "..")
 
 
 def _seal(data: bytes) -> str:

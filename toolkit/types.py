@@ -22,10 +22,25 @@ Meaning = Literal[
     "multilabel-probabilities",
 ]  # fmt: skip
 ON_CPU = ("cpu", "openvino")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # of a recipe and its engine: it becomes a folder, and stands in scripts
 PORTABLE_FROM = 80  # SM: Ampere, the first that TensorRT-RTX computes INT8 convolutions on
 Contents = Path | Mapping[str, bytes]  # where an engine's files are: a folder, or their bytes by name
 Progress = Callable[[int, int], None]  # (done, total); called as work goes on
 Stage = Callable[[str], Progress]  # told what begins; gives back where its progress goes
+
+
+# Control codes but tab and newline, and halves of surrogate pairs: Python's way to hold a file name that is no UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """The text, with a replacement character for each one that a terminal would obey or an encoding refuse."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def one_line(text: str) -> str:
+    """The text as one line of a comment: a line break in a stranger's name would begin a line of its own."""
+    return printable(" ".join(text.split()))
 
 
 def quiet(stage: str) -> Progress:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
+import numpy as np
 import pytest
 
-from toolkit.calibration.ranges import Origin, Ranges, TensorRange
+from toolkit.calibration.histogram import Histogram
+from toolkit.calibration.methods import thresholds
+from toolkit.calibration.ranges import LIMIT, Origin, Ranges, TensorRange
 from toolkit.errors import CalibrationError
 
 ORIGIN = Origin(layers="l", weights="w", images="i", preprocess="p", tensors="t")
@@ -64,6 +69,8 @@ def test_what_is_not_there_is_named() -> None:
         RANGES.check(None, ["x", "a"])
     with pytest.raises(CalibrationError, match=r"lack 'a' and 2 more\. "):
         RANGES.check(None, ["a", "b", "c"])
+    with pytest.raises(CalibrationError, match=r"lack 'a' and 1 more\. "):
+        RANGES.check(None, ["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -73,3 +80,33 @@ def test_a_range_that_no_tensor_has_is_refused(change: dict[str, object]) -> Non
     with pytest.raises(ValueError, match="min <= max, and no negative count or threshold"):
         TensorRange(**{**msgspec.structs.asdict(FOUND), **change})
     TensorRange(min=1.0, max=1.0, values=0, zeros=0, thresholds={"mse": 0.0}, bars=(0,))
+
+
+def test_bars_count_magnitudes_in_64_equal_steps() -> None:
+    """k + 1 values in the middle of step k, of both signs; and the largest, in the last."""
+    histogram = Histogram()
+    values = np.repeat(np.arange(64) + 0.5, np.arange(1, 65))
+    assert histogram.add(
+        np.concatenate([values * np.where(np.arange(len(values)) % 2, 1, -1), [0.0, 0.0, 64.0]]).astype(np.float32)
+    )
+    found = TensorRange.of(histogram)
+    assert found.bars == (*range(1, 64), 65)
+    assert (found.min, found.max, found.values, found.zeros) == (values.max() * -1, 64.0, len(values) + 3, 2)
+    assert found.thresholds == thresholds(histogram)
+    zeros = Histogram()
+    assert zeros.add(np.zeros(9, np.float32))
+    assert TensorRange.of(zeros).bars == ()
+
+
+def test_the_file_is_sorted_through_and_through_and_refusals_name_it(tmp_path: Path) -> None:
+    mixed = msgspec.structs.replace(FOUND, thresholds={"mse": 5.0, "entropy": 4.0})
+    text = msgspec.structs.replace(RANGES, tensors={"x": mixed}).encode().decode()
+    assert text.index('"entropy"') < text.index('"mse"')
+    path = tmp_path / "ranges.json"
+    path.write_bytes(RANGES.encode().replace(b'"version": 1', b'"version": 9'))
+    with pytest.raises(CalibrationError, match=rf"^{path} has format version 9"):
+        Ranges.read(path)
+    with path.open("wb") as file:
+        file.truncate(LIMIT + 1)  # of holes
+    with pytest.raises(CalibrationError, match=f"larger than the {LIMIT} bytes"):
+        Ranges.read(path)

@@ -8,7 +8,8 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from toolkit.cli.console import PlainConsole, printable
+from toolkit.cli.console import PlainConsole
+from toolkit.types import printable
 
 HOSTILE = ["[/x]", "[red]x[/red]", "[link=file:///etc]x", "[/]", "a [b", "\\[x]", ":smiley:", "[@click=app.bell]x"]
 

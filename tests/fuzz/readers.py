@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
+import os
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -20,14 +22,19 @@ from tests.fuzz import foreign, requests
 from tests.fuzz.mutate import changed_value, mutant
 from toolkit.calibration.ranges import Ranges
 from toolkit.cli.console import PlainConsole
+from toolkit.draft import commented, draft
 from toolkit.engine import layout
+from toolkit.engine.bom import bill_of_materials
 from toolkit.engine.engine import Engine
 from toolkit.errors import EngineError
+from toolkit.handoff.ray import to_ray
+from toolkit.handoff.triton import to_triton
 from toolkit.harness.results import Results
 from toolkit.images.dataset import open_data, read_classes, read_idx
 from toolkit.images.picture import preprocess
 from toolkit.manifest import MANIFEST, UNSEALED, Manifest, Profile
 from toolkit.migrate.cache import read_cache
+from toolkit.migrate.migrate import migrate
 from toolkit.migrate.polygraphy import read_polygraphy
 from toolkit.migrate.script import read_script
 from toolkit.migrate.trtexec import read_line
@@ -188,6 +195,13 @@ def _use_engine(path: Path) -> None:
     engine = Engine.open(path)
     PlainConsole(file=io.StringIO()).print(inspection(engine.inspect()))
     _ = engine.answers, engine.proof, engine.remarks, engine.recipe
+    bill_of_materials(engine)
+    with tempfile.TemporaryDirectory(dir=path.parent) as place:
+        to_triton([engine], Path(place, "triton"))
+        to_ray(engine, Path(place, "ray"))
+        for script in (*Path(place).rglob("*.py"),):
+            ast.parse(script.read_text())
+        assert len(os.listdir(place)) == 2, "a handoff wrote outside its folder"
     with engine.runner() as runner:
         runner.classify([np.zeros((9, 9, 3), np.uint8)])
         runner(np.zeros((3, 3, 8, 8), np.float32))
@@ -210,9 +224,22 @@ def _read_key_file(path: Path) -> None:
         verify({}, [path], "x")
 
 
+def _draft(path: Path) -> None:
+    """What `toolkit init` writes is a recipe, and the very one that it drafted."""
+    drafted = draft(path)
+    written = Recipe.parse(commented(drafted, path.parent)).resolve(path.parent)
+    assert written.to_dict() == drafted.recipe.to_dict()
+
+
+def _migrate(path: Path) -> None:
+    migrate(["trtexec --fp16"], path.parent / "migrated.toml", onnx=path)
+    Recipe.load(path.parent / "migrated.toml")
+
+
 _CACHE = b"TRT-8601-EntropyCalibration2\ninput: 3c010a14\n(Unnamed Layer* 0) [Convolution]_output: 3d8b4396\n"
 _LINE = b"trtexec --onnx=resnet.onnx --int8 --fp16 --calib=a.cache --minShapes=input:1x3x224x224 --optShapes=input:8x3x224x224 "
-_LINE += b"--maxShapes=input:32x3x224x224 --memPoolSize=workspace:4096MiB --layerPrecisions='*:fp16,fc:fp32'"
+_LINE += b"--maxShapes=input:32x3x224x224 --memPoolSize=workspace:4096MiB --layerPrecisions='*:fp16,fc:fp32' "
+_LINE += b"--builderOptimizationLevel=4"
 _CONVERT = b"polygraphy convert net.onnx -o net.engine --int8 --calibration-cache a.cache --trt-min-shapes 'X:[1,3,28,28]' "
 _CONVERT += b"--trt-opt-shapes 'X:[4,3,28,28]' --trt-max-shapes 'X:[8,3,28,28]' --layer-precisions fc:float32 --pool-limit "
 _CONVERT += b"workspace:2G"
@@ -239,6 +266,8 @@ READERS = {
     "safetensors": Reader(".safetensors", _safetensors, read_weights),
     "pickled weights": Reader(".pth", _pickles, read_weights),
     "ONNX file": Reader(".onnx", foreign.models, foreign.open_model, foreign.changed_model),
+    "first recipe": Reader(".onnx", foreign.models, _draft, foreign.changed_model),
+    "migrated model": Reader(".onnx", foreign.models, _migrate, foreign.changed_model),
     "image folder": Reader(".txt", foreign.folders, foreign.read_images, foreign.changed_folder),
     "TensorRT's cache": Reader(".cache", lambda: [_CACHE], read_cache),
     "trtexec line": Reader(".txt", lambda: [_LINE], lambda path: read_line(path.read_text(errors="replace"))),

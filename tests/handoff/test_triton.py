@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from toolkit.errors import EngineError
 from toolkit.handoff import tritoncheck
 from toolkit.handoff.pbtxt import entries, to_text
 from toolkit.handoff.triton import to_triton
+from toolkit.handoff.tritonconfig import engine as engine_config
+from toolkit.harness.batching import Batching
 from toolkit.images.picture import preprocess
 from toolkit.manifest import MANIFEST, Manifest, Profile
 from toolkit.types import TensorSpec
@@ -221,3 +224,26 @@ def test_the_command(golden: Engine, tmp_path: Path) -> None:
         [*map(str, command), "--backend", "onnx"], capture_output=True, text=True, env=dict(os.environ), check=False
     )
     assert done.returncode == 2 and "onnxruntime" in done.stderr
+
+
+NASTY = '"; import os; os.mkdir("made"); "'
+
+
+def test_what_a_stranger_named_a_tensor_stays_a_string(remade: Make, tmp_path: Path) -> None:
+    """The client is a script that its reader runs: a quote in a name must not end a string of it."""
+    engine = remade()
+    outputs = (msgspec.structs.replace(engine.manifest.outputs[0], name=NASTY),)
+    to_triton([remade(outputs=outputs)], tmp_path / "repository")
+    script = (tmp_path / "repository" / "client.py").read_text()
+    values = [node.value for node in ast.parse(script).body if isinstance(node, ast.Assign)]
+    assert [ast.literal_eval(value) for value in values] == [(f"{engine.name}-pictures", "pictures", NASTY)]
+    assert config_of(tmp_path / "repository", engine.name).output[0].name == NASTY
+
+
+def test_a_remark_of_several_lines_stays_a_comment(golden: Engine) -> None:
+    batching = Batching(max_batch=4, how=("measured\nmax_batch_size: 9\r\x85name: 'x'\x1b[2J",))
+    text = engine_config(golden.manifest, "onnxruntime", batching, "")
+    assert [line for line in text.splitlines() if line.startswith("#")][1:] == [
+        "# measured max_batch_size: 9 name: 'x'\N{REPLACEMENT CHARACTER}[2J"
+    ]
+    assert text.count("max_batch_size") == 2

@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from toolkit.harness import intervals
 from toolkit.harness.latency import Launches, Sampling
 from toolkit.harness.measurement import Block, Measurement
 from toolkit.harness.run import plan_of
+from toolkit.harness.statistics import quantile
 
 Floats = np.ndarray
 
@@ -103,6 +105,8 @@ def test_an_offline_trial_is_cut_into_stretches_of_time() -> None:
 
 
 def test_student_is_students() -> None:
+    for freedom, error in ((30, 5e-6), (1000, 2.5e-12)):
+        assert intervals.student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=error)
     known = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 8: 2.306, 11: 2.201, 30: 2.042}
     assert {n: intervals.student(n) for n in known} == {n: pytest.approx(value, rel=4e-3) for n, value in known.items()}
 
@@ -111,3 +115,105 @@ def test_student_is_students() -> None:
 def test_an_engine_that_settles_early_was_opened_often_enough_for_a_ratio(plan: Sampling) -> None:
     """Else a quiet machine, where a few rounds are enough for the median, would decide less than a busy one."""
     assert plan.least_blocks // Launches.ROUNDS >= intervals.LEAST
+
+
+UNEVEN = [np.array(times) * 1e-3 for times in ([1.0], [1.3, 0.9], [2.0], [1.1, 1.2, 0.7], [1.5], [0.8], [1.7, 1.4])]
+
+
+def weights_of(kind: str, clusters: int, stream: int = 0) -> Floats:
+    return np.asarray(intervals._weights(kind, clusters, stream))
+
+
+def resampled(measurement: Measurement, q: float, stream: int = 0) -> Floats:
+    """By the definition: each sample as often as its cluster's weight says, in order; the first that q of them reach."""
+    kind, own = intervals.clusters_of(measurement) or ("", np.empty(0, int))
+    found = []
+    for row in weights_of(kind, int(own.max()) + 1, stream):
+        drawn = np.sort(np.repeat(measurement.seconds, row[own]))
+        found.append(drawn[max(1, math.ceil(q * len(drawn))) - 1] if len(drawn) else math.nan)
+    return np.array(found)
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9])
+def test_a_ratios_interval_is_that_of_its_definition(q: float) -> None:
+    """Seven clusters of one to three samples."""
+    slow, fast = made(UNEVEN), made([part[:1] / 2 for part in UNEVEN], name="b")
+    above, below = resampled(slow, q), resampled(fast, q)
+    np.testing.assert_array_equal(intervals._quantiles(slow, intervals.clusters_of(slow), q, 0), above)  # type: ignore[arg-type]
+    found = intervals.ratio(slow, fast, q)
+    value = np.quantile(slow.seconds, q) / np.quantile(fast.seconds, q)
+    assert found == intervals._between(value, above / below, 7)
+    assert intervals.ratio(slow, fast, q) == found  # what was resampled is kept
+    other = made([part[:1] / 2 for part in UNEVEN], name="b", seed=9)
+    assert intervals.ratio(slow, other, q) == intervals._between(value, above / resampled(other, q, 1), 7)
+
+
+def test_a_throughputs_interval_is_that_of_its_definition() -> None:
+    measured = made(UNEVEN, batch=4)
+    counts, times = np.array([len(part) for part in UNEVEN]), np.array([sum(b.samples_ns) / 1e9 for b in measured.blocks])
+    weights = weights_of("block", 7)
+    rates = 4 * (weights @ counts) / (weights @ times)
+    found = intervals._rates(measured, intervals.clusters_of(measured))  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, rates, rtol=1e-12)
+    assert intervals.throughput(measured)[1:] == pytest.approx(intervals._between(measured.throughput or 0, rates, 7)[1:])  # type: ignore[index]
+
+
+def test_resamples_that_draw_nothing_tell_nothing() -> None:
+    """Of three clusters, one resample in twenty."""
+    few = made(UNEVEN[:1] + UNEVEN[2:3] + UNEVEN[4:5])
+    clusters = intervals.clusters_of(few)
+    assert clusters is not None
+    drawn = weights_of("block", 3).sum(axis=1)
+    assert {0, 1} < set(drawn.tolist())
+    found = intervals._quantiles(few, clusters, 0.5, 0)
+    np.testing.assert_array_equal(found, resampled(few, 0.5))
+    np.testing.assert_array_equal(np.isnan(found), drawn == 0)
+    np.testing.assert_array_equal(np.isnan(intervals._rates(few, clusters)), drawn == 0)
+
+
+@pytest.mark.parametrize("clusters", [6, 12])
+def test_the_ends_are_moved_out_as_students_t_asks_for(clusters: int) -> None:
+    tail = stats.norm.cdf(-math.sqrt(clusters / (clusters - 1)) * stats.t.ppf(0.975, clusters - 1))
+    spread = np.append(np.linspace(0.5, 1.5, 1001), [math.nan, math.inf])
+    found = intervals._between(1.0, spread, clusters)
+    assert found == (1.0, pytest.approx(0.5 + tail, abs=2e-4), pytest.approx(1.5 - tail, abs=2e-4))
+    assert intervals._between(0.1, spread, clusters).low == 0.1  # the value is always inside
+    assert intervals._between(2.0, spread, clusters).high == 2.0
+    assert intervals._between(3.0, np.full(9, math.nan), clusters) == (3.0, 0.0, math.inf)
+
+
+def test_six_clusters_tell_an_interval_and_five_do_not() -> None:
+    few, enough = made([np.full(3, 1e-3 * k) for k in range(1, 6)]), made([np.full(3, 1e-3 * k) for k in range(1, 7)])
+    assert intervals.throughput(few) == (pytest.approx(few.throughput), 0.0, math.inf)
+    assert intervals.ratio(few, few) == intervals.ratio(few, enough)._replace(value=1.0) == (1.0, 0.0, math.inf)  # type: ignore[union-attr]
+    assert intervals.throughput(enough).high < math.inf  # type: ignore[union-attr]
+    assert intervals.ratio(enough, enough).high < math.inf  # type: ignore[union-attr]
+
+
+def test_times_from_an_arrival_tell_no_interval_on_either_side() -> None:
+    own, loaded = made(UNEVEN), made(UNEVEN, settings={"loadgen": "6.0"})
+    assert intervals.clusters_of(loaded) is None
+    assert intervals.throughput(loaded)[1:] == (0.0, math.inf)  # type: ignore[index]
+    for sides in ((own, loaded), (loaded, own), (loaded, loaded)):
+        assert intervals.ratio(*sides) == (1.0, 0.0, math.inf)
+
+
+def test_clusters_are_launches_blocks_or_stretches_of_time() -> None:
+    kinds = {}
+    for name, more in {"one": {}, "two": {"launches": 2}, "three": {"launches": 3}, "offline": {"scenario": "offline"}}.items():
+        kind, own = intervals.clusters_of(made([np.full(20, 1e-3)] * 6, **more)) or ("", np.empty(0))  # type: ignore[arg-type]
+        kinds[name] = kind, len(np.unique(own)), len(own)
+    assert kinds == {
+        "one": ("block", 6, 120),
+        "two": ("launch", 2, 120),
+        "three": ("launch", 3, 120),
+        "offline": ("stretch", 10, 120),
+    }
+
+
+def test_a_percentile_has_the_interval_of_its_clusters_and_needs_one_sample_beyond_it() -> None:
+    measured = made([np.array([1.0, 1.1]) * 1e-3 * k for k in (1, 2, 3, 4, 5)])
+    assert intervals.percentile(measured, 0.5) == quantile(measured.seconds, 0.5, measured.clusters)
+    assert intervals.percentile(measured, 0.5) != quantile(measured.seconds, 0.5)
+    assert intervals.percentile(measured, 0.9) is not None  # the tenth of ten
+    assert intervals.percentile(measured, 0.91) is None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import struct
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -61,6 +63,16 @@ def write_cache(path: Path, scales: dict[str, float]) -> Path:
     lines = [f"{name}: {hexadecimal(scale)}" for name, scale in scales.items()]
     path.write_text("\n".join(["TRT-8601-EntropyCalibration2", *lines, ""]))
     return path
+
+
+def test_an_input_that_a_stranger_named_is_one_word_of_the_line(network: tuple[Path, ir.Model]) -> None:
+    """`toolkit export --tool` writes the line into a shell script."""
+    text = f'name = "net"\n[reference]\nonnx = "{network[0]}"\n[preprocess]\nsize = [16, 16]\n[build]\nbatch = [1, 1, 1]'
+    recipe = Recipe.parse(text)
+    line = trtexec_line(Path("a b.onnx"), recipe, Target("tensorrt"), "x; touch made; $(id) '")
+    assert shlex.split(line)[1:4] == ["--onnx=a b.onnx", "--stronglyTyped", "--minShapes=x; touch made; $(id) ':1x3x16x16"]
+    done = subprocess.run(["sh", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == shlex.split(line)
 
 
 def test_a_line_of_a_cache_is_the_bytes_of_a_float(tmp_path: Path) -> None:

@@ -22,24 +22,23 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("harness/statistics.py", "harness/paired.py", "harness/verdict.py", "harness/stability.py"),
         ("harness/test_statistics_bench.py", "harness/test_paired.py", "harness/test_stability.py", "harness/test_accuracy.py"),
     ),
+    "intervals": (("harness/intervals.py",), ("harness/test_intervals.py",)),
+    "ranges": (("calibration/ranges.py",), ("calibration/test_ranges.py", "calibration/test_ranges_told.py")),
     "calibration": (
-        ("calibration/methods.py", "calibration/ranges.py", "calibration/histogram.py"),
-        (
-            "calibration/test_methods.py", "calibration/test_ranges.py", "calibration/test_ranges_told.py",
-            "calibration/test_histogram.py",
-        ),
+        ("calibration/methods.py", "calibration/histogram.py"),
+        ("calibration/test_methods.py", "calibration/test_histogram.py"),
     ),
     "graph": (
         ("graph/select.py", "graph/bias.py", "graph/offsets.py", "graph/work.py", "graph/magnitude.py", "graph/overflow.py"),
         ("graph/test_select.py", "graph/test_bias.py", "graph/test_offsets.py", "graph/test_work.py", "graph/test_overflow.py"),
     ),
-    "qdq": (
-        ("graph/qdq.py", "graph/scheme_cpu.py", "graph/scheme_tensorrt.py", "graph/weights.py"),
-        (
-            "graph/test_qdq.py", "graph/test_scheme_cpu.py", "graph/test_scheme_tensorrt.py", "graph/test_weights_int8.py",
-            "graph/test_fp8.py", "graph/test_select.py",
-        ),
+    "weights": (("graph/weights.py",), ("graph/test_qdq_values.py", "graph/test_weights_int8.py")),
+    "qdq": (("graph/qdq.py",), ("graph/test_qdq_values.py",)),  # its other tests export networks: a minute for each mutant
+    "schemes": (
+        ("graph/scheme_cpu.py", "graph/scheme_tensorrt.py"),
+        ("graph/test_qdq_values.py", "graph/test_scheme_cpu.py", "graph/test_scheme_tensorrt.py"),
     ),
+    "equalize": (("graph/equalize.py",), ("graph/test_equalize.py",)),
 }  # fmt: skip
 CONFIG = """
 [mutmut]
@@ -56,6 +55,7 @@ also_copy=
     engines
     examples
     docs
+    research
     pyproject.toml
     README.md
 """
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _lay_out(folder: Path, modules: tuple[str, ...], tests: tuple[str, ...]) -> None:
-    for name in ("toolkit", "tests", "engines", "examples", "docs"):
+    for name in ("toolkit", "tests", "engines", "examples", "docs", "research"):
         skipped = shutil.ignore_patterns("__pycache__", "built", "corpus")
         shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True, ignore=skipped)
     for name in ("pyproject.toml", "README.md"):

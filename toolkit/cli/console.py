@@ -15,16 +15,10 @@ from rich.segment import Segment
 from rich.text import Text
 
 from toolkit.report.listing import flow
+from toolkit.types import printable
 
-# Control codes but tab and newline, and halves of surrogate pairs: Python's way to hold a file name that is no UTF-8.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 UNBOUNDED = 100_000  # columns of a pipe
 Detail = Literal["quiet", "normal", "verbose"]
-
-
-def printable(text: str) -> str:
-    """The text, with a replacement character for each one that a terminal would obey or an encoding refuse."""
-    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 class PlainConsole(Console):

@@ -9,8 +9,8 @@ import typer
 from rich.text import Text
 
 from toolkit.cli.app import UNDECIDED, EnginePath, Json, app, err, finish, out, plain, print_json
-from toolkit.cli.console import printable
 from toolkit.harness.measurement import Scenario
+from toolkit.types import printable
 
 if TYPE_CHECKING:
     from toolkit.engine.judge import Judgement

@@ -56,6 +56,7 @@ class Engine:
         `trusted` are files of public keys: an engine that none of them signed, just as it is, is refused.
         """
         manifest, contents = layout.read(Path(path))
+        checked(manifest.settings, backend(manifest.to_target()).SETTINGS, f"the settings of {manifest.name}")
         if trusted is not None:
             from toolkit.engine.signing import verify
 
@@ -143,7 +144,6 @@ class Engine:
         """
         manifest = self.manifest
         module = backend(manifest.to_target())
-        checked(manifest.settings, module.SETTINGS, f"the settings of {self.name}")
         checked(options, module.OPTIONS, f"the options to load {self.name} with")
         threads = options.get("threads") or manifest.settings.get("threads")
         if manifest.target in ON_CPU and isinstance(threads, int) and threads > cores():

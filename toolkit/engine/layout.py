@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -13,7 +14,7 @@ from pathlib import Path
 from toolkit.disk.files import near, sha256_bytes, write_atomically
 from toolkit.disk.folders import settled
 from toolkit.errors import EngineError
-from toolkit.manifest import MANIFEST, SIGNATURE, Manifest
+from toolkit.manifest import MANIFEST, SIGNATURE, Manifest, is_inside
 from toolkit.recipe.refusals import MODELS
 
 MODEL = "model.onnx"  # a compiled file that is the typed graph itself
@@ -77,7 +78,7 @@ def _members(read_file: Callable[[str], bytes], where: str) -> tuple[Manifest, d
     manifest = Manifest.decode(data, f"{where}{os.sep}{MANIFEST}")
     contents = {MANIFEST: data}
     for name, digest in (manifest.files or {manifest.file: manifest.hashes.get("file", "")}).items():
-        if Path(name).name != name:
+        if not is_inside(name):
             raise EngineError(f"{where} names a file outside itself: '{name}'", remedy="Build the engine again")
         contents[name] = read_file(name)
         if sha256_bytes(contents[name]) != digest:
@@ -144,7 +145,7 @@ def _read_packed(path: Path) -> tuple[Manifest, dict[str, bytes]]:
             for entry in entries:
                 _refuse_member(path, entry)
             names = [entry.filename for entry in entries]
-            twice = next((name for name in names if names.count(name) > 1), None)
+            twice = next((name for name, count in Counter(names).items() if count > 1), None)
             if twice is not None:
                 raise EngineError(f"{path} holds '{twice}' twice", remedy=_AGAIN)
             if MANIFEST not in names:

@@ -61,9 +61,10 @@ def to_triton(
         raise EngineError(what, remedy="Give each a folder of its own")
     chosen = [_backend(engine, backend) for engine in engines]
     found = [_hand(engine, kind, Repository(folder), results, version) for engine, kind in zip(engines, chosen, strict=True)]
-    first = engines[0]
-    client = inside("triton_client.py").replace("{model}", f"{first.name}-pictures")
-    client = client.replace("{input}", config.PICTURES).replace("{output}", first.manifest.outputs[0].name)
+    client, first = inside("triton_client.py"), engines[0]
+    values = {"model": f"{first.name}-pictures", "input": config.PICTURES, "output": first.manifest.outputs[0].name}
+    for key, value in values.items():
+        client = client.replace(f'"{{{key}}}"', repr(value), 1)  # a literal of Python, whatever a stranger named the tensor
     write_atomically(folder / CLIENT, client.encode())
     write_atomically(folder / README, _readme(found).encode())
     return found

@@ -12,7 +12,7 @@ from typing import Any
 from toolkit.handoff.pbtxt import Name, entries, to_text
 from toolkit.harness.batching import Batching
 from toolkit.manifest import Manifest
-from toolkit.types import TensorSpec
+from toolkit.types import TensorSpec, one_line
 
 MARK = "# Written by resnet-deploy: toolkit handoff triton"
 PICTURES = "pictures"  # the tensor of encoded pictures
@@ -111,7 +111,7 @@ _PICTURE = {"name": PICTURES, "data_type": Name("TYPE_STRING"), "dims": [1]}
 
 
 def _text(comments: Sequence[str], message: Mapping[str, Any]) -> str:
-    return "\n".join([MARK, *(f"# {line}" for line in comments), to_text(message)]) + "\n"
+    return "\n".join([MARK, *(f"# {one_line(line)}" for line in comments), to_text(message)]) + "\n"
 
 
 def _tensors(inputs: Sequence[Any], outputs: Sequence[Any], batching: Batching) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 
 from toolkit.disk.files import write_atomically
 from toolkit.errors import RecipeError
+from toolkit.graph.load.glance import glance
 from toolkit.migrate.cache import Cache
 from toolkit.migrate.old import OldBuild, constrained
 from toolkit.migrate.scales import doubtful_input, ranges_from, told
@@ -130,14 +130,11 @@ def _recipe(raw: dict[str, Any]) -> Recipe:
 
 
 def preprocess_of(model: Path) -> dict[str, Any]:
-    """Size, layout and color of a file's first input; the rest, such as the mean, no file tells. Raises RecipeError."""
-    try:
-        value = ir.load(model).graph.inputs[0]
-        shape = [size if isinstance(size, int) else 0 for size in value.shape or ()][1:]
-    except (OSError, ValueError, IndexError, DecodeError) as error:
-        raise RecipeError(f"the ONNX file {model} cannot be read: {error}") from error
+    """Size, layout and color of a file's first input; the rest no file tells. Raises GraphError, RecipeError."""
+    first = next(iter(glance(model).inputs), None)
+    shape = [size or 0 for size in first.shape[1:]] if first is not None else []
     if len(shape) != 3 or not {1, 3} & {shape[0], shape[2]}:
-        raise RecipeError(f"input '{value.name}' of {model} takes no image: {list(value.shape or ())}")
+        raise RecipeError(f"{model} takes no image: its first input is {first or 'not there'}")
     wide = shape[0] in (1, 3)
     height, width, channels = (shape[1], shape[2], shape[0]) if wide else (shape[0], shape[1], shape[2])
     found: dict[str, Any] = {"size": [height or 224, width or 224]}

@@ -104,7 +104,7 @@ def trtexec_line(file: Path, recipe: Recipe, target: Target, name: str | None = 
     for index, batches in enumerate(recipe.build.profiles):
         words += [f"--profile={index}"] if several else []
         words += [f"--{kind}={name}:{batch}x{image}" for kind, batch in zip(SHAPES, batches, strict=True)]
-    return " ".join([*words, f"--saveEngine={file.with_suffix('.plan')}"])
+    return shlex.join([*words, f"--saveEngine={file.with_suffix('.plan')}"])  # a stranger named the input, and a shell reads it
 
 
 def input_of(file: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from toolkit.recipe.preprocess import Preprocess
 from toolkit.recipe.refusals import refuse_model
 from toolkit.recipe.text import explain, strip
 from toolkit.recipe.toml import SIZE, read_toml
-from toolkit.types import Frozen, Meaning, Target
+from toolkit.types import NAME, Frozen, Meaning, Target
 
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 MOST_BATCH, MOST_IMAGES, MOST_THREADS = 1 << 24, 1 << 31, 1024
@@ -197,8 +196,8 @@ class Recipe(Frozen, frozen=True):
     assumed: tuple[str, ...] = ()  # keys of [preprocess] that nobody said; found when it is read, not written
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise ValueError("`name` becomes a folder: letters, digits, dot, dash and underscore only")
+        if not NAME.fullmatch(self.name):
+            raise ValueError("`name` becomes a folder: letters, digits, dot, dash and underscore only, 200 at most")
         if self.reference.arch is not None and self.preprocess.layout != "NCHW":
             raise ValueError("a PyTorch ResNet takes `layout` NCHW; NHWC is for an `onnx` reference that does")
         if self.precision.quantized and self.calibration.ranges is None and self.calibration_data is None:

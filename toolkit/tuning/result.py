@@ -12,7 +12,7 @@ import msgspec
 
 from toolkit.recipe import Recipe
 from toolkit.tuning.trial import Sensitivity, Trial
-from toolkit.types import Frozen
+from toolkit.types import Frozen, one_line
 
 PATHS = {"reference": {"weights", "onnx", "classes"}, "calibration": {"data", "ranges"}, "accept": {"data"}}  # of a recipe
 
@@ -42,7 +42,7 @@ class TuneResult(Frozen, frozen=True):
     def toml(self, folder: Path) -> str:
         """The winning recipe with its reasons, to be written into `folder`: paths become relative to it."""
         head = f"# Tuned from {self.recipe.name} with {self.evaluations} evaluated graphs. Why:"
-        reasons = [f"#   {line}" for line in self.reasons]
+        reasons = [f"#   {one_line(line)}" for line in self.reasons]
         return "\n".join([head, *reasons, "", recipe_toml(self.winner.recipe, folder)])
 
 
@@ -73,7 +73,7 @@ def _lines(table: dict[str, Any], where: tuple[str, ...]) -> list[str]:
     """TOML, a table under its header after the plain keys. JSON writes strings, numbers and arrays just as TOML does."""
     lines = [f"{_key(key)} = {_value(item)}" for key, item in table.items() if not isinstance(item, dict)]
     for key, item in table.items():
-        if isinstance(item, dict):
+        if item and isinstance(item, dict):  # an empty table says nothing
             inner = (*where, _key(key))
             lines += ["", f"[{'.'.join(inner)}]", *_lines(item, inner)]
     return lines

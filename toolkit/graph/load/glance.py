@@ -8,6 +8,7 @@ from typing import NamedTuple
 import onnx
 from google.protobuf.message import DecodeError
 
+from toolkit.disk.files import read_regular
 from toolkit.errors import GraphError
 
 
@@ -41,7 +42,7 @@ class Glance(NamedTuple):
 def glance(path: Path) -> Glance:
     """Raises GraphError where it is no ONNX file."""
     try:
-        proto = onnx.load(str(path), load_external_data=False)
+        proto = onnx.load_model_from_string(read_regular(path))
     except FileNotFoundError:
         raise GraphError(f"there is no file {path}") from None
     except (OSError, DecodeError, UnicodeDecodeError, ValueError) as error:
@@ -61,6 +62,7 @@ def glance(path: Path) -> Glance:
 
 def _tensor(value: onnx.ValueInfoProto) -> Tensor:
     kind = value.type.tensor_type
-    dtype = onnx.TensorProto.DataType.Name(kind.elem_type).lower() if kind.elem_type else "?"
+    known = kind.elem_type in onnx.TensorProto.DataType.values()
+    dtype = onnx.TensorProto.DataType.Name(kind.elem_type).lower() if known and kind.elem_type else "?"
     sizes = tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in kind.shape.dim)
     return Tensor(value.name, {"float": "float32", "double": "float64"}.get(dtype, dtype), sizes)
