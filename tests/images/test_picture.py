@@ -357,3 +357,12 @@ def test_a_draft_is_what_pillow_decodes_small_and_no_smaller_than_twice_the_size
     np.testing.assert_array_equal(preprocess(tmp_path / "x.jpg", large), preprocess(tmp_path / "x.jpg", plain_large))
     Image.open(tmp_path / "x.jpg").save(tmp_path / "x.png")
     np.testing.assert_array_equal(preprocess(tmp_path / "x.png", how), preprocess(tmp_path / "x.png", plain))
+
+
+def test_a_strip_counts_as_what_it_is_resized_to() -> None:
+    stream = io.BytesIO()
+    Image.new("L", (2000, 1)).save(stream, "PNG")
+    assert pixels_of(stream.getvalue()) == 2000
+    assert pixels_of(stream.getvalue(), 64) == 64 * 64 * 2000
+    with pytest.raises(DataError, match="would become"):
+        pixels_of(stream.getvalue(), 1024)

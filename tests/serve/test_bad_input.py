@@ -171,9 +171,9 @@ PICTURES = {
     "text": (b"not a picture", 400, "cannot be read as an image"),
     "cut short": (picture((300, 300))[:-200], 400, "cannot be read as an image"),
     "a PNG's head alone": (picture()[:20], 400, "cannot be read as an image"),
-    "more pixels than it may have": (bomb(1001, 1000), 413, "more than the 1,000,000 pixels"),
-    "a bomb": (bomb(30_000, 30_000), 413, "more than the 1,000,000 pixels"),
-    "a bomb beyond Pillow": (bomb(2**31 - 1, 2**31 - 1), 413, "more than the 1,000,000 pixels"),
+    "more pixels than it may have": (bomb(1001, 1000), 413, "more than the 1,000,000 pixels that"),
+    "a bomb": (bomb(30_000, 30_000), 413, "more than the 1,000,000 pixels that"),
+    "a bomb beyond Pillow": (bomb(2**31 - 1, 2**31 - 1), 413, "more than the 1,000,000 pixels that"),
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(/etc/passwd) run\n", 400, "cannot be read as an image"),
     "a path": (b"/etc/passwd", 400, "cannot be read as an image"),
 }  # fmt: skip

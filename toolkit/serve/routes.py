@@ -204,8 +204,8 @@ class Routes:
 
 def decode(picture: bytes, manifest: Manifest, most: int) -> Array:
     """An encoded picture as the engine takes it. Raises Refused where it has more than `most` pixels, DataError."""
-    if pixels_of(picture) > most:
-        raise Refused(413, f"the picture has more than the {most:,} pixels that this server takes", "pixels")
+    if pixels_of(picture, manifest.preprocess.resize) > most:
+        raise Refused(413, f"the picture has, or would grow to, more than the {most:,} pixels that this server takes", "pixels")
     return preprocess(picture, manifest.preprocess)
 
 
