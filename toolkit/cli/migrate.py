@@ -38,5 +38,5 @@ def migrate(
     if weighed is not None:
         out.print(weighed.text, highlight=False)
     scales = f", with the old scales in {found.ranges}" if found.ranges else ""
-    also = f"; {following} calibrates anew" if found.recalibrated else ""
+    also = f"; {following} calibrates again" if found.recalibrated else ""
     finish(f"{found.recipe}{scales}{also}. Next: toolkit build {following}")

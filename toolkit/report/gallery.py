@@ -133,7 +133,7 @@ def _card(one: Disagreement) -> Element:
     answers = [_answer("engine", one.engine, one.truth), _answer("reference", one.reference, one.truth)]
     truth = None
     if one.truth is not None and one.truth not in (one.engine, one.reference):
-        truth = tag("div", tag("dt", "truth"), tag("dd", one.truth))
+        truth = tag("div", tag("dt", "label"), tag("dd", one.truth))
     return tag("li", picture, tag("span", f"#{one.index}", class_="index"), tag("dl", answers, truth))
 
 

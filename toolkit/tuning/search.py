@@ -8,7 +8,7 @@
    those who would pay for accuracy.
 
 For TensorRT and TensorRT-RTX what is not INT8 is FP16 (step 1), and more graphs are worth measuring: FP8 in the same places, from
-which parts leave in the same order, and, where the GPU is at hand, other places for the pairs (`places.py`).
+which parts leave in the same order, and, where the GPU is available, other places for the pairs (`places.py`).
 """
 
 from __future__ import annotations
