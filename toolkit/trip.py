@@ -12,7 +12,7 @@ from toolkit.calibration import Ranges
 from toolkit.cpu import has_vnni
 from toolkit.errors import RecipeError
 from toolkit.graph.edit import require_matches
-from toolkit.graph.fp8 import first_layers
+from toolkit.graph.fp8 import first_layers, holds_fp8
 from toolkit.graph.fp16 import to_bf16, to_fp16, unsafe_on_cpu
 from toolkit.graph.overflow import fp16_overflow
 from toolkit.graph.pixels import PREFIX, Form, take_pixels
@@ -52,6 +52,9 @@ def typed(trip: Trip, target: Target) -> ir.Model:
     """The final graph for `target`: quantized by its scheme, then FP16 around that. Raises GraphError, CalibrationError."""
     recipe = trip.recipe
     refuse_precision(recipe, target)
+    if holds_fp8(trip.graph) and not target.is_nvidia:
+        what = f"{recipe.name}'s file has FP8 inside, which target {target} computes wrongly"
+        raise RecipeError(what, remedy="Build for --target rtx:sm89+, or give the floating-point file")
     scheme, keep = scheme_of(target), recipe.precision.keep_fp32
     require_matches(trip.graph, keep, "precision.keep_fp32")
     keep = (*keep, *(node for found in foreseen(trip) for node in found.nodes), PREFIX)

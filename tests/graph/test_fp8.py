@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ml_dtypes
 import msgspec
 import numpy as np
@@ -22,6 +24,7 @@ from toolkit.graph.qdq import quantize
 from toolkit.graph.run import graph_runner, predicting_runner
 from toolkit.harness.answers import snr
 from toolkit.onnxfile import serialize
+from toolkit.pipeline import prepare, typed
 from toolkit.recipe import Calibration, Precision, Recipe
 from toolkit.trip import refuse_precision
 from toolkit.types import Array, Target
@@ -101,6 +104,21 @@ def test_int8_for_tensorrt_is_predicted_as_typed(graph: ir.Model, observed: Obse
     eight.opset_imports[""] = 19  # the first whose pairs the evaluator knows; they are the same
     want = evaluate(eight, batch[:2])
     assert snr(want, predicting_runner(eight, GPU)(batch[:2])) > 100 > 60 > snr(want, graph_runner(eight)(batch[:2]))
+
+
+def test_a_file_with_fp8_inside_is_its_own_right_reference_and_no_engine_for_a_cpu(tmp_path: Path) -> None:
+    """It was called INT8, its reference lost a Relu (-7 dB), and a CPU engine would have lost it too."""
+    graph = fashion_graph("resnet18")
+    eight = quantize(graph, Observed(graph, pictures(8)), EIGHT, Calibration(), scheme="tensorrt")
+    ir.save(eight, tmp_path / "fp8.onnx")
+    pixels = '[preprocess]\nsize = [28, 28]\ncolor = "L"\nmean = [0.286]\nstd = [0.353]\n'
+    recipe = Recipe.parse(f'name = "f"\n[reference]\nonnx = "{tmp_path / "fp8.onnx"}"\n{pixels}[build]\ntarget = "rtx:sm89"\n')
+    trip = prepare(recipe)
+    assert snr(evaluate(eight, pictures(2)), trip.source.reference(pictures(2))) > 100
+    assert trip.source.reference.manifest.precision == "fp8" and "which is FP8" in " ".join(trip.source.reference.manifest.notes)
+    typed(trip, GPU)
+    with pytest.raises(RecipeError, match="has FP8 inside, which target cpu computes wrongly"):
+        typed(trip, Target("cpu"))
 
 
 def layer_of(pair: ir.Node) -> str:

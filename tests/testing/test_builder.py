@@ -101,8 +101,8 @@ def test_types_that_a_gpu_lacks_are_refused(tmp_path: Path) -> None:
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
     assert builder.build_serialized_network(network, config) is None
     assert config.add_optimization_profile(profile) == -1
+    profile.set_shape("x", (2, 3, 8, 8), (1, 3, 8, 8), (2, 3, 8, 8))
+    assert config.add_optimization_profile(profile) == -1  # the real one says nothing before this either
     profile.set_shape("x", (1, 3, 8, 8), (1, 3, 8, 8), (2, 3, 8, 8))
-    with pytest.raises(ValueError, match="not in order"):
-        profile.set_shape("x", (2, 3, 8, 8), (1, 3, 8, 8), (2, 3, 8, 8))
     assert config.add_optimization_profile(profile) == 0
     assert builder.build_serialized_network(network, config) is None and "BF16 is not supported on sm75" in heard[-1]

@@ -72,9 +72,9 @@ def metadata_of(recipe: Recipe, target: Target, reference: Manifest) -> dict[str
 
 def _precision(recipe: Recipe, reference: Manifest) -> str:
     """A file that was quantized before it came here is called what it is."""
-    if reference.precision != "int8":
+    if reference.precision not in ("int8", "fp8"):
         return precision_of(recipe)
-    return "int8+fp16" if recipe.precision.compute == "fp16" else "int8"
+    return f"{reference.precision}+fp16" if recipe.precision.compute == "fp16" else reference.precision
 
 
 def precision_of(recipe: Recipe) -> str:

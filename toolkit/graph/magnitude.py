@@ -11,6 +11,7 @@ import onnx_ir as ir
 from toolkit import cpu
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.graph.edit import constant, finish, make, sole_consumer
+from toolkit.graph.fp8 import breaking
 from toolkit.onnxfile import serialize
 from toolkit.types import Float, Target
 
@@ -22,7 +23,7 @@ def magnitudes(model: ir.Model, images: Iterable[Float], threads: int | None = N
     infinity. The graph reduces each tensor to one number itself, so that memory stays what the graph alone takes.
     """
     probe, names = _with_peaks(model)
-    live = onnxruntime.session(serialize(probe), Target("cpu"), {"threads": threads or cpu.cores()})
+    live = onnxruntime.session(serialize(probe), Target("cpu"), {"threads": threads or cpu.cores()}, without=breaking(probe))
     largest = dict.fromkeys(names.values(), 0.0)
     for batch in images:
         peaks = live.run(list(names), {model.graph.inputs[0].name: batch})

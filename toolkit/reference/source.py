@@ -13,6 +13,7 @@ from toolkit import cpu
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.backends.onnxruntime.backend import ForeignExecutor
 from toolkit.errors import GraphError
+from toolkit.graph.fp8 import breaking
 from toolkit.images.dataset import class_names
 from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialize
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 # A file that rounds to float16 or INT8 between its layers is held to what such rounding leaves.
-TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2, "fp8": 5e-2}
 
 
 class Source(NamedTuple):
@@ -88,11 +89,12 @@ def _open_onnx(recipe: Recipe, path: Path, threads: int | None = None) -> Source
     from toolkit.graph.load.apart import load_apart
 
     graph, facts, original = load_apart(path, recipe.preprocess, recipe.reference)
-    if facts.precision == "int8" and recipe.precision.quantized:
+    if facts.precision in ("int8", "fp8") and recipe.precision.quantized:
         what = f"{path} is quantized already, and the recipe asks for INT8: it would be quantized twice"
         raise GraphError(what, remedy="Leave out `int8` and `fp8` to build it as it is, or give the floating-point file")
     settings = {"threads": threads or cpu.cores()}
-    live = onnxruntime.session(str(path) if original is None else serialize(original), Target("cpu"), settings)
+    file = str(path) if original is None else serialize(original)
+    live = onnxruntime.session(file, Target("cpu"), settings, without=breaking(graph))
     spec = TensorSpec(name=facts.input, dtype="float32", shape=("N", *recipe.preprocess.input_shape))
     columns = TensorSpec(name=facts.output, dtype="float32", shape=("N", facts.columns))
     manifest = Manifest(

@@ -101,10 +101,12 @@ class IOptimizationProfile(_Object):
         self._shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
 
     def set_shape(self, input: str, min: tuple[int, ...], opt: tuple[int, ...], max: tuple[int, ...]) -> None:
-        sizes = zip(min, opt, max, strict=False)
-        if not len(min) == len(opt) == len(max) or any(not low <= best <= high for low, best, high in sizes):
-            raise ValueError(f"the shapes {min}, {opt}, {max} of {input} are not in order")
         self._shapes[input] = (tuple(min), tuple(opt), tuple(max))
+
+    def _ordered(self) -> bool:
+        """As the real one, which says so only when the profile is added."""
+        every = [tuple(zip(*shapes, strict=False)) for shapes in self._shapes.values()]
+        return bool(every) and all(low <= opt <= high for sizes in every for low, opt, high in sizes)
 
 
 class ITimingCache(_Object):
@@ -140,7 +142,7 @@ class IBuilderConfig(_Object):
         return self._pools.get(pool, 1 << 40)
 
     def add_optimization_profile(self, profile: Any) -> int:
-        if not profile._shapes:
+        if not profile._ordered():
             return -1
         self._profiles.append(profile)
         return len(self._profiles) - 1

@@ -14,6 +14,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, InlinePass, Nam
 from toolkit.errors import GraphError, ToolkitError
 from toolkit.graph.edit import finish
 from toolkit.graph.fold import fold
+from toolkit.graph.fp8 import holds_fp8
 from toolkit.graph.load.batch import free_batch, set_image
 from toolkit.graph.load.budget import check_budget
 from toolkit.graph.load.chance import refuse_chance
@@ -45,7 +46,7 @@ class Facts(Frozen, frozen=True):
     output: str  # the name of the scores in the file
     columns: int
     outputs: Outputs
-    precision: str  # fp32 | fp16 | int8: what the file itself computes in
+    precision: str  # fp32 | fp16 | int8 | fp8: what the file itself computes in
     sha256: str
     notes: tuple[str, ...] = ()
     norm: tuple[str, list[float], list[float]] | None = None  # see `first.py`
@@ -93,11 +94,13 @@ def load(
         norm = first_norm(model)
         model = _with_scores(model, path, reference.offset)
         known = check_budget(model, path)
+        narrow = "fp8" if holds_fp8(model) else "int8"
+        precision = narrow if integer else "fp16" if _half(wide) else "fp32"
         columns = trial(model, original or path, name, kind, batch, known, path)
         facts = Facts(
             input=name, input_type=kind, batch=batch, output=output, columns=columns, sha256=digest,
-            outputs=_outputs(model, columns, reference, path), precision="int8" if integer else "fp16" if _half(wide) else "fp32",
-            notes=(*notes, *_remarks(integer, wide, batch, kind)), norm=norm,
+            outputs=_outputs(model, columns, reference, path), precision=precision,
+            notes=(*notes, *_remarks(integer, precision, wide, batch, kind)), norm=norm,
         )  # fmt: skip
         return LoadedGraph(model, facts, original)
 
@@ -162,9 +165,9 @@ def _half(wide: tuple[str, ...]) -> bool:
     return "float16" in wide
 
 
-def _remarks(integer: str | None, wide: tuple[str, ...], batch: int | None, kind: str) -> Iterator[str]:
+def _remarks(integer: str | None, precision: str, wide: tuple[str, ...], batch: int | None, kind: str) -> Iterator[str]:
     if integer:
-        yield f"the file is quantized already ({integer}): it is built as it is, which is INT8"
+        yield f"the file is quantized already ({integer}): it is built as it is, which is {precision.upper()}"
     if wide:
         yield f"the file computes in {' and '.join(wide)}; its graph holds the same values in float32"
     if kind not in ("float32", "float16", "bfloat16", "float64"):
