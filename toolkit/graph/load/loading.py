@@ -94,13 +94,11 @@ def load(
         norm = first_norm(model)
         model = _with_scores(model, path, reference.offset)
         known = check_budget(model, path)
-        narrow = "fp8" if holds_fp8(model) else "int8"
-        precision = narrow if integer else "fp16" if _half(wide) else "fp32"
         columns = trial(model, original or path, name, kind, batch, known, path)
         facts = Facts(
             input=name, input_type=kind, batch=batch, output=output, columns=columns, sha256=digest,
-            outputs=_outputs(model, columns, reference, path), precision=precision,
-            notes=(*notes, *_remarks(integer, precision, wide, batch, kind)), norm=norm,
+            outputs=_outputs(model, columns, reference, path), precision=_precision(model, integer, wide),
+            notes=(*notes, *_remarks(integer, _precision(model, integer, wide), wide, batch, kind)), norm=norm,
         )  # fmt: skip
         return LoadedGraph(model, facts, original)
 
@@ -159,6 +157,13 @@ def _outputs(model: ir.Model, columns: int, reference: Reference, path: Path) ->
             f"`reference.outputs_are` is {are}, and {path} gives a single column", remedy="Use binary-logit or binary-probability"
         )
     return outputs
+
+
+def _precision(model: ir.Model, integer: str | None, wide: tuple[str, ...]) -> str:
+    """What the file computes in."""
+    if integer:
+        return "fp8" if holds_fp8(model) else "int8"
+    return "fp16" if _half(wide) else "fp32"
 
 
 def _half(wide: tuple[str, ...]) -> bool:
