@@ -70,6 +70,102 @@ ENDS = {
         "multilabel-probabilities",
     ),
 }
+HALVES = [node("Slice", ["scores", "zero", "two", "axes"], ["left"]), node("Slice", ["scores", "two", "four", "axes"], ["right"])]
+OTHER_WAY = [node("Neg", ["scores"], ["n"])]
+JOINED = {
+    "softmax, in another order": (
+        [node("Softmax", ["scores"], ["s"]), node("Gather", ["s", "order"], ["out"], axis=1)],
+        "probabilities",
+    ),
+    "softmax, cut and joined": (
+        [
+            node("Softmax", ["scores"], ["s"]),
+            node("Slice", ["s", "zero", "two", "axes"], ["left"]),
+            node("Slice", ["s", "two", "four", "axes"], ["right"]),
+            node("Concat", ["left", "right"], ["out"], axis=1),
+        ],
+        "probabilities",
+    ),
+    "average of two softmaxes": (
+        [
+            *OTHER_WAY,
+            node("Softmax", ["scores"], ["s"]),
+            node("Softmax", ["n"], ["t"]),
+            node("Add", ["s", "t"], ["both"]),
+            node("Mul", ["both", "half"], ["out"]),
+        ],
+        "probabilities",
+    ),
+    "average of a stack of softmaxes": (
+        [
+            *OTHER_WAY,
+            node("Softmax", ["scores"], ["s"]),
+            node("Softmax", ["n"], ["t"]),
+            node("Unsqueeze", ["s", "zero"], ["u"]),
+            node("Unsqueeze", ["t", "zero"], ["v"]),
+            node("Concat", ["u", "v"], ["stack"], axis=0),
+            node("ReduceMean", ["stack", "zero"], ["out"], keepdims=0),
+        ],
+        "probabilities",
+    ),
+    "average of two sigmoids": (
+        [
+            node("Mul", ["scores", "half"], ["n"]),
+            node("Sigmoid", ["scores"], ["s"]),
+            node("Sigmoid", ["n"], ["t"]),
+            node("Add", ["s", "t"], ["both"]),
+            node("Mul", ["both", "half"], ["out"]),
+        ],
+        "multilabel-probabilities",
+    ),
+    "one column of a softmax": (
+        [node("Softmax", ["scores"], ["s"]), node("Slice", ["s", "zero", "axes", "axes"], ["out"])],
+        "binary-probability",
+    ),
+    "gated experts": (
+        [node("Softmax", ["scores"], ["s"]), node("Relu", ["scores"], ["kept"]), node("Mul", ["s", "kept"], ["out"])],
+        "logits",
+    ),
+}
+NUMBERS = [
+    tensor("zero", [0], np.int64), tensor("two", [2], np.int64), tensor("four", [4], np.int64), tensor("half", 0.5),
+    tensor("order", [1, 0, 2, 3], np.int64), tensor("hundred", 100.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", JOINED)
+def test_answers_tell_where_the_last_operators_do_not(tmp_path: Path, kind: str) -> None:
+    end, wanted = JOINED[kind]
+    loaded = opened(write(tmp_path / "m.onnx", end, output="out", more=[*ONE, *NUMBERS]))
+    assert loaded.facts.outputs.are == wanted
+
+
+REFUSED = {
+    "percent": ([node("Softmax", ["scores"], ["s"]), node("Mul", ["s", "hundred"], ["out"])], r"add up to 100.*output=\"s\""),
+    "two heads": (
+        [
+            *HALVES,
+            node("Softmax", ["left"], ["s"]),
+            node("Softmax", ["right"], ["t"]),
+            node("Concat", ["s", "t"], ["out"], axis=1),
+        ],
+        r"add up to 2: .*output=\"s\"",
+    ),
+    "scaled sigmoids": (
+        [node("Sigmoid", ["scores"], ["s"]), node("Mul", ["s", "hundred"], ["out"])],
+        r"only lie in 0 to 100: .*outputs_are.*output=\"s\"",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_columns_that_are_neither_logits_nor_probabilities_are_refused(tmp_path: Path, kind: str) -> None:
+    end, said = REFUSED[kind]
+    path = write(tmp_path / "m.onnx", end, output="out", more=[*ONE, *NUMBERS])
+    with pytest.raises(GraphError, match=said):
+        opened(path)
+    assert "probabilit" in opened(path, output="s").facts.outputs.are
+    assert opened(path, outputs_are="logits").facts.outputs.are == "logits"
 
 
 @pytest.mark.parametrize("kind", ENDS)
