@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from toolkit.backends.onnxruntime import backend as onnxruntime
+from toolkit.cpu import cores
 from toolkit.errors import CalibrationError, GraphError
 from toolkit.graph.edit import initializer, make
+from toolkit.images.ahead import read_ahead
 from toolkit.onnxfile import serialize
 from toolkit.types import Array, Float, Target
 
 Real = NDArray[np.float64]
 SETTINGS = {"threads": 0, "spin": False}
 IMAGES = 64  # more do not change what comes of it
+LANES = 2  # images at a time, each on its share of the cores: threads that share one image wait for each other at every layer
 
 
 class Channels(NamedTuple):
@@ -26,7 +29,7 @@ class Channels(NamedTuple):
 
     peak: Real  # [C]: the largest |x|
     power: Real  # [C]: the mean of x^2
-    mean: Real  # [C, H, W] or [C]: the mean image
+    mean: Real  # [C]
 
 
 def measure(model: ir.Model, images: Iterable[Float], tensors: Sequence[str]) -> dict[str, Channels]:
@@ -34,13 +37,15 @@ def measure(model: ir.Model, images: Iterable[Float], tensors: Sequence[str]) ->
 
     Raises GraphError for a tensor that the graph lacks, CalibrationError for no images, and for NaN or Inf (it names the tensor).
     """
-    live = onnxruntime.session(serialize(_with_sums(model, tensors)), Target("cpu"), SETTINGS)
+    if not tensors:
+        return {}
+    live = onnxruntime.session(serialize(_with_sums(model, tensors)), Target("cpu"), lane_settings())
     name = live.get_inputs()[0].name
     outputs = [f"{tensor}.{kind}" for tensor in tensors for kind in Channels._fields]
     totals: list[Channels | None] = [None] * len(tensors)
     count = 0
-    for image in islice(singly(images), IMAGES):
-        answers = [np.asarray(answer, np.float64) for answer in live.run(outputs, {name: image})]
+    for found in read_ahead(islice(singly(images), IMAGES), lambda image: live.run(outputs, {name: image}), LANES + 1):
+        answers = [np.asarray(answer, np.float64) for answer in found]
         for index, tensor in enumerate(tensors):
             new, old = Channels(*answers[3 * index : 3 * index + 3]), totals[index]
             if not np.isfinite(new.peak).all():
@@ -53,6 +58,11 @@ def measure(model: ir.Model, images: Iterable[Float], tensors: Sequence[str]) ->
     if count == 0:
         raise CalibrationError("there are no images to measure the channels with", remedy="Raise `calibration.images`")
     return {t: Channels(c.peak, c.power / count, c.mean / count) for t, c in zip(tensors, totals, strict=True) if c is not None}
+
+
+def lane_settings() -> dict[str, Any]:
+    """Of a session that runs LANES images at a time."""
+    return {"threads": max(1, cores() // LANES), "spin": False}
 
 
 def singly(images: Iterable[Float]) -> Iterator[Float]:
@@ -82,12 +92,11 @@ def _with_sums(model: ir.Model, tensors: Sequence[str]) -> ir.Model:
             raise GraphError(f"the graph has no tensor '{name}' of rank 2 or 4")
         axes = [0, 2, 3] if len(value.shape) == 4 else [0]
         positions = initializer(model.graph, f"{name}.axes", np.array(axes, np.int64))
-        batch = initializer(model.graph, f"{name}.batch", np.array([0], np.int64))
         size = make("Abs", [value], f"{name}.size")
         square = make("Mul", [value, value], f"{name}.square")
         peak = make("ReduceMax", [size.outputs[0], positions], f"{name}.peak", keepdims=0)
         power = make("ReduceMean", [square.outputs[0], positions], f"{name}.power", keepdims=0)
-        mean = make("ReduceMean", [value, batch], f"{name}.mean", keepdims=0)
+        mean = make("ReduceMean", [value, positions], f"{name}.mean", keepdims=0)
         model.graph.extend([size, square, peak, power, mean])
         for node in (peak, power, mean):
             node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)

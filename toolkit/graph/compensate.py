@@ -73,30 +73,30 @@ class Covariance:
 def compensate(weight: Array, axis: int, step: Float, covariance: Covariance, room: Room = "full") -> NDArray[np.int8]:
     """A weight -> int8 of the same shape, at the steps [outputs] of `quantize_weight`."""
     rows = rows_of(weight, axis)
-    quantized = np.zeros(rows.shape, np.int8)
     groups = covariance.groups
+    columns = rows.reshape(groups, -1, rows.shape[1]).transpose(0, 2, 1)
+    quantized = np.zeros(columns.shape, np.int8)
     steps = step.astype(np.float64).reshape(groups, -1)
     for index, block in enumerate(covariance.columns):
-        part = rows[:, block].reshape(groups, -1, len(block))
-        quantized[:, block] = _spread(part, covariance.of(index), steps, limit_of(room), room == "pairs").reshape(len(rows), -1)
-    return unrows(quantized, weight, axis)
+        quantized[:, block] = _spread(columns[:, block], covariance.of(index), steps, limit_of(room), room == "pairs")
+    return unrows(quantized.transpose(0, 2, 1).reshape(rows.shape), weight, axis)
 
 
-def _spread(rows: Real, covariance: Real, step: Real, limit: int, pairs: bool) -> NDArray[np.int16]:
-    """Round [groups, outputs, k] column by column; what is lost moves on to the columns behind."""
+def _spread(columns: Real, covariance: Real, step: Real, limit: int, pairs: bool) -> NDArray[np.int16]:
+    """Round [groups, k, outputs] column by column, each in one stretch of memory; what is lost moves on to those behind."""
     upper = np.linalg.cholesky(np.linalg.inv(covariance)).transpose(0, 2, 1)
-    rows, k = rows.copy(), rows.shape[2]
-    quantized = np.zeros(rows.shape, np.int16)
+    columns, k = np.array(columns, order="C"), columns.shape[1]
+    quantized = np.zeros(columns.shape, np.int16)
     for start in range(0, k, PANEL):
         stop = min(start + PANEL, k)
-        lost = np.zeros((*rows.shape[:2], stop - start))
+        lost = np.zeros((len(columns), stop - start, columns.shape[2]))
         for j in range(start, stop):
-            q = np.clip(np.rint(rows[:, :, j] / step), -limit, limit)
+            q = np.clip(np.rint(columns[:, j] / step), -limit, limit)
             if pairs and j % 2:
-                before = quantized[:, :, j - 1]
+                before = quantized[:, j - 1]
                 q = np.clip(q, -PAIR - before, PAIR - before)
-            quantized[:, :, j] = q
-            lost[:, :, j - start] = (rows[:, :, j] - q * step) / upper[:, j, j][:, None]
-            rows[:, :, j + 1 : stop] -= lost[:, :, j - start, None] * upper[:, j, None, j + 1 : stop]
-        rows[:, :, stop:] -= lost @ upper[:, start:stop, stop:]
+            quantized[:, j] = q
+            lost[:, j - start] = (columns[:, j] - q * step) / upper[:, j, j][:, None]
+            columns[:, j + 1 : stop] -= upper[:, j, j + 1 : stop, None] * lost[:, None, j - start]
+        columns[:, stop:] -= upper[:, start:stop, stop:].transpose(0, 2, 1) @ lost
     return quantized

@@ -17,16 +17,15 @@ of this is blind to the scales that the channels came with: however the weights 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
-from toolkit.graph.channels import IMAGES, Channels, Real, measure, noise, singly
+from toolkit.graph.channels import Channels, Real, measure, noise
 from toolkit.graph.edit import attribute, constant, finish, initializer, output_axis, weight_of
-from toolkit.graph.offsets import share_offsets
+from toolkit.graph.offsets import joined_branches, share_offsets
 from toolkit.types import Array, Float
 
 Mode = Literal["auto", "none", "pairs", "streams", "activations"]
@@ -57,17 +56,29 @@ def equalize(model: ir.Model, mode: Mode, images: Iterable[Float] | None = None)
     """
     if mode == "none":
         return model.clone()
-    few = list(islice(singly(noise(model) if images is None else images), IMAGES))
-    model = share_offsets(model, few) if mode not in ("none", "pairs") else model.clone()
-    sets = [s for s in channel_sets(model) if mode not in ("none", "pairs") or not s.stream]
+    return scaled(model, mode, measure(model, noise(model) if images is None else images, needed(model, mode)))
+
+
+def needed(model: ir.Model, mode: Mode) -> list[str]:
+    """The tensors whose channels tell the scales of this mode, sorted."""
+    branches = joined_branches(model) if mode not in ("none", "pairs") else []
+    return sorted({*branches, *(name for group in _sets(model, mode) for name in _read_tensors(group))})
+
+
+def _sets(model: ir.Model, mode: Mode) -> list[ChannelSet]:
+    return [] if mode == "none" else [group for group in channel_sets(model) if mode != "pairs" or not group.stream]
+
+
+def scaled(model: ir.Model, mode: Mode, seen: Mapping[str, Channels]) -> ir.Model:
+    """`equalize` by what the `needed` tensors of the same graph carry. What offsets move no layer reads, so the rest stays so."""
+    model = share_offsets(model, seen) if mode not in ("none", "pairs") else model.clone()
+    sets = _sets(model, mode)
     if not sets:
         return model
-    tensors = sorted({name for s in sets for name in _read_tensors(s)})
-    channels = measure(model, few, tensors)
     rows: dict[ir.Node, Real] = {}
     columns: dict[ir.Node, Real] = {}
     for group in sets:
-        factor = factors(group, channels)
+        factor = factors(group, seen)
         rows.update(dict.fromkeys(group.writers, factor))
         columns.update(dict.fromkeys(group.readers, factor))
     for node in list(model.graph):
@@ -193,7 +204,7 @@ def _read_tensors(group: ChannelSet) -> list[str]:
     return found
 
 
-def factors(group: ChannelSet, measured: dict[str, Channels]) -> Real:
+def factors(group: ChannelSet, measured: Mapping[str, Channels]) -> Real:
     """The scale of each channel [C]: the one of the family above with the least noise, summed over the readers."""
     names = _read_tensors(group)
     readers = [_Reader.of(node, measured[name], group.channels) for node, name in zip(group.readers, names, strict=True)]

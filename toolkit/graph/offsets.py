@@ -6,27 +6,29 @@ other, channel by channel, until both branches have the same mean; the function 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
 
-from toolkit.graph.channels import measure, noise
+from toolkit.graph.channels import Channels
 from toolkit.graph.edit import constant, finish, initializer, sole_consumer
-from toolkit.types import Float
 
 
-def share_offsets(model: ir.Model, images: Iterable[Float] | None = None) -> ir.Model:
-    """A copy of a BatchNorm-folded FP32 graph; `images` as for `equalize`. Raises GraphError, CalibrationError."""
+def joined_branches(model: ir.Model) -> list[str]:
+    """The tensors whose means `share_offsets` goes by."""
+    pairs = [branches for node in model.graph if (branches := _branches(node)) is not None]
+    return [branch.outputs[0].name or "" for pair in pairs for branch in pair]
+
+
+def share_offsets(model: ir.Model, seen: Mapping[str, Channels]) -> ir.Model:
+    """A copy of a BatchNorm-folded FP32 graph; `seen` is what its `joined_branches` carry. Raises GraphError."""
     model = model.clone()
     pairs = [branches for node in model.graph if (branches := _branches(node)) is not None]
     if not pairs:
         return model
-    names = [branch.outputs[0].name or "" for pair in pairs for branch in pair]
-    seen = measure(model, noise(model) if images is None else images, names)
-    means = {name: seen[name].mean.reshape(len(seen[name].mean), -1).mean(axis=1) for name in names}
     for first, second in pairs:
-        shift = (means[second.outputs[0].name or ""] - means[first.outputs[0].name or ""]) / 2
+        shift = (seen[second.outputs[0].name or ""].mean - seen[first.outputs[0].name or ""].mean) / 2
         for branch, move in ((first, shift), (second, -shift)):
             bias = branch.inputs[2]
             old = constant(bias)

@@ -11,16 +11,15 @@ down to where the function is flat, does not pass that of the other channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import onnx_ir as ir
 
 from toolkit.graph.activations import Activation, units
-from toolkit.graph.channels import IMAGES, Channels, Real, measure, singly
+from toolkit.graph.channels import Channels, Real, measure
 from toolkit.graph.edit import constant, finish, initializer, make, weight_of
-from toolkit.graph.equalize import PEAK, ChannelSet, Mode, equalize, factors, is_reader, scale_layer
+from toolkit.graph.equalize import PEAK, ChannelSet, Mode, factors, is_reader, needed, scale_layer, scaled
 from toolkit.types import Float
 
 POOLS = ("GlobalAveragePool", "AveragePool", "MaxPool")
@@ -28,24 +27,38 @@ POOLS = ("GlobalAveragePool", "AveragePool", "MaxPool")
 
 def equalized(model: ir.Model, mode: Mode, images: Iterable[Float]) -> ir.Model:
     """`equalize`, and for `activations` products around activation functions too. Raises GraphError, CalibrationError."""
-    few = list(islice(singly(images), IMAGES)) if mode != "none" else []
-    model = equalize(model, mode, few)
-    return prescale(model, few) if mode == "activations" else model
+    return equalized_by(model, mode, evidence(model, (mode,), images))
+
+
+def evidence(model: ir.Model, modes: Collection[Mode], images: Iterable[Float]) -> dict[str, Channels]:
+    """What `equalized_by` goes by in any of these modes, out of one pass of the first 64 images."""
+    names = {name for mode in modes for name in needed(model, mode)}
+    if "activations" in modes:
+        names |= {name for unit, group in _groups(model) for name in (unit.source.name or "", *group.tensors)}
+    return measure(model, images, sorted(names))
+
+
+def equalized_by(model: ir.Model, mode: Mode, seen: Mapping[str, Channels]) -> ir.Model:
+    """`equalized`, by the evidence of the same graph. A tensor around a function that lets no scale through has none in it."""
+    model = scaled(model, mode, seen)
+    return prescale(model, seen) if mode == "activations" else model
 
 
 def has_functions(model: ir.Model) -> bool:
     """Whether `activations` would change anything that `streams` does not."""
-    return any(_group(unit) is not None for unit in units(model).values())
+    return bool(_groups(model))
 
 
-def prescale(model: ir.Model, images: Iterable[Float]) -> ir.Model:
-    """A copy with products around each such function whose readers are layers; `images` as for `equalize`."""
+def _groups(model: ir.Model) -> list[tuple[Activation, ChannelSet]]:
+    return [(unit, group) for unit in units(model).values() if (group := _group(unit)) is not None]
+
+
+def prescale(model: ir.Model, seen: Mapping[str, Channels]) -> ir.Model:
+    """A copy with products around each such function whose readers are layers."""
     model = model.clone()
-    found = [(unit, group) for unit in units(model).values() if (group := _group(unit)) is not None]
+    found = _groups(model)
     if not found:
         return model
-    names = {name for unit, group in found for name in (unit.source.name or "", *group.tensors)}
-    seen = measure(model, islice(singly(images), IMAGES), sorted(names))
     for unit, group in found:
         behind = factors(group, seen)
         _around(unit, behind, _before(unit, behind, seen))
@@ -89,7 +102,7 @@ def _is_linear_far_out(unit: Activation) -> bool:
     return bool(abs(float(unit(np.array([100.0]))[0]) / 100 - 1) < 0.1)
 
 
-def _before(unit: Activation, behind: Real, seen: dict[str, Channels]) -> Real:
+def _before(unit: Activation, behind: Real, seen: Mapping[str, Channels]) -> Real:
     """t_c."""
     peak, after = seen[unit.source.name or ""].peak, seen[unit.output.name or ""].peak
     most = float(peak.max())

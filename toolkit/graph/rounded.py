@@ -16,12 +16,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from toolkit.backends.onnxruntime import backend as onnxruntime
+from toolkit.calibration.fingerprint import Fingerprint
 from toolkit.errors import CalibrationError
 from toolkit.graph.bias import mean_output
-from toolkit.graph.channels import IMAGES, SETTINGS, Real, singly
+from toolkit.graph.channels import IMAGES, LANES, Real, lane_settings, singly
 from toolkit.graph.compensate import Covariance, compensate
 from toolkit.graph.edit import attribute, constant, output_axis, weight_of
 from toolkit.graph.weights import Room, quantize_weight
+from toolkit.images.ahead import read_ahead
 from toolkit.onnxfile import serialize
 from toolkit.recipe import Precision
 from toolkit.types import Array, Float, Target
@@ -39,38 +41,39 @@ class Rounded(NamedTuple):
 
 
 class Roundings:
-    """What `round_weights` found for one graph, kept: targets and trials that share a graph share the work."""
+    """What `round_weights` found, kept: targets and trials that share a graph share the work, also where each makes it anew."""
 
     def __init__(self, images: Callable[[bool], Iterable[Array]]) -> None:
         """`images(pixels)`: batches from the calibration set, as uint8 pixels for a graph that takes those, else float32."""
         self._images = images
         self._graph: ir.Model | None = None
+        self._print: Fingerprint | None = None  # of that graph
         self._found: dict[tuple[object, ...], dict[str, Rounded]] = {}
 
     def take(self, graph: ir.Model, typed: ir.Model, precision: Precision, room: Room) -> None:
         """What `typed`, made of `graph` with these settings before, holds, where it can be read there; it is not done again."""
         found = read_rounded(graph, typed) if precision.bias_correction else None
         if found is not None:
-            self._graph, self._found = graph, {_key(precision, room): found}
+            self._found[self._key(graph, precision, room)] = found
 
     def of(self, graph: ir.Model, precision: Precision, room: Room) -> dict[str, Rounded]:
         """The layers of the FP32 `graph` by name; empty where the recipe rounds to nearest and corrects no bias."""
         if precision.rounding != "compensated" and not precision.bias_correction:
             return {}
-        if self._graph is not graph:
-            self._graph, self._found = graph, {}
-        key = _key(precision, room)
+        key = self._key(graph, precision, room)
         if key not in self._found:
             nearest = msgspec.structs.replace(precision, rounding="nearest")
             wanted = [precision] if precision.rounding == "nearest" else [precision, nearest]  # one pass of images gives both
             images = self._images(graph.graph.inputs[0].dtype == ir.DataType.UINT8)
             for one, found in zip(wanted, rounded_as(graph, images, wanted, room), strict=True):
-                self._found[_key(one, room)] = found
+                self._found[self._key(graph, one, room)] = found
         return self._found[key]
 
-
-def _key(precision: Precision, room: Room) -> tuple[object, ...]:
-    return precision.weights, precision.rounding == "compensated", room
+    def _key(self, graph: ir.Model, precision: Precision, room: Room) -> tuple[object, ...]:
+        """A graph counts by what it computes: one that takes pixels is made anew for each target and trial."""
+        if self._graph is not graph:
+            self._graph, self._print = graph, Fingerprint.of(graph)
+        return self._print, precision.weights, precision.rounding == "compensated", room
 
 
 def read_rounded(model: ir.Model, typed: ir.Model) -> dict[str, Rounded] | None:
@@ -123,10 +126,10 @@ def rounded_as(
     if not layers:
         return found
     _measure(model, layers, list(islice(singly(images), IMAGES)))
-    for layer in layers:
-        for precision, rounded in zip(ways, found, strict=True):
-            rounded[layer.node.name or ""] = layer.rounded(precision, room)
-        layer.covariance = None  # its memory
+    every = read_ahead(layers, lambda layer: layer.rounded(ways, room))
+    for layer, each in zip(layers, every, strict=True):
+        for rounded, one in zip(found, each, strict=True):
+            rounded[layer.node.name or ""] = one
     return found
 
 
@@ -156,15 +159,20 @@ class _Layer:
         if self.covariance is not None:
             self.covariance.add(_inputs(self.node, self.weight, self.covariance.groups, values, count, random))
 
-    def rounded(self, precision: Precision, room: Room) -> Rounded:
-        """Its weight in INT8."""
-        values, step = quantize_weight(self.weight, self.axis, precision.weights, room)
-        if self.covariance is not None and precision.rounding == "compensated":
-            values = compensate(self.weight, self.axis, step, self.covariance, room)
-        shape = [1] * values.ndim
-        shape[self.axis] = -1
-        error = values * step.astype(np.float64).reshape(shape) - self.weight
-        return Rounded(values, step, -mean_output(self.node, error, self.mean / self.images))
+    def rounded(self, ways: Sequence[Precision], room: Room) -> list[Rounded]:
+        """Its weight in INT8, each way; what was measured for that is given up."""
+        nearest = {scale: quantize_weight(self.weight, self.axis, scale, room) for scale in {one.weights for one in ways}}
+        found = []
+        for precision in ways:
+            values, step = nearest[precision.weights]
+            if self.covariance is not None and precision.rounding == "compensated":
+                values = compensate(self.weight, self.axis, step, self.covariance, room)
+            shape = [1] * values.ndim
+            shape[self.axis] = -1
+            error = values * step.astype(np.float64).reshape(shape) - self.weight
+            found.append(Rounded(values, step, -mean_output(self.node, error, self.mean / self.images)))
+        self.covariance = None
+        return found
 
 
 def _is_linear(node: ir.Node) -> bool:
@@ -185,8 +193,9 @@ def _measure(model: ir.Model, layers: list[_Layer], images: list[Float]) -> None
     wanted = list(dict.fromkeys(layer.source for layer in layers if layer.source != entry))
     each = -(-POSITIONS // len(images))
     random = np.random.default_rng(SEED)
-    for image in images:
-        seen = dict(zip(wanted, session.run(wanted, {entry: image}) if wanted else [], strict=True)) | {entry: image}
+    run = (lambda image: session.run(wanted, {entry: image})) if wanted else (lambda image: [])
+    for image, found in zip(images, read_ahead(images, run, LANES), strict=True):
+        seen = dict(zip(wanted, found, strict=True)) | {entry: image}
         for layer in layers:
             layer.add(seen[layer.source], each, random)
 
@@ -197,7 +206,7 @@ def _session(model: ir.Model, names: Iterable[str]) -> tuple[Any, str]:
     for value in (values[name] for name in sorted(names) if name in values and not values[name].is_graph_output()):
         value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
         model.graph.outputs.append(value)
-    return onnxruntime.session(serialize(model), Target("cpu"), SETTINGS), model.graph.inputs[0].name or ""
+    return onnxruntime.session(serialize(model), Target("cpu"), lane_settings()), model.graph.inputs[0].name or ""
 
 
 def _inputs(

@@ -11,7 +11,7 @@ few others would decide alone. Weights are rounded once (`rounded.py`), and serv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,15 +20,16 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from toolkit.calibration import Ranges
-from toolkit.graph.channels import IMAGES
+from toolkit.graph.channels import IMAGES, LANES
 from toolkit.graph.edit import finish
 from toolkit.graph.equalize import Mode, channel_sets
-from toolkit.graph.prescale import equalized, has_functions
+from toolkit.graph.prescale import equalized_by, evidence, has_functions
 from toolkit.graph.qdq import Scheme, quantize
-from toolkit.graph.rounded import Roundings
+from toolkit.graph.rounded import Rounded, Roundings
 from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
 from toolkit.graph.weights import Room
+from toolkit.images.ahead import read_ahead
 from toolkit.recipe import Calibration, Precision
 from toolkit.types import Classifier, Float
 
@@ -37,6 +38,7 @@ WORTH = 0.2  # dB
 PRICE = {"activations": 1.0}  # dB, for what costs time
 SURE = 1.64  # standard errors: one-sided 95 %
 SHARE = 24  # images that equalizations are compared by
+BATCH = 8  # images that a candidate answers at once
 LEAST = 4  # images without which nothing is chosen
 PARTS = 4  # of the network's tensors, in its order, that may have a method of their own
 SIMPLE: dict[str, Any] = {
@@ -88,12 +90,32 @@ class Settings(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """The choice, the equalized FP32 graph that it is for and that graph's ranges, and the reasons, a line each."""
+    """The choice, the equalized FP32 graph that it is for, that graph's ranges and rounded weights, and the reasons, a line each."""
 
     settings: Settings
     graph: ir.Model
     ranges: Ranges
+    roundings: Roundings
     reasons: tuple[str, ...]
+
+
+class _Try(NamedTuple):
+    name: str
+    settings: Settings
+    graph: ir.Model
+    ranges: Ranges
+
+
+class _Change(NamedTuple):
+    """Another value for one key; for `methods`, entries that are added."""
+
+    key: str
+    name: str
+    values: dict[str, Any]
+
+    def of(self, settings: Settings) -> Settings:
+        values = {"methods": {**settings.precision.methods, **self.values}} if self.key == "methods" else self.values
+        return settings.having(**values)
 
 
 class _Candidate(NamedTuple):
@@ -140,55 +162,60 @@ class _Selection:
         self.few, self.held, self.collect = images[:IMAGES], held, collect
         self.scheme, self.room, self.runner = scheme, room, runner
         self.roundings = Roundings(lambda pixels: self.few)
-        self.truth = _centered(graph_runner(before_softmax(graph))(held), ends_in_softmax(graph))
+        self.truth = self._answers(graph_runner(before_softmax(graph)), ends_in_softmax(graph))
         self.reasons: list[str] = []
 
     def run(self) -> Selected:
         graph = self._equalized()
         ranges = self.collect(graph, True)
-        best = self._measure(str(self.now.calibration.method), self.now, graph, ranges)
-        for key, values in OTHERS.items():
-            if key in self.open:
-                others = {str(value): best.settings.having(**{key: value}) for value in values}
-                best = self._step(key, best, others, graph, ranges)
-        if "method" in self.open:
-            best = self._parts(best, graph, ranges)
+        names = [str(self.now.calibration.method), *(OTHERS["method"] if "method" in self.open else ())]
+        tried = [_Try(name, self.now.having(method=name), graph, ranges) for name in names]
+        best, *others = self._measured(tried)
+        if others:
+            best = self._better("method", [best, *others])
+        best = self._chain(best, self._changes(best, graph, ranges), graph, ranges)
         last = f"auto: SNR of the logits {self._snr(best):.1f} dB on {len(self.held)} calibration images held back for the choice"
-        return Selected(best.settings, graph, ranges, (*self.reasons, last))
+        return Selected(best.settings, graph, ranges, self.roundings, (*self.reasons, last))
 
     def _equalized(self) -> ir.Model:
         """The graph with the channel scales that bring most; they are compared with ranges from few images, weights as `SIMPLE`
         has them."""
         simple = self.now.precision.equalize
-        kinds: tuple[Mode, ...] = ()
+        kinds: tuple[Mode, ...] = (simple,)
         if "equalize" in self.open:
             sets = channel_sets(self.plain)
-            kinds = ("pairs", "none") if any(found.stream for found in sets) else ("none",) if sets else ()
+            kinds = (*kinds, *(("pairs", "none") if any(found.stream for found in sets) else ("none",) if sets else ()))
             kinds = (*kinds, "activations") if has_functions(self.plain) else kinds
-        tried = []
-        for kind in (simple, *kinds) if kinds else ():
-            graph = equalized(self.plain, kind, iter(self.few[:SHARE]))
-            settings = self.now.having(equalize=kind, rounding="nearest", bias_correction=False)
-            tried.append(self._measure(kind, settings, graph, self.collect(graph, False)))
-        if tried:
+        seen = evidence(self.plain, kinds, self.few)
+        graphs = {kind: equalized_by(self.plain, kind, seen) for kind in kinds}
+        if len(kinds) > 1:
+            plain = self.now.having(rounding="nearest", bias_correction=False)
+            ways = ((kind, plain.having(equalize=kind), graph) for kind, graph in graphs.items())
+            tried = self._measured(_Try(*way, self.collect(way[-1], False)) for way in ways)
             self.now = self.now.having(equalize=self._better("equalize", tried).name)
-        return equalized(self.plain, self.now.precision.equalize, iter(self.few))
+        return graphs[self.now.precision.equalize]
 
-    def _parts(self, best: _Candidate, graph: ir.Model, ranges: Ranges) -> _Candidate:
-        """Another method for a quarter of the tensors, one quarter after the other."""
-        names = [name for name in watched(graph) if name in ranges.tensors]
+    def _changes(self, best: _Candidate, graph: ir.Model, ranges: Ranges) -> list[_Change]:
+        """What is tried one after the other: other weights, then another method for a quarter of the tensors, quarter by quarter."""
+        found = [_Change(key, str(OTHERS[key][0]), {key: OTHERS[key][0]}) for key in ("rounding", "bias_correction") if key in self.open]
+        names = [name for name in watched(graph) if name in ranges.tensors] if "method" in self.open else []
         other = "minmax" if best.settings.calibration.method != "minmax" else "mse"
-        for part in np.array_split(np.array(names, object), min(PARTS, len(names))):
-            methods = {**best.settings.precision.methods, **dict.fromkeys(part.tolist(), other)}
-            label = f"{other} for {part[0]} .. {part[-1]}"
-            best = self._step("methods", best, {label: best.settings.having(methods=methods)}, graph, ranges)
-        return best
+        for part in np.array_split(np.array(names, object), min(PARTS, len(names))) if names else ():
+            found.append(_Change("methods", f"{other} for {part[0]} .. {part[-1]}", dict.fromkeys(part.tolist(), other)))
+        return found
 
-    def _step(
-        self, key: str, best: _Candidate, others: dict[str, Settings], graph: ir.Model, ranges: Ranges
-    ) -> _Candidate:
-        tried = [self._measure(name, settings, graph, ranges) for name, settings in others.items()]
-        return self._better(key, [best._replace(name=best.settings.value(key)), *tried])
+    def _chain(self, best: _Candidate, changes: Sequence[_Change], graph: ir.Model, ranges: Ranges) -> _Candidate:
+        """Each change against the best so far. As most are turned down, LANES of them are tried at a time on what stands; those
+        behind one that is taken are tried again on that."""
+        while changes:
+            tried = self._measured(_Try(one.name, one.of(best.settings), graph, ranges) for one in changes[:LANES])
+            for done, (change, candidate) in enumerate(zip(changes, tried, strict=False), 1):
+                before = best
+                best = self._better(change.key, [best._replace(name=best.settings.value(change.key)), candidate])
+                if best.settings is not before.settings:
+                    break
+            changes = changes[done:]
+        return best
 
     def _better(self, key: str, candidates: Sequence[_Candidate]) -> _Candidate:
         """The first, unless another is surely nearer; the reason is kept where there is something to say."""
@@ -202,15 +229,24 @@ class _Selection:
             self.reasons.append(f"auto: {key} = {best.name}, {self._snr(best):.1f} dB ({seen}{unsure})")
         return best
 
-    def _measure(self, name: str, settings: Settings, graph: ir.Model, ranges: Ranges) -> _Candidate:
+    def _measured(self, tried: Iterable[_Try]) -> list[_Candidate]:
+        """Each candidate's noise; as many at a time as there are lanes."""
+        ready = ((one, self.roundings.of(one.graph, one.settings.precision, self.room)) for one in tried)
+        return list(read_ahead(ready, lambda pair: self._measure(*pair), LANES))
+
+    def _measure(self, one: _Try, rounded: Mapping[str, Rounded]) -> _Candidate:
         quantized = quantize(
-            graph, ranges, settings.precision, settings.calibration, scheme=self.scheme, room=self.room,
-            rounded=self.roundings.of(graph, settings.precision, self.room),
+            one.graph, one.ranges, one.settings.precision, one.settings.calibration,
+            scheme=self.scheme, room=self.room, rounded=rounded,
         )  # fmt: skip
-        soft = ends_in_softmax(quantized)
-        answers = _centered(self.runner(before_softmax(quantized))(self.held), soft)
+        answers = self._answers(self.runner(before_softmax(quantized)), ends_in_softmax(quantized))
         noise = ((answers - self.truth) ** 2).sum(axis=1)
-        return _Candidate(name, settings, np.where(np.isfinite(noise), noise, np.inf))
+        return _Candidate(one.name, one.settings, np.where(np.isfinite(noise), noise, np.inf))
+
+    def _answers(self, runner: Classifier, soft: bool) -> Real:
+        """BATCH images at a time: activations of more would not fit the cache."""
+        parts = [runner(self.held[i : i + BATCH]) for i in range(0, len(self.held), BATCH)]
+        return _centered(np.concatenate(parts), soft)
 
     def _snr(self, candidate: _Candidate) -> float:
         signal, noise = float((self.truth**2).sum()), float(candidate.noise.sum())
