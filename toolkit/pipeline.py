@@ -104,10 +104,10 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     labeled = (judged, truth) if recipe.accept.data is not None else (None, None)
     if baseline is None or like is None or truth is not like.truth:
         baseline = baseline_of(source.reference, recipe, *labeled)
-    graph, ranges, reasons = source.graph, None, tuple[str, ...]()
+    graph, ranges, reasons, shared = source.graph, None, tuple[str, ...](), None
     if held is not None and recipe.precision.quantized:
         target = Target.parse_many(recipe.build.target)[0]
-        recipe, graph, ranges, reasons = settle(recipe, graph, held, target, stage)
+        recipe, graph, ranges, reasons, shared = settle(recipe, graph, held, target, stage)
     large = peaks(graph, held.ranging) if held is not None and held.ranging is not None and foreseeing else {}
     own = standing_of(source, recipe.reference, *labeled)
     source, named = _named(source, recipe, labeled[0], own)
@@ -115,7 +115,7 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     heard += [images.remarks for images in (judged, *(held or ())) if images is not None]
     remarks = tuple(dict.fromkeys(remark for some in heard for remark in some))
     whole = held.whole if held is not None else None
-    roundings = Roundings(lambda pixels: (whole or calibration_images(recipe)).having(pixels).batches(8))
+    roundings = shared or Roundings(lambda pixels: (whole or calibration_images(recipe)).having(pixels).batches(8))
     return Trip(recipe, source, agreement, judged, truth, baseline, graph, ranges, large, roundings, remarks, own)
 
 

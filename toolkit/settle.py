@@ -19,6 +19,7 @@ from toolkit.graph.equalize import Mode
 from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.prescale import equalized
 from toolkit.graph.qdq import scheme_of
+from toolkit.graph.rounded import Roundings
 from toolkit.graph.run import graph_runner, predicting_runner
 from toolkit.graph.scheme_cpu import watched
 from toolkit.graph.select import LEAST, SHARE, Selected, Settings, select
@@ -46,12 +47,16 @@ class Held(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """The recipe with nothing left open, the FP32 graph as equalized, its ranges, and why."""
+    """The recipe with nothing left open, the FP32 graph as equalized, its ranges, and why.
+
+    `roundings` are those of the choice, where the same images would give them to the build again.
+    """
 
     recipe: Recipe
     graph: ir.Model
     ranges: Ranges
     reasons: tuple[str, ...]
+    roundings: Roundings | None = None
 
 
 def hold_back(recipe: Recipe) -> Held:
@@ -110,7 +115,8 @@ def settle(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: C
         found = _select(recipe, graph, held, target, stage)
         settings, reasons = found.settings, (*reasons, *found.reasons)
         if held.ranging is whole:
-            return Settled(_with(recipe, settings), found.graph, found.ranges, reasons)
+            shared = None if recipe.preprocess.inside else found.roundings  # they hold floats; that graph takes pixels
+            return Settled(_with(recipe, settings), found.graph, found.ranges, reasons, shared)
     elif settings.open:
         plain = settings.simply()
         said = f"{plain.calibration.method}, equalize = {plain.precision.equalize}, weights = {plain.precision.weights}"

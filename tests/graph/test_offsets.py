@@ -5,7 +5,7 @@ import numpy as np
 from tests.graph.networks import fashion, fashion_graph, graph_of, pictures, run
 from toolkit.graph.channels import measure
 from toolkit.graph.edit import constant
-from toolkit.graph.offsets import share_offsets
+from toolkit.graph.offsets import joined_branches, share_offsets
 from toolkit.onnxfile import serialize
 
 
@@ -15,12 +15,12 @@ def test_opposite_offsets_go_and_the_function_stays() -> None:
     model.layer2[0].downsample[1].bias.data -= 50
     graph, images, batch = graph_of(model), [pictures(8, "train")], pictures(16)
     before = serialize(graph)
-    shared = share_offsets(graph, images)
+    shared = share_offsets(graph, measure(graph, images, joined_branches(graph)))
     assert serialize(graph) == before
     truth = run(graph, batch)
     assert np.abs(run(shared, batch) - truth).max() <= 1e-4 * np.abs(truth).max()  # 50 taken off an activation of 1, in float32
     branches = ["layer2.0.conv2", "layer2.0.downsample.0"]
-    means = [measure(shared, images, branches)[name].mean.mean(axis=(1, 2)) for name in branches]
+    means = [measure(shared, images, branches)[name].mean for name in branches]
     np.testing.assert_allclose(means[0], means[1], atol=1e-4)
     biases = [constant(next(n for n in shared.graph if n.name == name).inputs[2]) for name in branches]
     assert all(np.abs(bias).max() < 10 for bias in biases)
@@ -28,7 +28,7 @@ def test_opposite_offsets_go_and_the_function_stays() -> None:
 
 def test_a_sum_with_an_identity_is_left_alone() -> None:
     clean = fashion_graph("resnet18")
-    shared = share_offsets(clean, [pictures(4, "train")])
+    shared = share_offsets(clean, measure(clean, [pictures(4, "train")], joined_branches(clean)))
     changed = [
         a.name for a, b in zip(clean.graph, shared.graph, strict=True)
         if a.op_type == "Conv" and not np.array_equal(constant(a.inputs[2]), constant(b.inputs[2]))

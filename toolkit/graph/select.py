@@ -90,7 +90,7 @@ class Settings(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """The choice, the equalized FP32 graph that it is for, that graph's ranges and rounded weights, and the reasons, a line each."""
+    """The choice, the equalized FP32 graph that it is for, its ranges and rounded weights, and the reasons, a line each."""
 
     settings: Settings
     graph: ir.Model
@@ -196,8 +196,9 @@ class _Selection:
         return graphs[self.now.precision.equalize]
 
     def _changes(self, best: _Candidate, graph: ir.Model, ranges: Ranges) -> list[_Change]:
-        """What is tried one after the other: other weights, then another method for a quarter of the tensors, quarter by quarter."""
-        found = [_Change(key, str(OTHERS[key][0]), {key: OTHERS[key][0]}) for key in ("rounding", "bias_correction") if key in self.open]
+        """What is tried one after the other: other weights, then another method for each quarter of the tensors."""
+        keys = [key for key in ("rounding", "bias_correction") if key in self.open]
+        found = [_Change(key, str(OTHERS[key][0]), {key: OTHERS[key][0]}) for key in keys]
         names = [name for name in watched(graph) if name in ranges.tensors] if "method" in self.open else []
         other = "minmax" if best.settings.calibration.method != "minmax" else "mse"
         for part in np.array_split(np.array(names, object), min(PARTS, len(names))) if names else ():
@@ -209,12 +210,11 @@ class _Selection:
         behind one that is taken are tried again on that."""
         while changes:
             tried = self._measured(_Try(one.name, one.of(best.settings), graph, ranges) for one in changes[:LANES])
-            for done, (change, candidate) in enumerate(zip(changes, tried, strict=False), 1):
-                before = best
+            for change, candidate in zip(tuple(changes), tried, strict=False):
+                before, changes = best, changes[1:]
                 best = self._better(change.key, [best._replace(name=best.settings.value(change.key)), candidate])
                 if best.settings is not before.settings:
                     break
-            changes = changes[done:]
         return best
 
     def _better(self, key: str, candidates: Sequence[_Candidate]) -> _Candidate:
