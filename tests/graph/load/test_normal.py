@@ -71,6 +71,49 @@ FORMS: dict[str, tuple[list[Any], list[Any], float | None]] = {
     "BatchNorm that saw 0 to 255": (*batchnorm(255 * MEAN, 255 * STD), WHOLE),
     "BatchNorm that saw 0 to 1": (*batchnorm(MEAN, STD), SHARE),
     "BatchNorm that saw normalized images": (*batchnorm(np.zeros(3) + 0.1, np.ones(3)), None),
+    "a channel at a time, by Split": (
+        [
+            node("Split", ["pixels"], ["x0", "x1", "x2"], axis=1, num_outputs=3),
+            *(node("Sub", [f"x{i}", f"mid{i}"], [f"y{i}"]) for i in range(3)),
+            *(node("Div", [f"y{i}", f"s{i}"], [f"z{i}"]) for i in range(3)),
+            node("Concat", ["z0", "z1", "z2"], ["image"], axis=1),
+        ],
+        [tensor(f"{key}{i}", values[i]) for key, values in (("mid", MEAN), ("s", STD)) for i in range(3)],
+        SHARE,
+    ),
+    "a channel at a time, by Gather, in the other order": (
+        [
+            *(node("Gather", ["pixels", f"at{i}"], [f"x{i}"], axis=1) for i in range(3)),
+            *(node("Sub", [f"x{i}", f"mid{i}"], [f"y{i}"]) for i in range(3)),
+            *(node("Unsqueeze", [f"y{i}", "axes"], [f"z{i}"]) for i in range(3)),
+            node("Concat", ["z2", "z1", "z0"], ["image"], axis=1),
+        ],
+        [
+            tensor("axes", [1], np.int64),
+            *(tensor(f"mid{i}", 255 * MEAN[i]) for i in range(3)),
+            *(tensor(f"at{i}", i, np.int64) for i in range(3)),
+        ],
+        WHOLE,
+    ),
+    "a channel of which goes another way": (
+        [
+            node("Split", ["pixels"], ["x0", "x1", "x2"], axis=1, num_outputs=3),
+            *(node("Sub", [f"x{i}", f"mid{i}"], [f"y{i}"]) for i in range(3)),
+            node("Sin", ["y0"], ["z0"]),
+            node("Concat", ["z0", "y1", "y2"], ["image"], axis=1),
+        ],
+        [tensor(f"mid{i}", MEAN[i]) for i in range(3)],
+        None,
+    ),
+    "behind a Resize": (
+        [
+            node("Resize", ["pixels", "", "", "sizes"], ["x"], mode="linear"),
+            node("Div", ["x", "s"], ["y"]),
+            node("Sub", ["y", "mid"], ["image"]),
+        ],
+        [tensor("sizes", [1, 3, 8, 8], np.int64), tensor("s", 255.0), channel(MEAN, "mid")],
+        WHOLE,
+    ),
     "Inception's, from ImageNet's": (
         [node("Mul", ["pixels", "f"], ["x"]), node("Add", ["x", "o"], ["image"])],
         [channel(STD / 0.5, "f"), channel((MEAN - 0.5) / 0.5, "o")],
@@ -92,7 +135,9 @@ def test_the_pixels_that_a_file_expects(tmp_path: Path, form: str) -> None:
     assert (found and found.scale) == FORMS[form][2]
 
 
-@pytest.mark.parametrize("form", ["ImageNet's, of 0 to 1", "Caffe's means, in the other order of colors"])
+@pytest.mark.parametrize(
+    "form", ["ImageNet's, of 0 to 1", "Caffe's means, in the other order of colors", "a channel at a time, by Split"]
+)
 def test_a_recipe_that_says_nothing_gives_it_those_pixels(tmp_path: Path, form: str) -> None:
     """And the engine's graph, given them, answers as the file does; a recipe that is drafted says so in its keys."""
     path, scale = made(tmp_path / "m.onnx", form), FORMS[form][2]

@@ -1,7 +1,8 @@
 """Normal: whether a file normalizes its input itself, and which pixels it expects. Read off the file, before any recipe.
 
 1. From the image on, subtractions, divisions, sums, products and a BatchNormalization by constants are followed, as y = a x + b
-   in each channel, through casts and changes of layout, up to the first other operator.
+   in each channel, through casts, changes of layout and a Resize, up to the first other operator. Channels that are cut apart, by
+   Split, Slice or Gather, are followed one by one, up to the Concat that joins them.
 2. A mean, -b / a, in the middle of 0 to 255, or of 0 to 1, is that of pixels in that range; a plain division by 255 or 127.5 is
    one of pixels of 0 to 255. BatchNormalization says the same by the mean and the deviation that it keeps.
 3. Anything else says nothing: such as torchvision's Inception, which takes its input from ImageNet's normalization to another.
@@ -26,7 +27,7 @@ RANGES = (255.0, 1.0)
 WHOLE = (1 / 255, 1 / 256, 1 / 127.5, 1 / 128)  # plain factors of pixels
 MOST = 4096  # values of a constant
 STEPS = 24
-_THROUGH = ("Cast", "Identity", "Transpose", "Dropout")
+_THROUGH = ("Cast", "Identity", "Transpose", "Dropout", "Squeeze", "Unsqueeze", "Resize", "Upsample")
 _TURNS = ("Gather", "Slice")  # of three channels: RGB to BGR
 _SHAPES = ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten")
 
@@ -58,24 +59,62 @@ def normalization(graph: ir.Graph, name: str | None = None) -> Normal | None:
     named = [value for value in images if value.name == name] if name else images
     pictures = [value for value in named if value.shape is not None and len(value.shape) == 4]
     value = named[0] if len(named) == 1 else pictures[0] if len(pictures) == 1 else None
-    a, b, nodes = np.ones(1), np.zeros(1), list[str]()
-    for _ in range(STEPS if value is not None else 0):
-        assert value is not None
-        readers = [node for node in value.consumers() if node.op_type not in ("Shape", "Size")]
-        if len(readers) != 1 or readers[0].domain not in ("", "ai.onnx"):
+    if value is None:
+        return None
+    found = _followed(value)
+    readers = _readers(found.end)
+    if len(readers) == 1 and readers[0].op_type == "BatchNormalization" and not readers[0].domain:
+        return _by_statistics(readers[0], found.a, found.b, list(found.nodes))
+    return _by_mean(found.a, found.b, list(found.nodes))
+
+
+class _Affine(NamedTuple):
+    """`end` holds y = a x + b, as `nodes` made it."""
+
+    a: Values
+    b: Values
+    nodes: tuple[str, ...]
+    end: ir.Value
+
+
+def _followed(value: ir.Value) -> _Affine:
+    """Rule 1, from `value` on."""
+    found = _Affine(np.ones(1), np.zeros(1), (), value)
+    for _ in range(STEPS):
+        readers = _readers(found.end)
+        joined = _joined(found.end, readers)
+        if joined is None and (len(readers) != 1 or readers[0].domain not in ("", "ai.onnx")):
             break
-        node = readers[0]
-        if node.op_type == "BatchNormalization":
-            return _by_statistics(node, a, b, nodes)
-        if node.op_type not in _THROUGH and not _turns(node, value):
-            step = _step(node, value)
-            if step is None or not _fits(step, a):
-                break
-            factor, offset = step
-            a, b = a * factor, b * factor + offset
-            nodes.append(_called(node))
-        value = node.outputs[0]
-    return _by_mean(a, b, nodes)
+        if joined is None and (readers[0].op_type in _THROUGH or _turns(readers[0], found.end)):
+            found = found._replace(end=readers[0].outputs[0])
+            continue
+        step = (joined.a, joined.b) if joined is not None else _step(readers[0], found.end)
+        if step is None or not _fits(step, found.a):
+            break
+        nodes, end = (joined.nodes, joined.end) if joined is not None else ((_called(readers[0]),), readers[0].outputs[0])
+        found = _Affine(found.a * step[0], found.b * step[0] + step[1], (*found.nodes, *nodes), end)
+    return found
+
+
+def _joined(value: ir.Value, readers: list[ir.Node]) -> _Affine | None:
+    """What becomes of channels that are cut apart until they are joined again; None where `readers` do not cut them apart."""
+    if not readers or any(node.op_type not in (*_TURNS, "Split") or node.inputs[0] is not value for node in readers):
+        return None
+    parts = {part.end: part for node in readers for output in node.outputs for part in [_followed(output)]}
+    joins = {node for end in parts for node in _readers(end)}
+    join = joins.pop() if len(joins) == 1 else None
+    if join is None or join.op_type != "Concat" or len(parts) < 3 or set(join.inputs) != set(parts):
+        return None
+    ordered = [parts[end] for end in join.inputs if end is not None]
+    if any(len(part.a) > 1 or len(part.b) > 1 for part in ordered):
+        return None
+    nodes = tuple(name for part in ordered for name in part.nodes)
+    a, b = np.concatenate([part.a for part in ordered]), np.concatenate([part.b for part in ordered])
+    return _Affine(a, b, nodes, join.outputs[0])
+
+
+def _readers(value: ir.Value) -> list[ir.Node]:
+    return [node for node in value.consumers() if node.op_type not in ("Shape", "Size")]
 
 
 def _step(node: ir.Node, value: ir.Value) -> tuple[Values, Values] | None:
