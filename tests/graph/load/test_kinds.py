@@ -392,3 +392,17 @@ def test_what_answers_with_boxes_or_with_several_heads_is_told_what_to_do(tmp_pa
     path = write(tmp_path / "m.onnx", heads, outputs=outputs)
     with pytest.raises(GraphError, match=r'2 outputs: digit_0, digit_1\..*--set output="digit_0"'):
         opened(path)
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_squeeze_of_everything_keeps_a_batch_of_one_image(tmp_path: Path, classes: int, pooled: bool) -> None:
+    """`model(x).squeeze()`: one image alone is answered with [classes], and several with [N, classes]."""
+    axes = tensor("axes", [2, 3], np.int64)
+    end = [node("Unsqueeze", ["scores", "axes"], ["wide"]), node("Squeeze", ["wide"], ["out"])]
+    end = end if pooled else [node("Squeeze", ["scores"], ["out"])]
+    loaded = opened(write(tmp_path / "m.onnx", end, classes=classes, output="out", more=[axes]))
+    assert loaded.facts.columns == classes
+    assert loaded.graph.graph.outputs[0].name == "out"
+    for count in (1, 3):
+        np.testing.assert_allclose(answers(loaded, images(count)), scores(images(count), classes), rtol=1e-4, atol=1e-6)

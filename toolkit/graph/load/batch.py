@@ -5,6 +5,7 @@
 3. What names the batch then gives it up: a Reshape computes the dimension (-1), an Expand leaves it to its input, a Resize names
    the other axes only. A constant that Concat joins to images is repeated for each.
 4. A Gather that picks every value of a flat tensor in order, as torch writes `as_strided`, is a Reshape.
+5. A Squeeze that names no axes never takes the batch, not even of one image.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from toolkit.graph.edit import constant, finish, initializer, insert_before, make
 from toolkit.graph.load.follow import Place, Shapes, follow
@@ -30,13 +32,35 @@ def set_image(model: ir.Model, preprocess: Preprocess, batch: int | None) -> Non
 
 
 def free_batch(model: ir.Model, preprocess: Preprocess, batch: int | None) -> None:
-    """Rules 2 to 4, in place, on a graph whose constants are folded. `batch`: what the file has fixed; None where it is free."""
+    """Rules 2 to 5, in place, on a graph whose constants are folded. `batch`: what the file has fixed; None where it is free."""
     if batch is not None:
         set_image(model, preprocess, batch)
         _undo_strides(model.graph)
         finish(model)
         _release(model.graph, batch)
     set_image(model, preprocess, None)
+    _keep_in_squeeze(model)
+
+
+def _keep_in_squeeze(model: ir.Model) -> None:
+    """Rule 5."""
+    for node in list(model.graph):
+        if node.op_type != "Squeeze" or node.domain or len(node.inputs) > 1:
+            continue
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)  # again: the last one may tell more
+        given = node.inputs[0]
+        if given is None or given.shape is None or not all(isinstance(dim, int) for dim in given.shape[1:]):
+            continue
+        axes = [i for i, dim in enumerate(given.shape) if i and dim == 1]
+        if axes:
+            node.resize_inputs(2)
+            node.replace_input_with(1, initializer(model.graph, f"{node.name}.axes", np.array(axes, np.int64)))
+        else:
+            name, same = node.outputs[0].name, make("Identity", [given], f"{node.name}.same")
+            insert_before(node, same)
+            ir.convenience.replace_all_uses_with(node.outputs[0], same.outputs[0], replace_graph_outputs=True)
+            model.graph.remove(node, safe=True)
+            same.outputs[0].name = name
 
 
 def _release(graph: ir.Graph, batch: int) -> None:
