@@ -26,7 +26,8 @@ from tests.graph.load.files import (
     write,
 )
 from toolkit.errors import GraphError
-from toolkit.recipe import Preprocess
+from toolkit.recipe import Preprocess, Recipe
+from toolkit.reference.source import open_source
 
 
 def test_nodes_need_no_order(tmp_path: Path) -> None:
@@ -406,3 +407,11 @@ def test_a_squeeze_of_everything_keeps_a_batch_of_one_image(tmp_path: Path, clas
     assert loaded.graph.graph.outputs[0].name == "out"
     for count in (1, 3):
         np.testing.assert_allclose(answers(loaded, images(count)), scores(images(count), classes), rtol=1e-4, atol=1e-6)
+
+
+def test_the_reference_of_a_squeeze_of_everything_answers_one_image_with_every_class(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", [node("Squeeze", ["scores"], ["out"])], output="out")
+    recipe = Recipe.of(path, size=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3, scale=1.0)
+    with open_source(recipe).reference as reference:
+        for count in (1, 3):
+            np.testing.assert_allclose(reference(images(count)), scores(images(count)), rtol=1e-4, atol=1e-6)

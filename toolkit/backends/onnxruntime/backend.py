@@ -126,7 +126,7 @@ class ForeignExecutor(SessionExecutor):
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
         if self._dtype != "float32":
             filled = filled.astype(self._dtype) if self._dtype.startswith("float") else np.rint(filled).astype(self._dtype)
-        answers = super().run(filled)[: len(batch)].reshape(len(batch), -1)
+        answers = super().run(filled).reshape(len(filled), -1)[: len(batch)]
         return answers[:, self._offset :].astype(np.float32, copy=False)
 
 
