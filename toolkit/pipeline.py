@@ -97,7 +97,7 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     else:
         source, truth, baseline = open_source(recipe, progress=stage("reference and export")), None, None
         if judged is not None and recipe.accept.data is not None:
-            refuse_unfit(source.reference.manifest, judged, recipe)
+            refuse_unfit(source.reference.manifest, judged)
         agreement = check(source, judged or check_images(recipe))
     if judged is not None and proof and truth is None:
         truth = answers_of(source.reference, judged, progress=stage("reference answers"))

@@ -16,14 +16,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 
 import toolkit
 from toolkit import orders
 from toolkit.engine import layout
 from toolkit.engine.answers import decode, encode
 from toolkit.engine.engine import Engine
+from toolkit.engine.judge import images_of
 from toolkit.engine.locations import portable
-from toolkit.errors import EngineError
+from toolkit.errors import DataError, EngineError
 from toolkit.images.dataset import open_data
 from toolkit.manifest import MANIFEST, Manifest
 from toolkit.recipe import Recipe
@@ -293,6 +295,18 @@ def test_yesterdays_engine_loads_with_a_word() -> None:
     assert engine.inspect().layers["Conv"] == 20
     with pytest.raises(EngineError, match="older format"):
         engine.pack("never.engine")
+
+
+@pytest.mark.parametrize("folders", [["0", "10"], [f"c{i}" for i in range(11)], [f"c{i}" for i in range(4)]])
+def test_folders_that_are_no_classes_of_an_engine_are_refused(golden: Engine, tmp_path: Path, folders: list[str]) -> None:
+    """As at build: one more than it has classes ended in an IndexError, and fewer stood for other classes than their own."""
+    nameless = Engine(golden.path, msgspec.structs.replace(golden.manifest, classes=None), golden.contents)
+    for folder in folders:
+        (tmp_path / "val" / folder).mkdir(parents=True)
+        Image.new("L", (28, 28)).save(tmp_path / "val" / folder / "a.png")
+    said = r"has (the label 10|\d+ class folders), and .*-int8 answers (the classes 0 to 9|10 classes)"
+    with pytest.raises(DataError, match=said):
+        images_of(nameless, str(tmp_path / "val"))
 
 
 BARE = """

@@ -15,6 +15,7 @@ from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.harness.answers import rank_of
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import Images, class_names, open_data
+from toolkit.reference.names import refuse_unfit
 from toolkit.types import Classifier, Float, Frozen, Stage
 
 if TYPE_CHECKING:
@@ -187,9 +188,7 @@ def _against_reference(
     judged = images.labels is not None and not meaning.multilabel
     top1 = float((rank_of(meaning.scores(ours), images.labels) == 0).mean()) if judged and images.labels is not None else None
     remarks = (*remarks, f"the reference is not here ({why}), and the engine carries no answers to these images")
-    return Judgement(
-        engine=engine.name, how=how, stored=engine.proof, top1=top1, images=images.count, remarks=remarks
-    )
+    return Judgement(engine=engine.name, how=how, stored=engine.proof, top1=top1, images=images.count, remarks=remarks)
 
 
 def _judged(
@@ -217,9 +216,7 @@ def _judged(
     )
     top1 = None if verdict.top1 is None else verdict.top1[1]
     count = len(ours)
-    return Judgement(
-        engine=engine.name, how=how, verdict=verdict, stored=engine.proof, top1=top1, images=count, remarks=remarks
-    )
+    return Judgement(engine=engine.name, how=how, verdict=verdict, stored=engine.proof, top1=top1, images=count, remarks=remarks)
 
 
 def images_of(engine: Engine, data: str | None) -> tuple[Images | None, str]:
@@ -227,14 +224,18 @@ def images_of(engine: Engine, data: str | None) -> tuple[Images | None, str]:
     accept, recipe = engine.recipe.accept, engine.recipe
     if data is not None:
         names = engine.manifest.classes
-        return open_data(data, engine.manifest.preprocess, None, classes=names), ""
+        images = open_data(data, engine.manifest.preprocess, None, classes=names)
+        refuse_unfit(engine.manifest, images, engine.name)
+        return images, ""
     if accept.data is None:
         return None, f"the recipe of {engine.name} names no images to judge it on"
     if not is_here(accept.data):
         return None, f"the images of [accept], '{accept.data}', are not on this machine"
     try:
         names = class_names(recipe) if is_here(recipe.reference.classes) else engine.manifest.classes
-        return open_data(accept.data, recipe.preprocess, accept.images, classes=names), ""
+        images = open_data(accept.data, recipe.preprocess, accept.images, classes=names)
+        refuse_unfit(engine.manifest, images, engine.name)
+        return images, ""
     except DataError as error:
         return None, error.what
 

@@ -6,7 +6,6 @@ from toolkit.errors import DataError
 from toolkit.images.dataset import Images
 from toolkit.manifest import Manifest
 from toolkit.outputs import Outputs
-from toolkit.recipe import Recipe
 
 IMAGENET = 1000
 SHOWN = 4  # names in a note
@@ -34,21 +33,21 @@ def _remedy(columns: int, names: int, outputs: Outputs, otherwise: str) -> str:
     return f"{otherwise}. If instead its first column is a background class, {background}"
 
 
-def refuse_unfit(manifest: Manifest, images: Images, recipe: Recipe) -> None:
-    """Raises DataError where a label is no class of the reference (`manifest`), or where labels come from folders that are not as
-    many as its classes, so that a label means another one."""
+def refuse_unfit(manifest: Manifest, images: Images, who: str = "the reference") -> None:
+    """Raises DataError where a label is no class that `manifest` answers, or where labels come from folders that are not as many
+    as its classes and it has no names to match them by, so that a label means another one. `who` is the message's word for it."""
     count = manifest.meaning.classes(int(manifest.outputs[0].shape[1]))
     names = images.classes
     highest = int(images.labels.max()) if images.labels is not None and not manifest.meaning.multilabel else 0
     if highest >= count:
-        what = f"{images.where} has the label {highest}, and the reference answers the classes 0 to {count - 1}"
+        what = f"{images.where} has the label {highest}, and {who} answers the classes 0 to {count - 1}"
         remedy = "Folders named by whole numbers are labels; where they are names, list them in `reference.classes`, one a line"
         raise DataError(what, remedy=remedy)
-    if images.labels is None or names is None or recipe.reference.classes or manifest.meaning.multilabel or len(names) == count:
+    if images.labels is None or names is None or manifest.classes or manifest.meaning.multilabel or len(names) == count:
         return
     if _numbers(names):  # they say their class themselves
         return
-    what = f"{images.where} has {len(names)} class folders, and the reference answers {count} classes"
+    what = f"{images.where} has {len(names)} class folders, and {who} answers {count} classes"
     missing = "Name the model's classes in `reference.classes`, one a line: folders are matched by name, and some may be missing"
     raise DataError(what, remedy=_remedy(count, len(names), manifest.meaning, missing))
 
