@@ -41,7 +41,7 @@ class Rounded(NamedTuple):
 
 
 class Roundings:
-    """What `round_weights` found, kept: targets and trials that share a graph share the work, also where each makes it anew."""
+    """What `round_weights` found, kept: targets and trials share the work, also where each builds the same graph again."""
 
     def __init__(self, images: Callable[[bool], Iterable[Array]]) -> None:
         """`images(pixels)`: batches from the calibration set, as uint8 pixels for a graph that takes those, else float32."""
@@ -70,7 +70,7 @@ class Roundings:
         return self._found[key]
 
     def _key(self, graph: ir.Model, precision: Precision, room: Room) -> tuple[object, ...]:
-        """A graph counts by what it computes: one that takes pixels is made anew for each target and trial."""
+        """A graph counts by what it computes: one that takes pixels is built again for each target and trial."""
         if self._graph is not graph:
             self._graph, self._print = graph, Fingerprint.of(graph)
         return self._print, precision.weights, precision.rounding == "compensated", room
