@@ -115,7 +115,7 @@ def _read_weights(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any],
 
     if path.suffix.lower() == ".toml":
         raise RecipeError(f"{path} is a recipe, not a model", remedy=f"Build it: toolkit build {path}")
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"there is no file {path}", remedy="Give a recipe, an ONNX file, or weights that torch saved")
     weights = read_weights(path)
     asked = Reference(arch=given.get("arch", "resnet50"), weights=str(path), stem=given.get("stem"))

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from toolkit.draft import draft
 from toolkit.errors import WeightsError
 from toolkit.recipe import Reference
 from toolkit.reference.resnet import ResNet
@@ -423,11 +424,19 @@ def test_other_files_are_told_by_their_first_bytes(tmp_path: Path, state: State,
         "a web page": b"\n<!DOCTYPE html><html></html>",
         "compressed by gzip. Run: gunzip --keep": b"\x1f\x8b\x08" + bytes(99),
         "a NumPy array": b"\x93NUMPY" + bytes(99),
-        "a TensorFlow Lite model": b"\x1c\0\0\0TFL3" + bytes(99),
+        "a TensorFlow Lite model. Run: python -m tf2onnx.convert --tflite": b"\x1c\0\0\0TFL3" + bytes(99),
+        "in ONNX Runtime's own format. Give the ONNX file": b"\x1c\0\0\0ORTM" + bytes(99),
+        "a network of OpenVINO. Give the ONNX file": b'<?xml version="1.0"?>\n<net name="x" version="11"></net>',
+        "a TensorRT engine. Give the ONNX file": b"ftrt" + bytes(99),
     }
     for words, data in cases.items():
         (tmp_path / "w.pth").write_bytes(data)
         assert words in refused(tmp_path / "w.pth")
+    named = {"a.plan": "a TensorRT engine", "a.mlmodel": "a Core ML model", "a.pdmodel": "a PaddlePaddle model"}
+    for name, words in named.items():
+        (tmp_path / name).write_bytes(b"\x7a" * 99)
+        assert f"{name} is {words}, by its name. Give the ONNX file" in refused(tmp_path / name)
+        (tmp_path / name).unlink()
     (tmp_path / "m.onnx").write_bytes(b"\x08\x08")
     assert "is an ONNX file. To use it, write onnx = FILE" in refused(tmp_path / "m.onnx")
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {}}')
@@ -437,6 +446,24 @@ def test_other_files_are_told_by_their_first_bytes(tmp_path: Path, state: State,
     save_file(state, tmp_path / "misnamed.pth")
     agree(load_reference(reference(tmp_path / "misnamed.pth")), thin)
     assert "Name the file in it: m.onnx, misnamed.pth" in refused(tmp_path)
+
+
+def test_a_folder_given_as_a_model_is_told_as_one(tmp_path: Path, state: State) -> None:
+    """It was said not to exist."""
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"are a folder\. Name the file in it: model\.safetensors"):
+        draft(tmp_path)
+    (tmp_path / "net.mlpackage").mkdir()
+    with pytest.raises(WeightsError, match="It is a Core ML model"):
+        draft(tmp_path / "net.mlpackage")
+
+
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_a_teacher_in_the_same_state_dict_is_another_network(save: Any, state: State, thin: ResNet, prefix: str) -> None:
+    """Its classifier was taken for a further layer of the student's."""
+    other = {f"teacher.{name}": value * 0 for name, value in state.items()}
+    path = save({prefix + name: value for name, value in state.items()} | other)
+    agree(load_reference(reference(path)), thin)
 
 
 # Tensors that are no weights

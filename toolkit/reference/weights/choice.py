@@ -58,7 +58,7 @@ def pick(where: str, content: Any, averaged: bool | None = None) -> Picked:
     if not found:
         _refuse(where, content)
     one, notes = _one(where, found, averaged)
-    state = {unwrapped(name): value for name, value in one.state.items()}
+    state = _own(one, found)
     inside = {renamed(name, one.trunk): value for name, value in state.items()}
     if one.trunk.prefix:
         notes.append(f"the prefix `{one.trunk.prefix}` was taken off every name")
@@ -68,6 +68,17 @@ def pick(where: str, content: Any, averaged: bool | None = None) -> Picked:
         notes.append(f"a whole pickled {one.module.path}: its tensors were taken, its code was not run")
     tensors, more = _without_surroundings(where, inside)
     return Picked(tensors, (*notes, *more), one.trunk.layout.stem, one.module)
+
+
+def _own(one: _Candidate, found: list[_Candidate]) -> dict[str, Any]:
+    """The entries of a network's state dict, without those of another that lies in the same one under a prefix of its own."""
+    beside = [other for other in found if other.state is one.state]
+    kept = {}
+    for name, value in ((unwrapped(name), value) for name, value in one.state.items()):
+        owners = [other for other in beside if name.startswith(other.trunk.prefix)]
+        if not owners or max(owners, key=lambda other: len(other.trunk.prefix)) is one:
+            kept[name] = value
+    return kept
 
 
 def _candidates(value: Any, keys: tuple[str, ...] = (), depth: int = 0) -> Iterator[_Candidate]:

@@ -19,10 +19,16 @@ from toolkit.reference.weights.records import load_inert
 
 AGAIN = "Save it again: torch.save(model.state_dict(), path)"
 _FETCH = "Fetch the file again"
-_TF2ONNX = "Convert the model by tf2onnx and write onnx = FILE in [reference]"
 _ONNX = "write onnx = FILE in [reference], in place of arch and weights"
+_ORIGIN = "Give the ONNX file or the weights that it was made from"
 _MAGIC = (  # first bytes, what they are, what to do; {path} is filled in
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, such as Keras writes", _TF2ONNX),
+    (
+        b"\x89HDF\r\n\x1a\n",
+        "an HDF5 file, such as Keras writes",
+        "Where it is a whole model, in Python: keras.saving.load_model('{path}').export('model.onnx', format='onnx')",
+    ),
+    (b"ftrt", "a TensorRT engine", _ORIGIN),
+    (b"ptrt", "a TensorRT engine", _ORIGIN),
     (b"version https://git-lfs", "a Git LFS pointer, and not the weights", "Run: git lfs pull"),
     (b"GGUF", "a GGUF file", "Get the weights as .safetensors or .pth"),
     (b"\x1f\x8b", "compressed by gzip", "Run: gunzip --keep {path}"),
@@ -33,6 +39,11 @@ _MAGIC = (  # first bytes, what they are, what to do; {path} is filled in
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "Unpack it"),
     (b"\x93NUMPY", "a NumPy array", "Save the state dict: torch.save({{name: torch.from_numpy(array), ...}}, path)"),
 )
+_SUFFIXES = {  # formats that cannot be told by their first bytes
+    ".plan": "a TensorRT engine", ".engine": "a TensorRT engine", ".trt": "a TensorRT engine", ".mlmodel": "a Core ML model",
+    ".pdmodel": "a PaddlePaddle model", ".pdiparams": "a PaddlePaddle model", ".param": "an ncnn network",
+    ".pb": "a TensorFlow graph",
+}  # fmt: skip
 
 
 class Content(NamedTuple):
@@ -104,11 +115,16 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
         if head.startswith(magic):
             raise WeightsError(f"{path} is {what}", remedy=remedy.format(path=path))
     text = head.lstrip().lower()
+    if text.startswith(b"<?xml") and b"<net" in text:
+        raise WeightsError(f"{path} is a network of OpenVINO", remedy=_ORIGIN)
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise WeightsError(f"{path} is a web page, and not the weights", remedy="Open the address in a browser: it may ask first")
     if head[4:8] == b"TFL3":
-        raise WeightsError(f"{path} is a TensorFlow Lite model", remedy=_TF2ONNX)
-    if path.suffix in (".onnx", ".ort"):
+        remedy = f"Run: python -m tf2onnx.convert --tflite {path} --output model.onnx; then {_ONNX}"
+        raise WeightsError(f"{path} is a TensorFlow Lite model", remedy=remedy)
+    if head[4:8] == b"ORTM":
+        raise WeightsError(f"{path} is in ONNX Runtime's own format", remedy="Give the ONNX file that it was made from")
+    if path.suffix == ".onnx":
         raise WeightsError(f"{path} is an ONNX file", remedy=f"To use it, {_ONNX}")
     if path.suffix == ".json" or (text.startswith(b"{") and b"weight_map" in text):
         raise WeightsError(f"{path} is an index of several files", remedy=f"Merge them first: {_MERGE}")
@@ -116,6 +132,8 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
         _refuse_archives(path)
     elif head[257:262] == b"ustar" or (path.suffix != ".safetensors" and tarfile.is_tarfile(path)):
         _refuse_tar(path)
+    elif (format := _SUFFIXES.get(path.suffix.lower())) is not None:
+        raise WeightsError(f"{path} is {format}, by its name", remedy=_ORIGIN)
 
 
 _MERGE = "from safetensors.torch import load_file, save_file; save_file({**load_file(A), **load_file(B)}, 'all.safetensors')"
@@ -139,7 +157,7 @@ def _refuse_archives(path: Path) -> None:
         raise WeightsError(f"{path} is a NumPy archive", remedy=f"Convert it: {line}")
     if not any(name.endswith("data.pkl") for name in names):
         what = f"{path} is a ZIP archive of {', '.join(names[:3]) or 'nothing'}"
-        raise WeightsError(what, remedy="Unpack it and name the file of weights")
+        raise WeightsError(what, remedy="Unpack it and name the model in it")
 
 
 def _refuse_tar(path: Path) -> None:
@@ -157,6 +175,8 @@ def _in_folder(path: Path) -> str:
         return f"Merge it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} weights.pth"
     if (path / "saved_model.pb").exists():
         return f"It is TensorFlow's: python -m tf2onnx.convert --saved-model {path} --output model.onnx; then {_ONNX}"
+    if path.suffix == ".mlpackage":
+        return f"It is a Core ML model. {_ORIGIN}"
     suffixes = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".onnx")
     found = sorted(file.name for file in path.iterdir() if file.suffix in suffixes)
     return f"Name the file in it: {', '.join(found[:3])}" if found else "Name a file of weights"
