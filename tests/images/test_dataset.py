@@ -279,3 +279,28 @@ def test_the_same_images_as_pixels(classes: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "other.npy", floats + np.float32(0.006))  # a third of a level off
     with pytest.raises(DataError, match=r"image 0 of .* is not a preprocessed 8-bit picture"):
         next(open_data(str(tmp_path / "other.npy"), SMALL).having(True).batches(9))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["cat", "dog", "bird"]',
+        '{"1": "dog", "0": "cat", "2": "bird"}',
+        '{"bird": 2, "cat": 0, "dog": 1}',
+        "0 cat\n1, dog\n2: bird\n",
+    ],
+)
+def test_class_names_with_their_numbers(tmp_path: Path, text: str) -> None:
+    (tmp_path / "names").write_text(text)
+    assert read_classes(str(tmp_path / "names")) == ("cat", "dog", "bird")
+
+
+def test_class_names_that_only_look_like_it(tmp_path: Path) -> None:
+    path = tmp_path / "names"
+    for text in ("[cat]\n[dog]", "0 cats\n2 dogs", "7 up\n8 ball"):
+        path.write_text(text)
+        assert read_classes(str(path)) == tuple(text.splitlines())
+    for text in ('{"0": ["n01440764", "tench"]}', '{"1": "cat", "2": "dog"}', '{"cat": "dog"}'):
+        path.write_text(text)
+        with pytest.raises(DataError, match="are JSON, but no list of names"):
+            read_classes(str(path))

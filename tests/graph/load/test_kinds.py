@@ -415,3 +415,10 @@ def test_the_reference_of_a_squeeze_of_everything_answers_one_image_with_every_c
     with open_source(recipe).reference as reference:
         for count in (1, 3):
             np.testing.assert_allclose(reference(images(count)), scores(images(count)), rtol=1e-4, atol=1e-6)
+
+
+def test_of_several_outputs_the_one_that_no_other_reads_is_suggested(tmp_path: Path) -> None:
+    """Features beside the scores: the command of the refusal took them for 6 classes."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("features", "scores")]
+    with pytest.raises(GraphError, match=r'2 outputs: features, scores\..*--set output="scores"'):
+        opened(write(tmp_path / "m.onnx", outputs=ends))

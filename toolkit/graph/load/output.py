@@ -57,7 +57,7 @@ def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[st
         candidates = {value: node for value, node in found if not through or value in through}
         if len(candidates) > 1:
             what = f"{path} has {len(graph.outputs)} outputs: {listed}"
-            name = next(iter(candidates)).name
+            name = next((value for value in candidates if not value.uses()), next(iter(candidates))).name  # none that others read
             remedy = f'Say which holds the scores in `reference.output`; of a model: --set output="{name}"'
             raise GraphError(what, remedy=remedy)
         ((chosen, _),) = candidates.items()
