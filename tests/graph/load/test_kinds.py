@@ -25,6 +25,7 @@ from tests.graph.load.files import (
     trunk,
     write,
 )
+from toolkit.draft import draft
 from toolkit.errors import GraphError
 from toolkit.recipe import Preprocess, Recipe
 from toolkit.reference.source import open_source
@@ -422,3 +423,11 @@ def test_of_several_outputs_the_one_that_no_other_reads_is_suggested(tmp_path: P
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("features", "scores")]
     with pytest.raises(GraphError, match=r'2 outputs: features, scores\..*--set output="scores"'):
         opened(write(tmp_path / "m.onnx", outputs=ends))
+
+
+@pytest.mark.parametrize(("data", "said"), [(b"<!DOCTYPE html><html>", "a web page"), (b"PK\x03\x04zip", "a zip archive")])
+def test_a_glance_tells_what_is_no_onnx_file(tmp_path: Path, data: bytes, said: str) -> None:
+    """`build` looks at a file before it opens it, and said that its wire format was corrupt."""
+    (tmp_path / "m.onnx").write_bytes(data)
+    with pytest.raises(GraphError, match=f"m.onnx is {said}"):
+        draft(tmp_path / "m.onnx")

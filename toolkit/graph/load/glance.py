@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from toolkit.disk.files import read_regular
 from toolkit.errors import GraphError
+from toolkit.graph.load.read import not_onnx
 
 
 class Tensor(NamedTuple):
@@ -42,12 +43,12 @@ class Glance(NamedTuple):
 def glance(path: Path) -> Glance:
     """Raises GraphError where it is no ONNX file."""
     try:
-        proto = onnx.load_model_from_string(read_regular(path))
+        data = read_regular(path)
+        proto = onnx.load_model_from_string(data)
     except FileNotFoundError:
         raise GraphError(f"there is no file {path}") from None
     except (OSError, DecodeError, UnicodeDecodeError, ValueError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise GraphError(f"{path} is not a valid ONNX file: {said}") from error
+        raise not_onnx(path, data[:16] if "data" in locals() else b"", error) from error
     if not proto.graph.node:
         raise GraphError(f"{path} is not a valid ONNX file: it holds no operator", remedy="Export the model again")
     weights = {tensor.name for tensor in proto.graph.initializer}

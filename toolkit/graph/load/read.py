@@ -125,6 +125,14 @@ def _tensors_in(nodes: Any) -> Iterator[tuple[str, onnx.TensorProto]]:
                 yield from _tensors_of(graph)
 
 
+def not_onnx(path: Path, start: bytes, error: Exception) -> GraphError:
+    """What a file that cannot be read is, as far as its first bytes tell."""
+    known = next((what for magic, what in _FOREIGN.items() if start.startswith(magic)), _FOREIGN_AT_4.get(start[4:8]))
+    if known:
+        return GraphError(f"{path} is {known}")
+    return GraphError(f"{path} is not a valid ONNX file: {_line(error)}", remedy="Fetch it, or export it, again")
+
+
 def _parse(path: Path) -> onnx.ModelProto:
     if not path.exists():
         raise GraphError(f"there is no file {path}", remedy="Check `reference.onnx` in the recipe")
@@ -138,10 +146,7 @@ def _parse(path: Path) -> onnx.ModelProto:
         data = path.read_bytes()
         proto: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except (OSError, DecodeError, UnicodeDecodeError, ValueError) as error:
-        start = data[:16] if "data" in locals() else b""
-        known = next((what for magic, what in _FOREIGN.items() if start.startswith(magic)), _FOREIGN_AT_4.get(start[4:8]))
-        said = f"is {known}" if known else f"is not a valid ONNX file: {_line(error)}"
-        raise GraphError(f"{path} {said}") from error
+        raise not_onnx(path, data[:16] if "data" in locals() else b"", error) from error
     if not proto.opset_import:
         what = "holds nothing" if not data else "is not a valid ONNX file: it names no opset"
         raise GraphError(f"{path} {what}", remedy="Export the model again")
