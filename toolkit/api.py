@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.decoding.result import Parity
 from toolkit.engine.engine import Engine
 from toolkit.engine.judge import Judgement
-from toolkit.errors import MeasurementError, RecipeError
+from toolkit.errors import MeasurementError, RecipeError, extras
 from toolkit.harness.measurement import Scenario
 from toolkit.harness.results import Results
 from toolkit.harness.run import plan_of
 from toolkit.recipe import Recipe
 from toolkit.recipe.modules import is_module
-from toolkit.tuning.result import TuneResult
 from toolkit.types import Stage, quiet
+
+if TYPE_CHECKING:
+    from toolkit.tuning.result import TuneResult  # its room needs onnx-ir; `judge` and `bench` do not
 
 OUT = Path("engines/built")
 PathLike = str | Path
 
 
+@extras()
 def build(
     wanted: Any,
     *,
@@ -52,6 +55,7 @@ def build(
     return [Engine.open(outcome.order.folder) for outcome in outcomes]
 
 
+@extras()
 def export(wanted: Any, path: PathLike = "model.onnx", *, stage: Stage = quiet, **options: Any) -> Path:
     """Write the final typed ONNX graph of a recipe or a model to `path`, once it agrees with the reference.
 
@@ -66,6 +70,7 @@ def export(wanted: Any, path: PathLike = "model.onnx", *, stage: Stage = quiet, 
     return Path(path)
 
 
+@extras()
 def judge(
     engine: Engine | PathLike, *, data: PathLike | None = None, against: Engine | PathLike | None = None, stage: Stage = quiet
 ) -> Judgement:
@@ -81,6 +86,7 @@ def judge(
     return _open(engine).judge(data, against, stage)
 
 
+@extras()
 def parity(
     engine: Engine | PathLike, *, data: PathLike | None = None, only: Sequence[str] = (), stage: Stage = quiet
 ) -> Parity:
@@ -98,6 +104,7 @@ def parity(
     return compare(_open(engine), data=data, only=only, stage=stage)
 
 
+@extras()
 def bench(
     engines: Engine | PathLike | Sequence[Engine | PathLike],
     scenario: Scenario = "single-stream",
@@ -152,6 +159,7 @@ def table(results: Results) -> str:
     return text(results)
 
 
+@extras()
 def tune(wanted: Any, *, limit: int | None = None, stage: Stage = quiet, **options: Any) -> TuneResult:
     """The fastest precision inside the recipe's budget; `toolkit.build(result.winner.recipe)` builds it. Raises BudgetError.
 
@@ -165,6 +173,7 @@ def tune(wanted: Any, *, limit: int | None = None, stage: Stage = quiet, **optio
     return search(recipe, stage) if limit is None else search(recipe, stage, limit=limit)
 
 
+@extras()
 def recipes_of(wanted: Any, options: dict[str, Any]) -> list[Recipe]:
     """The recipes that one thing stands for: of a model as many as `precision` names with commas. Raises RecipeError."""
     ready = wanted if isinstance(wanted, Recipe) else None

@@ -20,6 +20,21 @@ ToolkitError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Modules that an extra brings: the package's name, and the extra.
+_BROUGHT = {
+    **{name: (name.replace("_", "-"), "export") for name in ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "numba")},
+    "onnxruntime": ("onnxruntime", "cpu"),
+    "openvino": ("openvino", "openvino"),
+    "ray": ("ray", "ray"),
+    "pyarrow": ("pyarrow", "ray"),
+    "tritonclient": ("tritonclient", "triton"),
+    "cv2": ("opencv-python-headless", "parity"),
+    "torchvision": ("torchvision", "parity"),
+}
+
 
 class ToolkitError(Exception):
     """One line that says what went wrong and where; `remedy` is the next command or the thing to change.
@@ -80,6 +95,18 @@ class MissingExtra(BackendError):
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
         return type(self), (self.package, self.extra)  # else it could not come back from another process
+
+
+@contextmanager
+def extras() -> Iterator[None]:
+    """Inside, or in a function that it decorates: a module that is not there, and that an extra brings, is a MissingExtra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        brought = _BROUGHT.get((error.name or "").partition(".")[0])
+        if brought is None:
+            raise
+        raise MissingExtra(*brought) from error
 
 
 class DeviceError(ToolkitError):

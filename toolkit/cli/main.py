@@ -26,7 +26,7 @@ from toolkit.cli import (  # noqa: F401  each registers its commands
     why,
 )
 from toolkit.cli.app import UNDECIDED, app, err, out
-from toolkit.errors import BudgetError, ToolkitError, UndecidedError
+from toolkit.errors import BudgetError, ToolkitError, UndecidedError, extras
 
 GLOBAL = {"--debug": "debug", "--quiet": "quiet", "-q": "quiet", "--verbose": "verbose", "-v": "verbose"}
 INTERRUPTED = 130  # how typer reports Ctrl-C
@@ -43,7 +43,8 @@ def main() -> NoReturn:
             stream.reconfigure(errors="replace")  # a terminal whose encoding has no such letter
     try:
         # not standalone: else Ctrl-C would be answered with "Aborted." and nothing more
-        code = app(standalone_mode=False, prog_name=_program(sys.argv[0]))
+        with extras():
+            code = app(standalone_mode=False, prog_name=_program(sys.argv[0]))
     except UsageError as error:
         _misused(error)
     except typer.Exit as error:

@@ -15,7 +15,7 @@ from toolkit.backends.settings import checked
 from toolkit.cpu import cores
 from toolkit.disk.files import decode_json
 from toolkit.engine import layout, locations
-from toolkit.errors import EngineError, MissingExtra
+from toolkit.errors import EngineError, extras
 from toolkit.manifest import Manifest
 from toolkit.recipe import Recipe
 from toolkit.runtime.runner import Runner
@@ -93,10 +93,8 @@ class Engine:
         data = self.contents.get(layout.MODEL if self.manifest.file == layout.MODEL else layout.GRAPH)
         if data is None:
             raise EngineError(f"{self.path} carries no graph", remedy="Build the engine again")
-        try:
+        with extras():
             from toolkit.graph.run import parse_graph
-        except ImportError as error:
-            raise MissingExtra(error.name or "onnx-ir", "export") from error
         return parse_graph(data, str(self.path))
 
     @cached_property

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from toolkit.engine.locations import is_here
-from toolkit.errors import BackendError, DataError, DeviceError, MissingExtra, ToolkitError
+from toolkit.errors import BackendError, DataError, DeviceError, ToolkitError, extras
 from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.harness.answers import rank_of
 from toolkit.harness.verdict import Verdict
@@ -261,10 +261,8 @@ def answering(engine: Engine) -> Iterator[tuple[Classifier, str]]:
     except (BackendError, DeviceError) as error:
         if not engine.has_graph:
             raise
-        try:
+        with extras():
             from toolkit.graph.run import predicting_runner
-        except ImportError as missing:  # onnx and onnx-ir
-            raise MissingExtra("onnx", "export") from missing
 
         why = f"predicted: {error.what}; ONNX Runtime ran the graph that it was compiled from, rounded as the target rounds"
         yield predicting_runner(engine.graph, engine.manifest.to_target()), why
