@@ -175,3 +175,10 @@ def test_a_build_that_fails_leaves_the_recipe_of_a_good_engine(model: Path, tmp_
     failed = CliRunner().invoke(app, ["build", str(model), "--precision", "fp32", "-o", str(out), "--set", "size=[7, 9]"])
     assert failed.exception is not None
     assert recipe.read_text() == before
+
+
+def test_a_recipe_of_which_nothing_was_built_is_not_said_to_have_been_used(model: Path, tmp_path: Path) -> None:
+    failed = CliRunner().invoke(app, ["build", str(model), "--precision", "fp32", "-o", str(tmp_path), "--set", "size=[7, 9]"])
+    assert "was used" not in failed.output
+    assert "nothing was built of this recipe yet; change it and build it: " in failed.output
+    assert (tmp_path / "tiny-fp32.toml").exists()

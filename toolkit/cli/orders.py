@@ -172,8 +172,11 @@ def _tell(outcomes: Sequence[Outcome], orders: Sequence[Order], drafted: Sequenc
         assert manifest is not None
         out.print(Text.assemble((str(order.folder), "bold"), f": {manifest.precision} for {manifest.device}"))
         out.notes(manifest.notes, f"toolkit inspect {order.folder}", 8 + 6 * (len(built) - 1))
+    names = {outcome.order.recipe.name for outcome in built}
     for path in drafted:
-        out.say(f"the recipe that was used: {path}")
+        unused = "nothing was built of this recipe yet; change it and build it"
+        what = "the recipe that was used" if path.stem in names else unused
+        out.say(f"{what}: {path}")
     if len(orders) > 1 and any(outcome.error is not None for outcome in outcomes):
         became = [f"not built: {o.error}" if o.manifest is None else f"built: {o.manifest.precision}" for o in outcomes]
         rows = [[o.order.folder.name, str(o.order.target), what] for o, what in zip(outcomes, became, strict=True)]
