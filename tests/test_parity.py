@@ -177,7 +177,7 @@ def test_pictures_of_the_networks_size_cannot_tell(engine: Engine, tmp_path: Pat
 
 
 def test_what_cannot_be_asked(engine: Engine, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no way 'matlab'.*opencv, opencv-area, torchvision-pil"):
+    with pytest.raises(InputError, match=r"no library or method 'matlab'.*opencv, opencv-area, torchvision-pil"):
         parity(engine, data=tmp_path, only=["matlab"])
     np.save(tmp_path / "x.npy", np.zeros((2, *HOW.input_shape), np.float32))
     with pytest.raises(DataError, match="preprocessed images, which are not decoded"):
