@@ -23,7 +23,6 @@ from toolkit.graph.lint import finding_lines, lint
 from toolkit.graph.magnitude import magnitudes
 from toolkit.graph.pixels import how_taken
 from toolkit.graph.qdq import Scheme, scheme_of
-from toolkit.graph.rounded import Roundings
 from toolkit.graph.rounding import holds_half
 from toolkit.graph.run import predicting_runner
 from toolkit.graph.variance import island_lines
@@ -41,7 +40,7 @@ from toolkit.reference.normal import fit_normalization
 from toolkit.reference.source import Source, open_source
 from toolkit.reference.standing import Standing, standing_of
 from toolkit.runtime.runner import Runner
-from toolkit.settle import hold_back, settle
+from toolkit.settle import hold_back, roundings_on, settle
 from toolkit.trip import Trip as Trip
 from toolkit.trip import calibration_images as calibration_images
 from toolkit.trip import for_cpus, unforeseen
@@ -104,18 +103,16 @@ def prepare(recipe: Recipe, stage: Stage = quiet, *, proof: bool = True, like: T
     labeled = (judged, truth) if recipe.accept.data is not None else (None, None)
     if baseline is None or like is None or truth is not like.truth:
         baseline = baseline_of(source.reference, recipe, *labeled)
-    graph, ranges, reasons, shared = source.graph, None, tuple[str, ...](), None
+    graph, ranges, reasons, roundings = source.graph, None, tuple[str, ...](), roundings_on(recipe, None)
     if held is not None and recipe.precision.quantized:
         target = Target.parse_many(recipe.build.target)[0]
-        recipe, graph, ranges, reasons, shared = settle(recipe, graph, held, target, stage)
+        recipe, graph, ranges, roundings, reasons = settle(recipe, graph, held, target, stage)
     large = peaks(graph, held.ranging) if held is not None and held.ranging is not None and foreseeing else {}
     own = standing_of(source, recipe.reference, *labeled)
     source, named = _named(source, recipe, labeled[0], own)
     heard = [normal, reasons, source.reference.manifest.notes, agreement.remarks, named]
     heard += [images.remarks for images in (judged, *(held or ())) if images is not None]
     remarks = tuple(dict.fromkeys(remark for some in heard for remark in some))
-    whole = held.whole if held is not None else None
-    roundings = shared or Roundings(lambda pixels: (whole or calibration_images(recipe)).having(pixels).batches(8))
     return Trip(recipe, source, agreement, judged, truth, baseline, graph, ranges, large, roundings, remarks, own)
 
 

@@ -14,15 +14,15 @@ from toolkit import calibration
 from toolkit.calibration import Ranges, origin_of
 from toolkit.disk.files import sha256_bytes
 from toolkit.errors import CalibrationError, RecipeError
-from toolkit.graph.channels import IMAGES
+from toolkit.graph.channels import IMAGES, lane_threads
 from toolkit.graph.equalize import Mode
 from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.prescale import equalized
 from toolkit.graph.qdq import scheme_of
 from toolkit.graph.rounded import Roundings
-from toolkit.graph.run import graph_runner, predicting_runner
+from toolkit.graph.run import predicting_runner
 from toolkit.graph.scheme_cpu import watched
-from toolkit.graph.select import LEAST, SHARE, Selected, Settings, select
+from toolkit.graph.select import LEAST, SHARE, Selected, Settings, lane_runner, select
 from toolkit.graph.variance import variances
 from toolkit.images.dataset import Images, open_data
 from toolkit.recipe import Recipe
@@ -47,16 +47,13 @@ class Held(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """The recipe with nothing left open, the FP32 graph as equalized, its ranges, and why.
-
-    `roundings` are those of the choice, where the same images would give them to the build again.
-    """
+    """The recipe with nothing left open, the FP32 graph as equalized, its ranges, what its weights are in INT8, and why."""
 
     recipe: Recipe
     graph: ir.Model
     ranges: Ranges
+    roundings: Roundings
     reasons: tuple[str, ...]
-    roundings: Roundings | None = None
 
 
 def hold_back(recipe: Recipe) -> Held:
@@ -111,19 +108,19 @@ def settle(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: C
         return _given(recipe, graph, held)
     assert held.whole is not None
     whole, reasons = held.whole, alike(held.whole)
+    roundings = roundings_on(recipe, whole)
     if settings.open and held.choosing is not None and held.choosing.count >= LEAST:
         found = _select(recipe, graph, held, target, stage)
         settings, reasons = found.settings, (*reasons, *found.reasons)
         if held.ranging is whole:
-            shared = None if recipe.preprocess.inside else found.roundings  # they hold floats; that graph takes pixels
-            return Settled(_with(recipe, settings), found.graph, found.ranges, reasons, shared)
+            return Settled(_with(recipe, settings), found.graph, found.ranges, found.roundings, reasons)
     elif settings.open:
         plain = settings.simply()
         said = f"{plain.calibration.method}, equalize = {plain.precision.equalize}, weights = {plain.precision.weights}"
         reasons = (*reasons, f"auto: too few calibration images to choose by, so the simple settings are used: {said}")
         settings = plain
     graph = equalized(graph, settings.precision.equalize, whole.batches(8))
-    return Settled(_with(recipe, settings), graph, calibrate(recipe, graph, whole, stage), reasons)
+    return Settled(_with(recipe, settings), graph, calibrate(recipe, graph, whole, stage), roundings, reasons)
 
 
 def _select(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: Callable[[str], Progress]) -> Selected:
@@ -135,9 +132,9 @@ def _select(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: 
 
     def runner(quantized: ir.Model) -> Classifier:
         if recipe.precision.compute != "fp16" or target.kind in ON_CPU:
-            return graph_runner(quantized)
+            return lane_runner(quantized)
         keep = (*recipe.precision.keep_fp32, *(node for island in variances(quantized) for node in island.nodes))
-        return predicting_runner(to_fp16(quantized, keep), target)
+        return predicting_runner(to_fp16(quantized, keep), target, lane_threads())
 
     return select(
         graph,
@@ -148,7 +145,13 @@ def _select(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: 
         scheme=scheme_of(target),
         room=room_of(recipe, target),
         runner=runner,
+        roundings=roundings_on(recipe, ranging),
     )
+
+
+def roundings_on(recipe: Recipe, images: Images | None) -> Roundings:
+    """Of a recipe's weights by these images; by those of `[calibration]` where there are none, once they are asked for."""
+    return Roundings(lambda pixels: (images or calibration_images(recipe)).having(pixels).batches(8))
 
 
 def _given(recipe: Recipe, graph: ir.Model, held: Held) -> Settled:
@@ -172,7 +175,8 @@ def _given(recipe: Recipe, graph: ir.Model, held: Held) -> Settled:
         except CalibrationError as error:
             fault = fault or error
         else:
-            return Settled(_with(recipe, settings.having(equalize=kind)), candidate, not_blank(ranges, candidate), ())
+            settled = _with(recipe, settings.having(equalize=kind))
+            return Settled(settled, candidate, not_blank(ranges, candidate), roundings_on(recipe, held.whole), ())
     assert fault is not None
     if held.ranging is None:
         remedy = "They may be of an equalized graph: set `calibration.data` to the images that they are of"

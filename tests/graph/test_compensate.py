@@ -101,6 +101,22 @@ def test_the_logits_come_closer_and_the_same_again() -> None:
     assert all((again[name].values == one.values).all() for name, one in rounded.items())
 
 
+def test_a_graph_made_anew_is_not_measured_again() -> None:
+    """A graph that takes pixels is made for each target and trial; what it computes tells whether its weights are known."""
+    asked: list[bool] = []
+
+    def images(pixels: bool) -> list[np.ndarray]:
+        asked.append(pixels)
+        return [pictures(8, "train")]
+
+    graph, roundings = fashion_graph("resnet18"), Roundings(images)
+    rounded = roundings.of(graph, ANEW, "pairs")
+    assert roundings.of(graph.clone(), ANEW, "pairs") is rounded
+    assert len(asked) == 1
+    assert roundings.of(fashion_graph("resnet18", "streams"), ANEW, "pairs") is not rounded
+    assert len(asked) == 2
+
+
 def test_what_a_typed_graph_holds_is_read_from_it() -> None:
     graph, images = fashion_graph("resnet18"), pictures(16, "train")
     ranges, roundings = collect(graph, [images], watched(graph), threads=1), Roundings(lambda pixels: [images])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from tests.graph.networks import fashion_graph, pictures
 from toolkit.calibration import Ranges, collect
+from toolkit.graph import select as room
+from toolkit.graph.rounded import Roundings
 from toolkit.graph.scheme_cpu import watched
 from toolkit.graph.select import LEAST, SURE, Selected, Settings, gain_of, select
 from toolkit.recipe import Calibration, Precision
@@ -18,10 +21,10 @@ def ranges_of(graph: ir.Model, whole: bool) -> Ranges:
     return collect(graph, [images if whole else images[:8]], watched(graph), threads=1)
 
 
-def choose(graph: ir.Model, settings: Settings) -> Selected:
+def choose(graph: ir.Model, settings: Settings, roundings: Roundings | None = None) -> Selected:
     images = pictures(40, "train")
     few = [images[i : i + 1] for i in range(24)]
-    return select(graph, settings, few, images[24:], ranges_of, scheme="cpu", room="full")
+    return select(graph, settings, few, images[24:], ranges_of, scheme="cpu", room="full", roundings=roundings)
 
 
 OPEN = Settings(Precision(int8=True), Calibration())
@@ -45,6 +48,25 @@ def test_the_same_inputs_give_the_same_choice(hostile: Selected) -> None:
     again = choose(fashion_graph("resnet18", "streams"), OPEN)
     assert again.settings == hostile.settings
     assert again.reasons == hostile.reasons
+
+
+def test_trying_two_changes_at_a_time_chooses_as_one_after_the_other(hostile: Selected, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "LANES", 1)
+    found = choose(fashion_graph("resnet18", "streams"), OPEN)
+    assert (found.settings, found.reasons) == (hostile.settings, hostile.reasons)
+
+
+def test_weights_are_rounded_once_for_the_choice_and_the_build() -> None:
+    asked: list[bool] = []
+
+    def images(pixels: bool) -> list[np.ndarray]:
+        asked.append(pixels)
+        return [pictures(24, "train")]
+
+    found = choose(fashion_graph("resnet18"), OPEN, Roundings(images))
+    built = msgspec.structs.replace(found.settings.precision, rounding="compensated", bias_correction=True)
+    found.roundings.of(found.graph, built, "full")
+    assert len(asked) == 1
 
 
 def test_what_is_given_stays() -> None:

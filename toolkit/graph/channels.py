@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -39,7 +39,7 @@ def measure(model: ir.Model, images: Iterable[Float], tensors: Sequence[str]) ->
     """
     if not tensors:
         return {}
-    live = onnxruntime.session(serialize(_with_sums(model, tensors)), Target("cpu"), lane_settings())
+    live = onnxruntime.session(serialize(_with_sums(model, tensors)), Target("cpu"), {"threads": lane_threads(), "spin": False})
     name = live.get_inputs()[0].name
     outputs = [f"{tensor}.{kind}" for tensor in tensors for kind in Channels._fields]
     totals: list[Channels | None] = [None] * len(tensors)
@@ -60,9 +60,9 @@ def measure(model: ir.Model, images: Iterable[Float], tensors: Sequence[str]) ->
     return {t: Channels(c.peak, c.power / count, c.mean / count) for t, c in zip(tensors, totals, strict=True) if c is not None}
 
 
-def lane_settings() -> dict[str, Any]:
-    """Of a session that runs LANES images at a time."""
-    return {"threads": max(1, cores() // LANES), "spin": False}
+def lane_threads() -> int:
+    """The threads of one of LANES sessions or images that run at a time."""
+    return max(1, cores() // LANES)
 
 
 def singly(images: Iterable[Float]) -> Iterator[Float]:

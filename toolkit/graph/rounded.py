@@ -19,7 +19,7 @@ from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.calibration.fingerprint import Fingerprint
 from toolkit.errors import CalibrationError
 from toolkit.graph.bias import mean_output
-from toolkit.graph.channels import IMAGES, LANES, Real, lane_settings, singly
+from toolkit.graph.channels import IMAGES, LANES, Real, lane_threads, singly
 from toolkit.graph.compensate import Covariance, compensate
 from toolkit.graph.edit import attribute, constant, output_axis, weight_of
 from toolkit.graph.weights import Room, quantize_weight
@@ -206,7 +206,8 @@ def _session(model: ir.Model, names: Iterable[str]) -> tuple[Any, str]:
     for value in (values[name] for name in sorted(names) if name in values and not values[name].is_graph_output()):
         value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
         model.graph.outputs.append(value)
-    return onnxruntime.session(serialize(model), Target("cpu"), lane_settings()), model.graph.inputs[0].name or ""
+    settings = {"threads": lane_threads(), "spin": False}
+    return onnxruntime.session(serialize(model), Target("cpu"), settings), model.graph.inputs[0].name or ""
 
 
 def _inputs(

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from toolkit.calibration import Ranges
-from toolkit.graph.channels import IMAGES, LANES
+from toolkit.graph.channels import IMAGES, LANES, lane_threads
 from toolkit.graph.edit import finish
 from toolkit.graph.equalize import Mode, channel_sets
 from toolkit.graph.prescale import equalized_by, evidence, has_functions
@@ -50,6 +50,11 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "rounding": ("nearest",),
     "bias_correction": (False,),
 }
+
+
+def lane_runner(graph: ir.Model) -> Classifier:
+    """Of one of LANES graphs that run at a time."""
+    return graph_runner(graph, lane_threads())
 
 
 class Settings(NamedTuple):
@@ -133,15 +138,18 @@ def select(
     *,
     scheme: Scheme,
     room: Room,
-    runner: Callable[[ir.Model], Classifier] = graph_runner,
+    runner: Callable[[ir.Model], Classifier] = lane_runner,
+    roundings: Roundings | None = None,
 ) -> Selected:
     """Choose what `settings` leave open for the FP32 `graph`.
 
     `images`: the first calibration images [1, ...] that ranges are drawn from; `held`: others [n, ...], that tell how good a
     choice is. `collect(graph, whole)` gives the ranges of a graph, from all calibration images or from a share that is enough to
-    compare equalizations. `runner` runs a quantized graph as the target computes. Raises CalibrationError, GraphError.
+    compare equalizations. `runner` runs a quantized graph as the target computes, LANES at a time. `roundings` are taken from
+    `images` where none are given. Raises CalibrationError, GraphError.
     """
-    return _Selection(graph, settings, images, held, collect, scheme, room, runner).run()
+    roundings = roundings or Roundings(lambda pixels: images)
+    return _Selection(graph, settings, images, held, collect, scheme, room, runner, roundings).run()
 
 
 class _Selection:
@@ -157,11 +165,11 @@ class _Selection:
         scheme: Scheme,
         room: Room,
         runner: Callable[[ir.Model], Classifier],
+        roundings: Roundings,
     ) -> None:
         self.plain, self.open, self.now = graph, settings.open, settings.measured()
         self.few, self.held, self.collect = images[:IMAGES], held, collect
-        self.scheme, self.room, self.runner = scheme, room, runner
-        self.roundings = Roundings(lambda pixels: self.few)
+        self.scheme, self.room, self.runner, self.roundings = scheme, room, runner, roundings
         self.truth = self._answers(graph_runner(before_softmax(graph)), ends_in_softmax(graph))
         self.reasons: list[str] = []
 
@@ -196,9 +204,9 @@ class _Selection:
         return graphs[self.now.precision.equalize]
 
     def _changes(self, best: _Candidate, graph: ir.Model, ranges: Ranges) -> list[_Change]:
-        """What is tried one after the other: other weights, then another method for each quarter of the tensors."""
+        """What is tried one after the other: rounding, bias, then another method for each quarter of the tensors."""
         keys = [key for key in ("rounding", "bias_correction") if key in self.open]
-        found = [_Change(key, str(OTHERS[key][0]), {key: OTHERS[key][0]}) for key in keys]
+        found = [_Change(key, str(value), {key: value}) for key in keys for value in OTHERS[key]]
         names = [name for name in watched(graph) if name in ranges.tensors] if "method" in self.open else []
         other = "minmax" if best.settings.calibration.method != "minmax" else "mse"
         for part in np.array_split(np.array(names, object), min(PARTS, len(names))) if names else ():
@@ -210,8 +218,8 @@ class _Selection:
         behind one that is taken are tried again on that."""
         while changes:
             tried = self._measured(_Try(one.name, one.of(best.settings), graph, ranges) for one in changes[:LANES])
-            for change, candidate in zip(tuple(changes), tried, strict=False):
-                before, changes = best, changes[1:]
+            for candidate in tried:
+                (change, *changes), before = changes, best
                 best = self._better(change.key, [best._replace(name=best.settings.value(change.key)), candidate])
                 if best.settings is not before.settings:
                     break
