@@ -70,6 +70,7 @@ HOMES = {
     | {"finetune", "settle.py", "why", "diff", "migrate"},
     "onnxscript": {"graph"},
     "numba": {"calibration"},
+    "threadpoolctl": {"graph"},
     "typer": {"cli"},
     "rich": {"cli", "report"},
     "mlperf_loadgen": {"harness"},

@@ -228,7 +228,9 @@ def factors(group: ChannelSet, measured: Mapping[str, Channels]) -> Real:
 class _Reader(NamedTuple):
     """A reader's weight by input channel, and what those channels carry."""
 
-    weight: Real  # [outputs, C, taps]; zero where a group does not read a channel
+    square: Real  # [outputs, C]: the weights' squares, summed over taps; zero where a group does not read a channel
+    largest: Real  # [outputs, C]: the largest weight's magnitude
+    taps: Real  # [outputs, C]: how many weights are not 0: one that is 0 is exact
     peak: Real  # [C]
     power: Real  # [C]
     signal: Real  # [outputs]
@@ -236,26 +238,31 @@ class _Reader(NamedTuple):
 
     @classmethod
     def of(cls, node: ir.Node, channels: Channels, count: int) -> _Reader:
-        groups = _by_input(node)
-        whole = np.zeros((groups.shape[0], groups.shape[1], groups.shape[0], *groups.shape[2:]))
-        for index, weight in enumerate(groups):
-            whole[index, :, index] = weight
-        weight = whole.reshape(groups.shape[0] * groups.shape[1], count, -1)
-        signal = np.einsum("oct,c->o", weight**2, channels.power)
+        weight = _by_input(node)
+        square, largest = _by_channel((weight**2).sum(axis=3), count), _by_channel(np.abs(weight).max(axis=3), count)
+        square, largest = square.sum(axis=2), largest.max(axis=2)
+        taps = _by_channel((weight != 0).sum(axis=3), count).sum(axis=2)
+        signal = square @ channels.power
         lively = signal > 0
-        relative = np.abs(weight[lively]) / np.sqrt(signal[lively])[:, None, None]
-        column = relative.max(axis=(0, 2)) if lively.any() else np.zeros(count)
-        return cls(weight, channels.peak, channels.power, signal, column)
+        column = (largest[lively] / np.sqrt(signal[lively])[:, None]).max(axis=0) if lively.any() else np.zeros(count)
+        return cls(square, largest, taps, channels.peak, channels.power, signal, column)
 
     def noise(self, scale: Real) -> float:
         """The mean over rows of noise / signal, without the factor 1/12 (see the module)."""
-        weight = self.weight / scale[:, None]
         step = (self.peak * scale).max() / 255
-        steps = np.abs(weight).max(axis=(1, 2)) / 127
-        taps = (weight != 0).sum(axis=2)  # a weight of 0 is exact
-        total = step**2 * (weight**2).sum(axis=(1, 2)) + steps**2 * (taps @ (self.power * scale**2))
+        steps = (self.largest / scale).max(axis=1) / 127
+        total = step**2 * (self.square @ scale**-2) + steps**2 * (self.taps @ (self.power * scale**2))
         lively = self.signal > 0
         return float((total[lively] / self.signal[lively]).mean()) if lively.any() else 0.0
+
+
+def _by_channel(values: Array, count: int) -> Real:
+    """[groups, outputs of the group, inputs of the group] -> [outputs, `count` channels, inputs a channel]; 0 between groups."""
+    groups, outputs, inputs = values.shape
+    whole = np.zeros((groups, outputs, groups, inputs))
+    for index, each in enumerate(values):
+        whole[index, :, index] = each
+    return whole.reshape(groups * outputs, count, -1)
 
 
 def scale_layer(node: ir.Node, rows: Real | None, columns: Real | None) -> None:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.calibration.fingerprint import Fingerprint
@@ -125,11 +126,12 @@ def rounded_as(
     found: list[dict[str, Rounded]] = [{} for _ in ways]
     if not layers:
         return found
-    _measure(model, layers, list(islice(singly(images), IMAGES)))
-    every = read_ahead(layers, lambda layer: layer.rounded(ways, room))
-    for layer, each in zip(layers, every, strict=True):
-        for rounded, one in zip(found, each, strict=True):
-            rounded[layer.node.name or ""] = one
+    with threadpool_limits(1, user_api="blas"):  # its threads would wait for each other at every product, and for the lanes
+        _measure(model, layers, list(islice(singly(images), IMAGES)))
+        every = read_ahead(layers, lambda layer: layer.rounded(ways, room))
+        for layer, each in zip(layers, every, strict=True):
+            for rounded, one in zip(found, each, strict=True):
+                rounded[layer.node.name or ""] = one
     return found
 
 
@@ -154,7 +156,10 @@ class _Layer:
             what = f"tensor '{self.source}' holds a NaN or an infinity for image {self.images}"
             raise CalibrationError(what, remedy="Look at that image, then at the weights of the layer")
         image = values[0] if self.node.op_type == "Conv" else values.reshape(-1, values.shape[-1]).mean(axis=0)
-        self.mean = image.astype(np.float64) if self.images == 0 else self.mean + image
+        if self.images == 0:
+            self.mean = image.astype(np.float64)
+        else:
+            self.mean += image
         self.images += 1
         if self.covariance is not None:
             self.covariance.add(_inputs(self.node, self.weight, self.covariance.groups, values, count, random))

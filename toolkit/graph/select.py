@@ -195,7 +195,7 @@ class _Selection:
             kinds = (*kinds, *(("pairs", "none") if any(found.stream for found in sets) else ("none",) if sets else ()))
             kinds = (*kinds, "activations") if has_functions(self.plain) else kinds
         seen = evidence(self.plain, kinds, self.few)
-        graphs = {kind: equalized_by(self.plain, kind, seen) for kind in kinds}
+        graphs = dict(zip(kinds, read_ahead(kinds, lambda kind: equalized_by(self.plain, kind, seen), LANES), strict=True))
         if len(kinds) > 1:
             plain = self.now.having(rounding="nearest", bias_correction=False)
             ways = ((kind, plain.having(equalize=kind), graph) for kind, graph in graphs.items())
