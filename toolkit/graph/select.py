@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from toolkit.calibration import Ranges
 from toolkit.graph.channels import IMAGES, LANES, lane_threads
-from toolkit.graph.edit import finish
 from toolkit.graph.equalize import Mode, channel_sets
 from toolkit.graph.prescale import equalized_by, evidence, has_functions
 from toolkit.graph.qdq import Scheme, quantize
 from toolkit.graph.rounded import Rounded, Roundings
 from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
+from toolkit.graph.softmax import before_softmax, ends_in_softmax
 from toolkit.graph.weights import Room
 from toolkit.images.ahead import read_ahead
 from toolkit.recipe import Calibration, Precision
@@ -261,23 +261,6 @@ class _Selection:
         if signal <= 0 or noise <= 0:
             return 120.0
         return max(-120.0, min(120.0, 10 * float(np.log10(signal / noise)))) if np.isfinite(noise) else -120.0
-
-
-def ends_in_softmax(model: ir.Model) -> bool:
-    """Whether the first output is a Softmax over the classes, or its logarithm."""
-    producer = model.graph.outputs[0].producer()
-    return producer is not None and producer.op_type in ("Softmax", "LogSoftmax") and not producer.domain
-
-
-def before_softmax(model: ir.Model) -> ir.Model:
-    """A copy that answers with what its last Softmax reads; the model itself where there is none."""
-    if not ends_in_softmax(model):
-        return model
-    model = model.clone()
-    producer = model.graph.outputs[0].producer()
-    assert producer is not None and producer.inputs[0] is not None
-    model.graph.outputs[0] = producer.inputs[0]
-    return finish(model)
 
 
 def _centered(answers: Float, soft: bool) -> Real:
