@@ -10,8 +10,9 @@ from torch import nn
 
 from tests.graph.conftest import Observed
 from tests.graph.networks import graph_of, run
-from toolkit.graph.prescale import equalized, has_functions
+from toolkit.graph.prescale import equalized, has_functions, prescale
 from toolkit.graph.qdq import quantize
+from toolkit.onnxfile import serialize
 from toolkit.recipe import Calibration, Precision
 from toolkit.types import Float
 
@@ -47,6 +48,15 @@ def test_channels_of_every_size_keep_their_bits(function: nn.Module) -> None:
     np.testing.assert_allclose(run(mended, IMAGES), truth, atol=1e-4)
     before, after = (snr(truth, run(int8(one), IMAGES)) for one in (plain, mended))
     assert after > before + 6
+
+
+def test_what_lets_scales_through_is_not_scaled_twice() -> None:
+    """A LeakyRelu's channels are alike once the graph is equalized: its products go by that, not by what they were before."""
+    graph = spread(nn.LeakyReLU(0.1))
+    mended = equalized(graph, "activations", [IMAGES])
+    np.testing.assert_allclose(run(mended, IMAGES), run(graph, IMAGES), atol=1e-4)
+    afterwards = prescale(equalized(graph, "streams", [IMAGES]), [IMAGES])
+    assert serialize(mended) == serialize(afterwards)
 
 
 def test_where_no_such_function_stands_there_is_nothing_to_do() -> None:

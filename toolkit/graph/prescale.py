@@ -11,13 +11,14 @@ down to where the function is flat, does not pass that of the other channels.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 
 import numpy as np
 import onnx_ir as ir
 
 from toolkit.graph.activations import Activation, units
-from toolkit.graph.channels import Channels, Real, measure
+from toolkit.graph.channels import IMAGES, Channels, Real, measure, singly
 from toolkit.graph.edit import constant, finish, initializer, make, weight_of
 from toolkit.graph.equalize import PEAK, ChannelSet, Mode, factors, is_reader, needed, scale_layer, scaled
 from toolkit.types import Float
@@ -27,21 +28,19 @@ POOLS = ("GlobalAveragePool", "AveragePool", "MaxPool")
 
 def equalized(model: ir.Model, mode: Mode, images: Iterable[Float]) -> ir.Model:
     """`equalize`, and for `activations` products around activation functions too. Raises GraphError, CalibrationError."""
-    return equalized_by(model, mode, evidence(model, (mode,), images))
+    few = list(islice(singly(images), IMAGES)) if mode != "none" else []
+    return equalized_by(model, mode, evidence(model, (mode,), few), few)
 
 
-def evidence(model: ir.Model, modes: Collection[Mode], images: Iterable[Float]) -> dict[str, Channels]:
-    """What `equalized_by` goes by in any of these modes, out of one pass of the first 64 images."""
-    names = {name for mode in modes for name in needed(model, mode)}
-    if "activations" in modes:
-        names |= {name for unit, group in _groups(model) for name in (unit.source.name or "", *group.tensors)}
-    return measure(model, images, sorted(names))
+def evidence(model: ir.Model, modes: Iterable[Mode], images: Iterable[Float]) -> dict[str, Channels]:
+    """What the scales of `equalize` go by in any of these modes, out of one pass of the first 64 images."""
+    return measure(model, images, sorted({name for mode in modes for name in needed(model, mode)}))
 
 
-def equalized_by(model: ir.Model, mode: Mode, seen: Mapping[str, Channels]) -> ir.Model:
-    """`equalized`, by the evidence of the same graph. A tensor around a function that lets no scale through has none in it."""
+def equalized_by(model: ir.Model, mode: Mode, seen: Mapping[str, Channels], images: Iterable[Float]) -> ir.Model:
+    """`equalized` by the evidence of the same graph; functions are measured once it is scaled: a LeakyRelu lets scales through."""
     model = scaled(model, mode, seen)
-    return prescale(model, seen) if mode == "activations" else model
+    return prescale(model, images) if mode == "activations" else model
 
 
 def has_functions(model: ir.Model) -> bool:
@@ -53,12 +52,14 @@ def _groups(model: ir.Model) -> list[tuple[Activation, ChannelSet]]:
     return [(unit, group) for unit in units(model).values() if (group := _group(unit)) is not None]
 
 
-def prescale(model: ir.Model, seen: Mapping[str, Channels]) -> ir.Model:
-    """A copy with products around each such function whose readers are layers."""
+def prescale(model: ir.Model, images: Iterable[Float]) -> ir.Model:
+    """A copy with products around each such function whose readers are layers; `images` as for `equalize`."""
     model = model.clone()
     found = _groups(model)
     if not found:
         return model
+    names = {name for unit, group in found for name in (unit.source.name or "", *group.tensors)}
+    seen = measure(model, images, sorted(names))
     for unit, group in found:
         behind = factors(group, seen)
         _around(unit, behind, _before(unit, behind, seen))

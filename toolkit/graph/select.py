@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from toolkit.calibration import Ranges
 from toolkit.graph.channels import IMAGES, LANES, lane_threads
 from toolkit.graph.equalize import Mode, channel_sets
-from toolkit.graph.prescale import equalized_by, evidence, has_functions
+from toolkit.graph.prescale import equalized, equalized_by, evidence, has_functions
 from toolkit.graph.qdq import Scheme, quantize
 from toolkit.graph.rounded import Rounded, Roundings
 from toolkit.graph.run import graph_runner
@@ -186,22 +186,23 @@ class _Selection:
         return Selected(best.settings, graph, ranges, self.roundings, (*self.reasons, last))
 
     def _equalized(self) -> ir.Model:
-        """The graph with the channel scales that bring most; they are compared with ranges from few images, weights as `SIMPLE`
-        has them."""
+        """The graph with the channel scales that bring most. They are compared as few images give them, with ranges by
+        the same few and weights as `SIMPLE` has them."""
         simple = self.now.precision.equalize
         kinds: tuple[Mode, ...] = (simple,)
         if "equalize" in self.open:
             sets = channel_sets(self.plain)
             kinds = (*kinds, *(("pairs", "none") if any(found.stream for found in sets) else ("none",) if sets else ()))
             kinds = (*kinds, "activations") if has_functions(self.plain) else kinds
-        seen = evidence(self.plain, kinds, self.few)
-        graphs = dict(zip(kinds, read_ahead(kinds, lambda kind: equalized_by(self.plain, kind, seen), LANES), strict=True))
         if len(kinds) > 1:
+            share = self.few[:SHARE]
+            seen = evidence(self.plain, kinds, share)
             plain = self.now.having(rounding="nearest", bias_correction=False)
-            ways = ((kind, plain.having(equalize=kind), graph) for kind, graph in graphs.items())
+            graphs = read_ahead(kinds, lambda kind: equalized_by(self.plain, kind, seen, share), LANES)
+            ways = ((kind, plain.having(equalize=kind), graph) for kind, graph in zip(kinds, graphs, strict=True))
             tried = self._measured(_Try(*way, self.collect(way[-1], False)) for way in ways)
             self.now = self.now.having(equalize=self._better("equalize", tried).name)
-        return graphs[self.now.precision.equalize]
+        return equalized(self.plain, self.now.precision.equalize, self.few)
 
     def _changes(self, best: _Candidate, graph: ir.Model, ranges: Ranges) -> list[_Change]:
         """What is tried one after the other: rounding, bias, then another method for each quarter of the tensors."""
