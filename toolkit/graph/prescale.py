@@ -38,7 +38,7 @@ def evidence(model: ir.Model, modes: Iterable[Mode], images: Iterable[Float]) ->
 
 
 def equalized_by(model: ir.Model, mode: Mode, seen: Mapping[str, Channels], images: Iterable[Float]) -> ir.Model:
-    """`equalized` by the evidence of the same graph; functions are measured once it is scaled: a LeakyRelu lets scales through."""
+    """`equalized` by the evidence of the same graph. Functions are measured in the scaled one: LeakyRelu lets scales through."""
     model = scaled(model, mode, seen)
     return prescale(model, images) if mode == "activations" else model
 
