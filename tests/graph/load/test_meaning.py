@@ -71,10 +71,20 @@ ENDS = {
     ),
 }
 HALVES = [node("Slice", ["scores", "zero", "two", "axes"], ["left"]), node("Slice", ["scores", "two", "four", "axes"], ["right"])]
+FLAT = [node("Mul", ["scores", "none"], ["flat"])]  # as a last layer that was never trained answers
 OTHER_WAY = [node("Neg", ["scores"], ["n"])]
 JOINED = {
     "softmax, in another order": (
         [node("Softmax", ["scores"], ["s"]), node("Gather", ["s", "order"], ["out"], axis=1)],
+        "probabilities",
+    ),
+    "average of softmaxes that are the same for all": (
+        [
+            *FLAT,
+            node("Softmax", ["flat"], ["s"]),
+            node("Add", ["s", "s"], ["both"]),
+            node("Mul", ["both", "half"], ["out"]),
+        ],
         "probabilities",
     ),
     "softmax, cut and joined": (
@@ -129,7 +139,7 @@ JOINED = {
 }
 NUMBERS = [
     tensor("zero", [0], np.int64), tensor("two", [2], np.int64), tensor("four", [4], np.int64), tensor("half", 0.5),
-    tensor("order", [1, 0, 2, 3], np.int64), tensor("hundred", 100.0),
+    tensor("order", [1, 0, 2, 3], np.int64), tensor("hundred", 100.0), tensor("none", 0.0),
 ]  # fmt: skip
 
 
