@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.tuning.small import SMALL
 from toolkit import tuning
 from toolkit.errors import BudgetError, RecipeError
 from toolkit.graph.edit import weight_of
@@ -25,16 +26,7 @@ from toolkit.tuning.sensitivity import sensitivity
 from toolkit.tuning.trial import Half
 from toolkit.tuning.workbench import Workbench, vary
 
-RECIPE = """
-name = "small"
-[reference]
-arch = "resnet18"
-weights = "packaged:fashion-resnet18"
-[preprocess]
-size = [28, 28]
-mean = [0.286]
-std = [0.353]
-color = "L"
+RECIPE = SMALL + """
 [precision]
 int8 = true
 [calibration]
@@ -47,13 +39,6 @@ data = "packaged:fashion-test"
 images = 1600
 max_top1_drop = 1.5
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from tests.testing.graphs import install
+from tests.tuning.small import SMALL
 from toolkit.errors import BudgetError
 from toolkit.recipe import Recipe
 from toolkit.tuning.choose import FASTER, choose
@@ -21,16 +22,7 @@ from toolkit.tuning.ways import gpu_of
 from toolkit.tuning.workbench import Workbench, vary
 from toolkit.types import Target
 
-RECIPE = """
-name = "small"
-[reference]
-arch = "resnet18"
-weights = "packaged:fashion-resnet18"
-[preprocess]
-size = [28, 28]
-mean = [0.286]
-std = [0.353]
-color = "L"
+RECIPE = SMALL + """
 [precision]
 int8 = true
 equalize = "none"

@@ -9,6 +9,7 @@ import msgspec
 import onnxruntime
 import pytest
 
+from tests.tuning.small import SMALL
 from toolkit.cpu import cores
 from toolkit.errors import RecipeError
 from toolkit.recipe import Build, Recipe
@@ -17,16 +18,7 @@ from toolkit.tuning.ways import Way, fastest, targets_of, ways_of
 from toolkit.tuning.workbench import Workbench
 from toolkit.types import Target
 
-RECIPE = """
-name = "small"
-[reference]
-arch = "resnet18"
-weights = "packaged:fashion-resnet18"
-[preprocess]
-size = [28, 28]
-mean = [0.286]
-std = [0.353]
-color = "L"
+RECIPE = SMALL + """
 [precision]
 int8 = true
 [calibration]
@@ -35,13 +27,6 @@ images = 8
 data = "packaged:fashion-test"
 images = 8
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

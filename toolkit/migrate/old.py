@@ -110,6 +110,16 @@ def mib(text: str) -> int | None:
         return None
 
 
+def pool_of(entry: str, flag: str, amount: int | None, build: dict[str, Any], said: list[str], remedy: str) -> None:
+    """A memory pool's limit of `amount` MiB: the workspace's is a key of `[build]`, no other pool has one. Raises RecipeError."""
+    if amount is None:
+        raise RecipeError(f"--{flag} {entry} is not a size", remedy=remedy)
+    if entry.rpartition(":")[0] in ("", "workspace"):
+        build["workspace_mib"] = amount
+    else:
+        said.append(f"--{flag} {entry}: there is no key for this pool")
+
+
 def profiles_of(shapes: dict[str, list[int]], what: str) -> dict[str, Any]:
     """The batch of the first input in each minimum, optimum and maximum, by profile, as keys of `[build]`. Raises RecipeError."""
     if len({len(sizes) for sizes in shapes.values()}) > 1:

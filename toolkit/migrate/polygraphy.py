@@ -11,7 +11,7 @@ import shlex
 from typing import Any
 
 from toolkit.errors import RecipeError
-from toolkit.migrate.old import OldBuild, layer_of, method_of, mib, precision_of, profiles_of
+from toolkit.migrate.old import OldBuild, layer_of, method_of, mib, pool_of, precision_of, profiles_of
 
 SHAPES = {"trt-min-shapes": "min", "trt-opt-shapes": "opt", "trt-max-shapes": "max"}
 SHAPE = re.compile(r"(?:.*?)(?::\[(\d{1,9})\s*(?:,\s*\d+\s*)*\]|[,:](\d{1,9})(?:x\d+)*)")
@@ -119,14 +119,9 @@ def _batch(name: str, value: str) -> int:
 def _memory(name: str, values: list[str], build: dict[str, Any], said: list[str]) -> None:
     """`--pool-limit workspace:2G`, or `--workspace 2G` of old; a bare number is bytes."""
     for entry in values:
-        pool, _, size = entry.rpartition(":")
+        size = entry.rpartition(":")[2]
         amount = _bytes(size) if re.fullmatch(r"[\d.]+(e[+-]?\d+)?", size, re.IGNORECASE) else mib(size)
-        if amount is None:
-            raise RecipeError(f"--{name} {entry} is not a size", remedy="Write it as --pool-limit workspace:2G")
-        if pool in ("", "workspace"):
-            build["workspace_mib"] = amount
-        else:
-            said.append(f"--{name} {entry}: there is no key for this pool")
+        pool_of(entry, name, amount, build, said, "Write it as --pool-limit workspace:2G")
 
 
 def _bytes(text: str) -> int | None:

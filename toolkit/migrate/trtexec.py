@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from toolkit.errors import RecipeError
 from toolkit.graph.qdq import scheme_of
-from toolkit.migrate.old import COMPATIBLE, OldBuild, layer_of, mib, precision_of, profiles_of
+from toolkit.migrate.old import COMPATIBLE, OldBuild, layer_of, mib, pool_of, precision_of, profiles_of
 from toolkit.recipe import Recipe
 from toolkit.types import Target
 
@@ -70,14 +70,7 @@ def read_line(text: str) -> OldBuild:
 def _memory(name: str, value: str, build: dict[str, Any], said: list[str]) -> None:
     """`--memPoolSize=workspace:2G,dlaSRAM:1M`, or `--workspace=2048` of old."""
     for entry in value.split(","):
-        pool, _, size = entry.rpartition(":")
-        amount = mib(size)
-        if amount is None:
-            raise RecipeError(f"--{name}={value} is not a size", remedy="Write it as --memPoolSize=workspace:2048M")
-        if pool in ("", "workspace"):
-            build["workspace_mib"] = amount
-        else:
-            said.append(f"--{name} {entry}: there is no key for this pool")
+        pool_of(entry, name, mib(entry.rpartition(":")[2]), build, said, "Write it as --memPoolSize=workspace:2048M")
 
 
 def _number(name: str, value: str) -> int:
