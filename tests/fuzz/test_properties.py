@@ -16,6 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.readers import tiny
+from toolkit import types
 from toolkit.calibration.ranges import Origin, Ranges, TensorRange
 from toolkit.engine import layout
 from toolkit.engine.engine import Engine
@@ -138,6 +139,7 @@ def test_ranges_that_are_written_are_read_again(origin: Origin, tensors: dict[st
 SPEC = st.builds(TensorSpec, name=TEXT, dtype=st.sampled_from(["float32", "uint8"]), shape=st.just(("N", 3, 8, 8)))
 MANIFESTS = some(
     Manifest,
+    name=st.from_regex(types.NAME, fullmatch=True),
     target=st.sampled_from(["cpu", "openvino", "cuda", "tensorrt", "rtx", "rtx:sm89+"]),
     inputs=st.tuples(SPEC),
     outputs=st.tuples(st.builds(TensorSpec, name=TEXT, dtype=st.just("float32"), shape=st.just(("N", 2)))),

@@ -17,7 +17,7 @@ import uvicorn
 from PIL import Image
 
 from tests.runtime.test_runner import MANIFEST, Means
-from tests.serve.serving import PATIENCE, Reply, infer
+from tests.serve.serving import PATIENCE, Reply, infer, until
 from toolkit.harness.batching import Batching
 from toolkit.runtime.runner import Runner
 from toolkit.serve.app import App
@@ -102,8 +102,7 @@ def test_a_full_queue_answers_at_once_and_recovers():
         assert playing.gate.began.acquire(timeout=PATIENCE)
         for i in (1, 2):
             asked.append(pool.submit(playing.ask, i))
-            while playing.live.batcher.waiting < i:
-                pass
+            until(lambda wanted=i: playing.live.batcher.waiting >= wanted)
         assert playing.metric("toolkit_queue_images", model="means") == 2
         refused = playing.ask(3)  # with the engine still at the gate: nothing was waited for
         assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
@@ -118,13 +117,12 @@ def test_a_full_queue_answers_at_once_and_recovers():
 
 def test_what_is_under_way_at_the_end_is_answered_and_nothing_after_it():
     with Playing() as playing, ThreadPoolExecutor(3) as pool:
-        asked = [pool.submit(playing.ask, i) for i in range(3)]
-        assert playing.gate.began.acquire(timeout=PATIENCE)
-        while playing.live.batcher.waiting < 2:
-            pass
+        asked = [pool.submit(playing.ask, 0)]
+        assert playing.gate.began.acquire(timeout=PATIENCE)  # else all three may wait at once, and the queue holds two
+        asked += [pool.submit(playing.ask, i) for i in (1, 2)]
+        until(lambda: playing.live.batcher.waiting == 2)
         playing.server.should_exit = True
-        while any(server.is_serving() for server in playing.server.servers):
-            pass
+        until(lambda: not any(server.is_serving() for server in playing.server.servers))
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", playing.port), timeout=PATIENCE)
         playing.gate.go.set()
@@ -184,8 +182,7 @@ def test_more_connections_than_may_be_are_refused_and_others_go_on():
         assert alive(lines[0])
         for line in lines:
             line.close()
-        while playing.server.server_state.connections:
-            pass
+        until(lambda: not playing.server.server_state.connections)
         assert playing.ask(0).status == 200
 
 
@@ -194,12 +191,10 @@ def test_all_bodies_together_are_bounded():
         playing.gate.go.set()
         line = socket.create_connection(("127.0.0.1", playing.port), timeout=PATIENCE)
         line.sendall(b"POST /v2/models/means/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n" + b" " * 3500)
-        while playing.app._budget.held < 3500:
-            pass
+        until(lambda: playing.app._budget.held >= 3500)
         assert (playing.ask(0).status, "as many bytes of requests" in playing.ask(0).error) == (503, True)
         line.close()
-        while playing.app._budget.held:
-            pass
+        until(lambda: not playing.app._budget.held)
         assert playing.ask(0).status == 200
 
 

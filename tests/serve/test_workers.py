@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.serve.conftest import QUICK
-from tests.serve.serving import PATIENCE, Server, _environment, infer, logits_of
+from tests.serve.serving import PATIENCE, Server, _environment, infer, logits_of, until
 from tests.serve.test_swap import Asking, put
 from toolkit.errors import ToolkitError
 from toolkit.serve.limits import Settings
@@ -26,13 +26,6 @@ from toolkit.serve.workers import Supervisor
 def children(process):
     tasks = Path(f"/proc/{process}/task/{process}/children")
     return [int(word) for word in tasks.read_text().split()]
-
-
-def until(true):
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def is_closed(line):
