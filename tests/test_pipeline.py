@@ -152,6 +152,24 @@ def test_a_provider_that_is_not_there_is_an_error(trip: Trip, tmp_path: Path) ->
         toolkit.load(tmp_path / "engine")
 
 
+def test_targets_share_a_verdict_only_where_they_share_the_graph(tmp_path: Path) -> None:
+    """Weights of a CPU without VNNI have room in pairs, those of `cuda` all 8 bits: one's verdict was once the other's."""
+    one = recipe("fashion-resnet18-int8")
+    given = {"compute": "fp32", "equalize": "none", "weights": "absmax", "rounding": "nearest", "bias_correction": False}
+    one = msgspec.structs.replace(
+        one,
+        precision=msgspec.structs.replace(one.precision, **given),
+        calibration=msgspec.structs.replace(one.calibration, method="minmax", images=16),
+        accept=msgspec.structs.replace(one.accept, images=200, max_top1_drop=50.0, min_agreement=0.5),
+    )
+    small, proofs = pipeline.prepare(one), dict[pipeline.Numerics, Verdict | None]()
+    for index, target in enumerate((CPU, Target("cuda"), CPU)):
+        pipeline.build(small, target, tmp_path / str(index), proofs=proofs)
+        proof, alone = Engine.open(tmp_path / str(index)).proof, pipeline.prove(small, pipeline.typed(small, target), target)
+        assert proof is not None and alone is not None and proof.verdict.snr == alone.snr
+    assert len(proofs) == 2
+
+
 def test_an_engine_below_its_budget_is_refused_and_the_old_one_stays(trip: Trip, tmp_path: Path) -> None:
     folder = tmp_path / "engine"
     pipeline.build(trip, CPU, folder)

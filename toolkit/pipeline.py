@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from toolkit.backends import backend
 from toolkit.calibration import Ranges
+from toolkit.calibration.fingerprint import Fingerprint
 from toolkit.disk.files import sha256, write_atomically
 from toolkit.disk.folders import new_folder, settled
 from toolkit.engine import locations
@@ -48,7 +49,7 @@ from toolkit.trip import foreseen as foreseen
 from toolkit.trip import typed as typed
 from toolkit.types import ON_CPU, Stage, Target, quiet
 
-Numerics = tuple[Scheme, bool]  # where Q/DQ pairs stand, and whether half precision is rounded as on a GPU
+Numerics = tuple[Fingerprint, Scheme, bool]  # what was judged, and as it is rounded: by the scheme's library, in half precision
 PEAK_IMAGES = 32
 
 
@@ -142,12 +143,12 @@ def build(
     """Type, compile and judge, then put the engine where `folder` is; whatever stood there stays until this one is whole.
 
     Raises BudgetError where it is refused. For a target that cannot run here the verdict is a prediction: ONNX Runtime
-    runs the same graph that the target was given, rounded as the target rounds. `proofs` holds, and is given, the verdict on this
-    trip's graph for each scheme and rounding: targets that share both share the verdict.
+    runs the same graph that the target was given, rounded as the target rounds. `proofs` holds, and is given, the verdict on each
+    typed graph and rounding: targets that share both share the verdict.
     """
     proofs = {} if proofs is None else proofs
     recipe, graph, scheme = trip.recipe, typed(trip, target), scheme_of(target)
-    numerics = scheme, target.kind not in ON_CPU and holds_half(graph)
+    numerics = Fingerprint.of(graph), scheme, target.kind not in ON_CPU and holds_half(graph)
     was = other_model(settled(folder), recipe, lambda: trip.source.reference.manifest.hashes["weights"])
     replaced = () if was is None else (f"it took the place of the engine of another model, {Path(was).name[:80]}",)
     with new_folder(folder, refuse_other) as draft:
