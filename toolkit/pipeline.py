@@ -20,6 +20,7 @@ from toolkit.engine.identity import identity, metadata_of, precision_of
 from toolkit.engine.place import other_model, refuse_other
 from toolkit.errors import BudgetError, MeasurementError, UndecidedError
 from toolkit.graph.finite import first_broken
+from toolkit.graph.fp8 import caveat
 from toolkit.graph.lint import finding_lines, lint
 from toolkit.graph.magnitude import magnitudes
 from toolkit.graph.pixels import how_taken
@@ -70,7 +71,7 @@ def export(recipe: Recipe, path: Path, stage: Stage = quiet, *, target: Target |
     graph.metadata_props.update(metadata_of(recipe, target, trip.source.reference.manifest))
     write_atomically(path, serialize(graph))
     found = f"{precision_of(recipe)}, {len(graph.graph)} nodes"
-    notes = (*trip.recipe.remarks, *taken_by(recipe, graph), *trip.remarks, *unforeseen(trip))
+    notes = (*trip.recipe.remarks, *taken_by(recipe, graph), *trip.remarks, *unforeseen(trip), *caveat(graph))
     return Exported(found, trip.agreement, compare(trip, graph, target, stage), notes)
 
 

@@ -17,14 +17,14 @@ from tests.graph.conftest import Observed
 from tests.graph.networks import fashion_graph, pictures
 from toolkit.errors import RecipeError
 from toolkit.graph.edit import constant, finish
-from toolkit.graph.fp8 import BREAKS_FP8, FP8, first_layers, fp8_scale, fp8_weight
+from toolkit.graph.fp8 import BREAKS_FP8, FP8, caveat, first_layers, fp8_scale, fp8_weight
 from toolkit.graph.fp16 import to_bf16, to_fp16
 from toolkit.graph.lint import lint
 from toolkit.graph.qdq import quantize
 from toolkit.graph.run import graph_runner, predicting_runner
 from toolkit.harness.answers import snr
 from toolkit.onnxfile import serialize
-from toolkit.pipeline import prepare, typed
+from toolkit.pipeline import export, prepare, typed
 from toolkit.recipe import Calibration, Precision, Recipe
 from toolkit.trip import refuse_precision
 from toolkit.types import Array, Target
@@ -119,6 +119,9 @@ def test_a_file_with_fp8_inside_is_its_own_right_reference_and_no_engine_for_a_c
     typed(trip, GPU)
     with pytest.raises(RecipeError, match="has FP8 inside, which target cpu computes wrongly"):
         typed(trip, Target("cpu"))
+    notes = " ".join(export(recipe, tmp_path / "out.onnx").notes)
+    assert "ONNX Runtime computes FP8 wrongly by default" in notes and all(name in notes for name in BREAKS_FP8)
+    assert "disabled_optimizers" not in " ".join(caveat(graph))
 
 
 def layer_of(pair: ir.Node) -> str:

@@ -69,6 +69,18 @@ def test_weights_are_rounded_once_for_the_choice_and_the_build() -> None:
     assert len(asked) == 1
 
 
+def test_of_fp8_only_the_equalization_is_chosen_and_no_weight_is_rounded_for_it() -> None:
+    """Its scales come from the largest magnitude and its weights are rounded to nearest, whatever the recipe says."""
+
+    def images(pixels: bool) -> list[np.ndarray]:
+        raise AssertionError("weights were rounded for nothing")
+
+    found = choose(fashion_graph("resnet18"), Settings(Precision(fp8=True), Calibration()), Roundings(images))
+    assert not found.settings.open and not found.settings.unset
+    assert [reason.partition(" =")[0] for reason in found.reasons[:-1]] == ["auto: equalize"]
+    assert found.settings.precision.rounding == "nearest" and found.settings.calibration.method == "mse"
+
+
 def test_what_is_given_stays() -> None:
     given = Settings(Precision(int8=True, equalize="none", weights="absmax"), Calibration(method="entropy"))
     found = choose(fashion_graph("resnet18"), given)

@@ -60,6 +60,13 @@ def holds_fp8(model: ir.Model) -> bool:
     return any(value.dtype == ir.DataType.FLOAT8E4M3FN for value in values)
 
 
+def caveat(model: ir.Model) -> tuple[str, ...]:
+    """A note for who runs this graph's file without the toolkit."""
+    names = " and ".join(BREAKS_FP8)
+    what = f"WARNING: ONNX Runtime computes FP8 wrongly by default: give its session disabled_optimizers, {names}"
+    return (what,) if holds_fp8(model) else ()
+
+
 def breaking(model: ir.Model) -> tuple[str, ...]:
     """The optimizers that ONNX Runtime has to leave out for this graph."""
     return BREAKS_FP8 if holds_fp8(model) else ()

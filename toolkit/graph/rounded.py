@@ -58,8 +58,8 @@ class Roundings:
             self._found[self._key(graph, precision, room)] = found
 
     def of(self, graph: ir.Model, precision: Precision, room: Room) -> dict[str, Rounded]:
-        """The layers of the FP32 `graph` by name; empty where the recipe rounds to nearest and corrects no bias."""
-        if precision.rounding != "compensated" and not precision.bias_correction:
+        """The layers of the FP32 `graph` by name; empty where the recipe rounds to nearest and corrects no bias, or is FP8."""
+        if precision.fp8 or (precision.rounding != "compensated" and not precision.bias_correction):
             return {}
         key = self._key(graph, precision, room)
         if key not in self._found:

@@ -75,7 +75,12 @@ class Settings(NamedTuple):
 
     @property
     def open(self) -> tuple[str, ...]:
-        """The keys that are left to measurement."""
+        """The keys that are left to measurement; of FP8 only how to equalize, as it makes no use of the others (`fp8.py`)."""
+        return tuple(key for key in self.unset if key == "equalize" or not self.precision.fp8)
+
+    @property
+    def unset(self) -> tuple[str, ...]:
+        """The keys that nobody has set yet."""
         given = {
             "equalize": self.precision.equalize,
             "method": self.calibration.method,
@@ -86,12 +91,12 @@ class Settings(NamedTuple):
         return tuple(key for key, value in given.items() if value in ("auto", None))
 
     def simply(self) -> Settings:
-        """What is open set to the simple choice, without measurement."""
-        return self.having(**{key: SIMPLE[key] for key in self.open})
+        """What is not set set to the simple choice, without measurement."""
+        return self.having(**{key: SIMPLE[key] for key in self.unset})
 
     def measured(self) -> Settings:
-        """What is open set to what the search begins with."""
-        return self.having(**{key: START[key] for key in self.open})
+        """What is open set to what the search begins with, and what else is not set to the simple choice."""
+        return self.having(**{key: START[key] for key in self.open}).simply()
 
 
 class Selected(NamedTuple):
