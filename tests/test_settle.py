@@ -8,9 +8,14 @@ import msgspec
 import numpy as np
 import pytest
 
+from tests.graph.conftest import Observed
+from tests.graph.networks import fashion_graph, pictures
+from toolkit.graph.qdq import quantize
+from toolkit.graph.run import graph_runner, predicting_runner
 from toolkit.images.dataset import Images
-from toolkit.recipe import Calibration, Recipe
-from toolkit.settle import CHOOSING, JUDGING, Held, hold_back, is_open
+from toolkit.recipe import Calibration, Precision, Recipe
+from toolkit.settle import CHOOSING, JUDGING, Held, candidate_runner, hold_back, is_open
+from toolkit.types import Target
 
 ENGINE = Path(__file__).parent.parent / "engines/fashion-resnet18-int8.toml"
 
@@ -68,3 +73,13 @@ def test_fixed_settings_hold_nothing_back_for_a_choice() -> None:
     assert is_open(recipe)
     assert not is_open(fixed)
     assert hold_back(fixed).choosing is None
+
+
+def test_candidates_for_a_gpu_are_run_as_their_engine_is_judged() -> None:
+    """ONNX Runtime rounds the biases of quantized layers, and TensorRT does not: what is chosen must not be chosen for that."""
+    recipe, gpu, graph = Recipe.load(ENGINE), Target("rtx", 89), fashion_graph("resnet18")
+    whole = msgspec.structs.replace(recipe, precision=msgspec.structs.replace(recipe.precision, compute="fp32"))
+    eight = quantize(graph, Observed(graph, pictures(16)), Precision(int8=True), Calibration(method="minmax"), scheme="tensorrt")
+    ours, want, careless = candidate_runner(whole, eight, gpu), predicting_runner(eight, gpu), graph_runner(eight)
+    np.testing.assert_array_equal(ours(pictures(4)), want(pictures(4)))
+    assert not np.array_equal(ours(pictures(4)), careless(pictures(4)))

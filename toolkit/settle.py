@@ -22,7 +22,7 @@ from toolkit.graph.qdq import scheme_of
 from toolkit.graph.rounded import Roundings
 from toolkit.graph.run import predicting_runner
 from toolkit.graph.scheme_cpu import watched
-from toolkit.graph.select import LEAST, SHARE, Selected, Settings, lane_runner, select
+from toolkit.graph.select import LEAST, SHARE, Selected, Settings, select
 from toolkit.graph.variance import variances
 from toolkit.images.dataset import Images, open_data
 from toolkit.recipe import Recipe
@@ -118,7 +118,7 @@ def settle(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: C
         plain = settings.simply()
         said = f"{plain.calibration.method}, equalize = {plain.precision.equalize}, weights = {plain.precision.weights}"
         reasons = (*reasons, f"auto: too few calibration images to choose by, so the simple settings are used: {said}")
-        settings = plain
+    settings = settings.simply()
     graph = equalized(graph, settings.precision.equalize, whole.batches(8))
     return Settled(_with(recipe, settings), graph, calibrate(recipe, graph, whole, stage), roundings, reasons)
 
@@ -129,13 +129,6 @@ def _select(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: 
     stage("choose the settings of INT8")
     few = [batch.copy() for batch in islice(ranging.batches(1), IMAGES)]
     share = ranging.take(range(min(SHARE, ranging.count)))
-
-    def runner(quantized: ir.Model) -> Classifier:
-        if recipe.precision.compute != "fp16" or target.kind in ON_CPU:
-            return lane_runner(quantized)
-        keep = (*recipe.precision.keep_fp32, *(node for island in variances(quantized) for node in island.nodes))
-        return predicting_runner(to_fp16(quantized, keep), target, lane_threads())
-
     return select(
         graph,
         Settings(recipe.precision, recipe.calibration),
@@ -144,9 +137,17 @@ def _select(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: 
         lambda one, full: calibrate(recipe, one, ranging if full else share, stage),
         scheme=scheme_of(target),
         room=room_of(recipe, target),
-        runner=runner,
+        runner=lambda quantized: candidate_runner(recipe, quantized, target),
         roundings=roundings_on(recipe, ranging),
     )
+
+
+def candidate_runner(recipe: Recipe, quantized: ir.Model, target: Target) -> Classifier:
+    """A quantized graph as `target` computes it, one of LANES at a time; for a GPU, with FP16 where the recipe says so."""
+    if recipe.precision.compute == "fp16" and target.kind not in ON_CPU:
+        keep = (*recipe.precision.keep_fp32, *(node for island in variances(quantized) for node in island.nodes))
+        quantized = to_fp16(quantized, keep)
+    return predicting_runner(quantized, target, lane_threads())
 
 
 def roundings_on(recipe: Recipe, images: Images | None) -> Roundings:
