@@ -5,17 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
+from PIL import Image
 
-from tests.graph.networks import fashion_graph
+from tests.graph.networks import fashion_graph, pictures
 from tests.why.conftest import RECIPE, build
 from toolkit.diff import Diff, diff
+from toolkit.diff.sides import answers, open_side
 from toolkit.diff.tensors import ratios
 from toolkit.errors import DataError, EngineError, GraphError
 from toolkit.graph.edit import constant
 from toolkit.graph.equalize import equalize
+from toolkit.graph.run import graph_runner, predicting_runner
 from toolkit.report.diff import diff_page, diff_table, facts, headline
+from toolkit.types import Target, quiet
 
 PLAIN = 'int8 = true\nequalize = "none"\nweights = "absmax"\nrounding = "nearest"\nbias_correction = false'
 
@@ -157,9 +162,64 @@ def test_bad_input_is_a_clear_line(engines: dict[str, Path], tmp_path: Path) -> 
     with pytest.raises(EngineError, match=r"neither an engine, nor .onnx, nor .toml"):
         diff(tmp_path / "text.txt", graph)
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
-    with pytest.raises(GraphError, match="cannot be read as ONNX"):
+    with pytest.raises(GraphError, match="is not a valid ONNX file"):
         diff(tmp_path / "bad.onnx", graph)
     with pytest.raises(DataError, match="two bare graphs do not say how a picture becomes an input"):
         diff(graph, graph, data="packaged:fashion-test")
     with pytest.raises(DataError, match="does not exist"):
         diff(engines["int8"], graph, data=str(tmp_path / "nowhere"))
+
+
+def test_a_files_weights_lie_beside_it(tmp_path: Path) -> None:
+    """A stranger's file that names one elsewhere had it read in."""
+    (tmp_path / "secret").write_bytes(bytes(4))
+    (tmp_path / "inside").mkdir()
+    weight = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="../secret")
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 1]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [weight])
+    path = tmp_path / "inside" / "a.onnx"
+    path.write_bytes(onnx.helper.make_model(graph, ir_version=8).SerializeToString())
+    with pytest.raises(GraphError, match="outside the folder of the ONNX file"):
+        diff(path, path)
+
+
+def test_a_recipe_for_a_gpu_answers_as_a_gpu_rounds(tmp_path: Path) -> None:
+    """ONNX Runtime's CPU computes FP16 in FP32."""
+    file = tmp_path / "half.toml"
+    text = RECIPE.format(name="half", weights="packaged:fashion-resnet18", precision='compute = "fp16"')
+    file.write_text(f'{text}target = "rtx:sm89"\n')
+    side = open_side(file, quiet)
+    with answers(side) as (runner, note):
+        ours = runner(pictures(8))
+    assert "rtx:sm89, rounded as that rounds" in note
+    np.testing.assert_array_equal(ours, predicting_runner(side.graph, Target("rtx", 89))(pictures(8)))
+    assert not np.array_equal(ours, graph_runner(side.graph)(pictures(8)))
+
+
+def test_folders_that_are_no_classes_are_refused(engines: dict[str, Path], tmp_path: Path) -> None:
+    """Two folders were once the labels 0 and 1 of a network of ten classes without names."""
+    for name in ("boots", "shirts"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((28, 28), 99, np.uint8)).save(tmp_path / name / "a.png")
+    with pytest.raises(DataError, match="has 2 class folders, and full answers 10 classes"):
+        diff(engines["full"], engines["int8"], data=str(tmp_path), seconds=0)
+
+
+def test_a_binary_network_is_judged_by_its_threshold(tmp_path: Path) -> None:
+    """The largest of its one column is always the first: two that never agree once agreed on every image."""
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).normal(size=(16, 1, 4, 4)).astype(np.float32))
+    weight = np.random.default_rng(1).normal(size=(16, 1)).astype(np.float32)
+    for name, sign in (("a", 1), ("b", -1)):
+        nodes = [onnx.helper.make_node("Flatten", ["x"], ["f"]), onnx.helper.make_node("Gemm", ["f", "w"], ["y"])]
+        shapes = {"x": ["N", 1, 4, 4], "y": ["N", 1]}
+        x, y = (onnx.helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT, shape) for key, shape in shapes.items())
+        graph = onnx.helper.make_graph(nodes, "g", [x], [y], [onnx.numpy_helper.from_array(sign * weight, "w")])
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+        (tmp_path / f"{name}.onnx").write_bytes(model.SerializeToString())
+        pixels = '[preprocess]\nsize = [4, 4]\ncolor = "L"\nmean = [0.0]\nstd = [1.0]'
+        (tmp_path / f"{name}.toml").write_text(
+            f'name = "{name}"\n[reference]\nonnx = "{name}.onnx"\n{pixels}\n[accept]\ndata = "images.npy"\n'
+        )
+    found = diff(tmp_path / "a.toml", tmp_path / "b.toml", seconds=0)
+    assert found.verdict is not None and found.verdict.agreement == 0

@@ -16,6 +16,7 @@ from toolkit.diff.tensors import Ratios, tensors
 from toolkit.errors import DataError, GraphError
 from toolkit.graph.channels import noise
 from toolkit.images.dataset import Images, open_data
+from toolkit.reference.names import refuse_unfit
 from toolkit.types import Float, Stage, quiet
 
 __all__ = ["Diff", "Difference", "Latency", "LayerDiff", "diff"]
@@ -99,11 +100,12 @@ def _images(one: Side, two: Side, data: str | None, notes: list[str]) -> tuple[I
     if recipe is not None:
         if one.recipe is not None and two.recipe is not None and not _same_pictures(one, two):
             notes.append(f"they preprocess pictures in different ways: both are given what {one.name} wants")
+        side = one if one.recipe is not None else two
         specs = (data,) if data is not None else (recipe.accept.data, recipe.calibration_data)
-        for spec in (spec for spec in specs if spec is not None):
+        for spec in dict.fromkeys(spec for spec in specs if spec is not None):
             try:
-                few = open_data(spec, recipe.preprocess, IMAGES)
-                return open_data(spec, recipe.preprocess, recipe.accept.images), list(few.batches(1))
+                images = _judged(side, spec, labeled=data is not None or spec == recipe.accept.data)
+                return images, list(images.take(range(min(IMAGES, images.count))).batches(1))
             except DataError as error:
                 if data is not None:
                     raise
@@ -111,3 +113,12 @@ def _images(one: Side, two: Side, data: str | None, notes: list[str]) -> tuple[I
     notes.append(f"without images the two are compared on random noise{': name some with --data DIR' if recipe else ''}")
     batch = np.concatenate(noise(one.graph))
     return None, [batch[i : i + 1] for i in range(len(batch))]
+
+
+def _judged(side: Side, spec: str, labeled: bool) -> Images:
+    """As `Engine.judge` opens them; folders of calibration images need not be the model's classes. Raises DataError."""
+    assert side.recipe is not None and side.model is not None
+    recipe, model = side.recipe, side.model
+    images = open_data(spec, recipe.preprocess, recipe.accept.images, classes=model.classes, labeled=labeled)
+    refuse_unfit(model, images, side.name)
+    return images

@@ -18,6 +18,7 @@ from toolkit.harness.latency import Sampling, measure_latency
 from toolkit.harness.statistics import by_block, shift
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import Images
+from toolkit.outputs import Outputs
 from toolkit.recipe import Accept
 from toolkit.runtime.runner import Runner
 from toolkit.types import Classifier, Stage, noise
@@ -52,15 +53,18 @@ def _verdict(
     a: Side, b: Side, runners: Sequence[Classifier], images: Images, notes: list[str], stage: Stage
 ) -> Verdict | None:
     """B held against A, as `[accept]` of B says, else of A."""
-    recipe = b.recipe or a.recipe
+    recipe, model = b.recipe or a.recipe, b.model or a.model
     accept = recipe.accept if recipe is not None else Accept()
+    meaning, classes = (model.meaning, model.classes or images.classes) if model is not None else (Outputs(), images.classes)
     try:
         one, two = (
             answers_of(runner, _for(side, images), name=side.name, progress=stage(f"answers of {side.name}"))
             for side, runner in zip((a, b), runners, strict=True)
         )
         margin, least = accept.max_top1_drop, accept.min_agreement
-        return compare_accuracy(one, two, images.labels, margin, least, name=b.name, against=a.name)
+        return compare_accuracy(
+            one, two, images.labels, margin, least, classes=classes, name=b.name, against=a.name, meaning=meaning
+        )
     except MeasurementError as error:
         notes.append(f"no verdict: {error.what}")
         return None

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import NameFixPass, ShapeInferencePass
 
 from toolkit import pipeline
@@ -16,7 +15,8 @@ from toolkit.engine.engine import Engine
 from toolkit.engine.judge import answering
 from toolkit.engine.layout import SUFFIX
 from toolkit.errors import EngineError, GraphError
-from toolkit.graph.run import graph_runner
+from toolkit.graph.load.read import read
+from toolkit.graph.run import graph_runner, predicting_runner
 from toolkit.manifest import Manifest
 from toolkit.recipe import Recipe
 from toolkit.trip import Trip
@@ -37,6 +37,11 @@ class Side(NamedTuple):
     @property
     def manifest(self) -> Manifest | None:
         return None if self.engine is None else self.engine.manifest
+
+    @property
+    def model(self) -> Manifest | None:
+        """What says how its answers are to be read: the engine's manifest, or that of the recipe's reference."""
+        return self.trip.source.reference.manifest if self.trip is not None else self.manifest
 
 
 def open_side(path: Path, stage: Stage, like: Trip | None = None) -> Side:
@@ -64,17 +69,20 @@ def answers(side: Side) -> Iterator[tuple[Classifier, str]]:
         with answering(side.engine) as (runner, how):
             yield runner, "" if how == "measured" else f"{side.name} is {how}"
         return
-    note = "" if side.target in ("", "cpu") else f"ONNX Runtime's CPU ran {side.name}, which is for {side.target}"
-    yield graph_runner(side.graph), note
+    if side.target in ("", "cpu"):
+        yield graph_runner(side.graph), ""
+        return
+    note = f"ONNX Runtime's CPU ran {side.name}, which is for {side.target}, rounded as that rounds"
+    yield predicting_runner(side.graph, Target.parse(side.target)), note
 
 
 def _graph(path: Path) -> ir.Model:
     """An ONNX file of whatever origin, every node with a name. Raises GraphError."""
+    model = read(path).model
     try:
-        model = ir.load(path)
         NameFixPass()(model)
         ShapeInferencePass()(model)
-    except (OSError, ValueError, DecodeError, RuntimeError) as error:
+    except (ValueError, RuntimeError) as error:
         raise GraphError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}", remedy="Export it again") from error
     for index, node in enumerate(model.graph):
         node.name = node.name or f"{node.op_type}_{index}"
