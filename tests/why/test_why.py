@@ -21,6 +21,7 @@ from toolkit.graph.fp16 import to_fp16
 from toolkit.graph.rounding import as_rounded
 from toolkit.graph.run import graph_runner
 from toolkit.harness.answers import snr
+from toolkit.outputs import Outputs
 from toolkit.recipe import Recipe
 from toolkit.report.why import why_table
 from toolkit.report.why_page import why_page
@@ -29,6 +30,7 @@ from toolkit.why import Why, remedied, why
 from toolkit.why.analysis import losses
 from toolkit.why.blocks import blocks
 from toolkit.why.probe import probe
+from toolkit.why.trials import agreement
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +205,13 @@ def test_json_and_table_tell_the_same(found: Why) -> None:
     text = console.export_text()
     assert f"{found.snr:.1f} dB" in text
     assert f"1. {found.remedies[0].what[:40]}" in text
+
+
+def test_answers_agree_as_their_columns_mean_it() -> None:
+    """A binary network has one column: its largest is always the first, whatever it answers."""
+    truth, answers = np.array([[1.0], [-1.0], [2.0], [-2.0]], np.float32), np.array([[1.0], [1.0], [1.0], [-1.0]], np.float32)
+    assert agreement(truth, answers, Outputs(are="binary-logit")) == 0.75
+    labels = np.array([[3.0, 1.0], [3.0, -1.0]], np.float32)
+    assert agreement(labels, labels * [1, -1], Outputs(are="multilabel-logits")) == 0.0
+    assert agreement(labels, labels * [1, -1], Outputs()) == 1.0
+    assert agreement(labels, labels * [1, np.nan], Outputs()) == 0.0

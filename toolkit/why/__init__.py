@@ -21,7 +21,7 @@ from toolkit.why.probe import Powers, probe
 from toolkit.why.remedies import WORTH
 from toolkit.why.result import LayerLoss, Remedy, Why, Worst
 from toolkit.why.subject import Subject, open_subject
-from toolkit.why.trials import tried
+from toolkit.why.trials import agreement, tried
 
 __all__ = ["LayerLoss", "Remedy", "Why", "Worst", "remedied", "why"]
 FEW = 4  # images on which each layer is tried alone
@@ -88,7 +88,7 @@ def _why(
         images=len(batch),
         snr=near,
         emulated=analysis.decibels(float(ends[0].sum()), float(ends[1].sum())) or 120.0,
-        agreement=float((answers.argmax(1) == truth.argmax(1)).mean()),
+        agreement=agreement(truth, answers, subject.manifest.meaning),
         layers=layers,
         edges=analysis.edges(parts),
         worst_images=analysis.worst(*ends, lambda index: subject.names[index]),

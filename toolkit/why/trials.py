@@ -12,9 +12,11 @@ import onnx_ir as ir
 from toolkit import pipeline
 from toolkit.errors import ToolkitError
 from toolkit.graph.run import graph_runner, predicting_runner
+from toolkit.harness.accuracy import compare_accuracy
 from toolkit.harness.answers import snr
 from toolkit.harness.lane import Contender
 from toolkit.harness.latency import Sampling, measure_latency
+from toolkit.outputs import Outputs
 from toolkit.recipe import Recipe
 from toolkit.trip import Trip
 from toolkit.tuning.cost import cost
@@ -75,8 +77,7 @@ class Bench:
 
     def _score(self, runner: Classifier) -> tuple[float, float]:
         answers = _answers(runner, self.subject.proof)
-        finite = np.isfinite(answers).all()
-        return snr(self.truth, answers), float((answers.argmax(1) == self.truth.argmax(1)).mean()) if finite else 0.0
+        return snr(self.truth, answers), agreement(self.truth, answers, self.subject.manifest.meaning)
 
     def _time(self, graph: ir.Model) -> tuple[float, bool]:
         """The time against the engine's: by the clock where ONNX Runtime's CPU is the target, else by the cost model."""
@@ -129,6 +130,11 @@ def _together(recipe: Recipe, proven: Sequence[tuple[Suggestion, Remedy]]) -> li
         return []
     what, why = f"{free[0].what}; {kept[0].what}", f"{free[0].why}; {kept[0].why}"
     return [Suggestion(what, why, joined(recipe, free[0].recipe, kept[0].recipe), False)]
+
+
+def agreement(truth: Float, answers: Float, meaning: Outputs) -> float:
+    """The share of answers that say the same, as columns of this meaning say it, 0 to 1; 0 where one is not finite."""
+    return compare_accuracy(truth, answers, None, meaning=meaning).agreement if np.isfinite(answers).all() else 0.0
 
 
 def _answers(runner: Classifier, images: Float) -> Float:
