@@ -90,13 +90,21 @@ def test_a_squeeze_excite_product_is_fused(tmp_path: Path) -> None:
     assert found["QLinearConv"] == 3
 
 
+@pytest.mark.parametrize("channels", [8, 1])
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("counted", [0, 1])
-def test_a_pool_that_onnx_runtime_averages_wrongly_stays_in_floating_point(counted: int, tmp_path: Path) -> None:
-    graph = network(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AvgPool2d(3, 2, padding=1, count_include_pad=False), nn.Conv2d(8, 8, 1))
+def test_a_pool_that_onnx_runtime_averages_wrongly_stays_in_floating_point(
+    counted: int, known: bool, channels: int, tmp_path: Path
+) -> None:
+    average = nn.AvgPool2d(3, 2, padding=1, count_include_pad=False)
+    graph = network(nn.Conv2d(1, channels, 3), nn.ReLU(), average, nn.Conv2d(channels, 8, 1))
     pool = next(node for node in graph.graph if node.op_type == "AveragePool")
     pool.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 1)  # torch's exporter cannot say both
     pool.attributes["count_include_pad"] = ir.AttrInt64("count_include_pad", counted)
-    found = optimized(quantized(graph), tmp_path)
+    ready = Observed(graph, IMAGES)
+    if not known:
+        pool.outputs[0].shape = None
+    found = optimized(quantize(graph, ready, Precision(int8=True), Calibration(method="minmax")), tmp_path)  # type: ignore[arg-type]
     assert found["QLinearAveragePool"] == 1 - counted
     assert found["AveragePool"] == counted
     assert found["QLinearConv"] == 2

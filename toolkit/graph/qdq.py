@@ -107,18 +107,16 @@ def _quantize_fp8(model: ir.Model, ranges: HasRanges, precision: Precision) -> i
 
 
 def _part_pools(model: ir.Model) -> None:
-    """Keep ONNX Runtime from fusing a pool that its INT8 kernel averages wrongly (see `miscounts`): a product by ones stands
-    behind it. They are one a channel, since a single one would be removed."""
+    """Keep ONNX Runtime from fusing a pool that its INT8 kernel averages wrongly (see `miscounts`): the larger of its result and
+    the same again stands behind it, which no optimizer removes, whatever the shape (of one channel a product by 1 would be)."""
     for pool in [node for node in model.graph if miscounts(node)]:
-        output, shape = pool.outputs[0], pool.outputs[0].shape
-        channels = shape[1] if shape is not None and isinstance(shape[1], int) else 1
-        ones = initializer(model.graph, f"{pool.name}.ones", np.ones((1, channels, 1, 1), np.float32))
-        product = make("Mul", [output, ones], f"{pool.name}.unfused", output=output.name)
-        product.outputs[0].shape, product.outputs[0].type = output.shape, output.type
+        output = pool.outputs[0]
+        same = make("Max", [output, output], f"{pool.name}.unfused", output=output.name)
+        same.outputs[0].shape, same.outputs[0].type = output.shape, output.type
         output.name = f"{output.name}.pooled"
-        model.graph.insert_after(pool, product)
-        for node, index in [use for use in output.uses() if use.node is not product]:
-            node.replace_input_with(index, product.outputs[0])
+        model.graph.insert_after(pool, same)
+        for node, index in [use for use in output.uses() if use.node is not same]:
+            node.replace_input_with(index, same.outputs[0])
 
 
 def activation_scale(low: float, high: float, symmetric: bool) -> tuple[float, Array]:
