@@ -431,3 +431,22 @@ def test_a_glance_tells_what_is_no_onnx_file(tmp_path: Path, data: bytes, said: 
     (tmp_path / "m.onnx").write_bytes(data)
     with pytest.raises(GraphError, match=f"m.onnx is {said}"):
         draft(tmp_path / "m.onnx")
+
+
+def test_a_batch_written_into_a_file_with_fp8_inside_can_be_taken_out(tmp_path: Path) -> None:
+    """ONNX Runtime alone drops the Relu before float8: roots of what is below 0 are NaN, and the file was refused."""
+    zero = helper.make_tensor("z", TensorProto.FLOAT8E4M3FN, [], [0.0])
+    end = [
+        node("Relu", ["scores"], ["positive"]),
+        node("QuantizeLinear", ["positive", "s", "z"], ["q"]),
+        node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        node("Sqrt", ["d"], ["root"]),
+        node("MatMul", ["root", "last"], ["out"]),
+    ]
+    last = np.random.default_rng(5).normal(size=(4, 4))
+    out = [helper.make_tensor_value_info("out", TensorProto.FLOAT, [4, 4])]
+    more = [tensor("s", 0.01), zero, tensor("last", last)]
+    path = write(tmp_path / "m.onnx", end, opset=19, shape=(4, 3, 8, 8), more=more, outputs=out)
+    loaded = opened(path)
+    assert (loaded.facts.precision, loaded.facts.batch, loaded.facts.columns) == ("fp8", 4, 4)
+    assert np.isfinite(answers(loaded, images())).all()

@@ -11,6 +11,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.errors import GraphError
+from toolkit.graph.fp8 import BREAKS_FP8
 from toolkit.graph.load.output import NO_SCORES
 from toolkit.onnxfile import serialize
 from toolkit.types import Target
@@ -72,7 +73,7 @@ def _same_alone(model: ir.Model, shape: list[int], path: Path, batch: int) -> No
 
 def run(model: bytes | str, feeds: dict[str, Any], output: str | None, path: Path) -> Any:
     try:
-        live = onnxruntime.session(model, Target("cpu"), {"threads": 1, "arena": False})
+        live = onnxruntime.session(model, Target("cpu"), {"threads": 1, "arena": False}, without=BREAKS_FP8)
         return live.run([output] if output else None, feeds)[0]
     except Exception as error:  # ONNX Runtime's own classes, made while it loads
         said = str(error).strip().splitlines() or [type(error).__name__]
