@@ -1,7 +1,8 @@
 """Notebook: what a search has found out of a graph, kept as it goes, so that one that was stopped goes on where it was.
 
 An answer is kept under all that it depends on: the graph itself, the images and their true answers, the target whose rounding is
-predicted, the version of ONNX Runtime. So nothing is taken over that another search would have found otherwise.
+predicted, this version of the toolkit, which predicts it, that of ONNX Runtime, and the CPU, which may saturate. So nothing is
+taken over that another search would have found otherwise.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
+import toolkit
+from toolkit import cpu
 from toolkit.backends.onnxruntime.backend import library
 from toolkit.disk import cache
 from toolkit.disk.files import sha256_bytes
@@ -25,7 +28,7 @@ class Notebook:
     """`found` counts the answers that were there before this search."""
 
     def __init__(self, target: str) -> None:
-        self._head = f"{target} onnxruntime {library().__version__}".encode()
+        self._head = f"{target} toolkit {toolkit.__version__} onnxruntime {library().__version__} {cpu.name()}".encode()
         self.found = 0
         self._own: set[str] = set()  # a search asks for some graphs twice
 
