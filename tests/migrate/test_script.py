@@ -92,6 +92,31 @@ def test_two_branches_are_both_taken_and_both_said(tmp_path: Path) -> None:
     assert [text.split(":")[0] for text in found.said] == ["line 2", "line 4"] and "not args.fp16" in found.said[1]
 
 
+def test_a_mode_that_only_a_run_would_tell_is_taken_and_said(tmp_path: Path) -> None:
+    text = "builder.fp16_mode = half\nbuilder.int8_mode = builder.platform_has_fast_int8\n"
+    found = read_script(text, tmp_path)
+    assert found.precision == {"compute": "fp16", "int8": True}
+    assert found.said == ("line 1: FP16 is set where `half`: taken as if that held",)
+    text = "config.set_flag(trt.BuilderFlag.FP16) if half else config.set_flag(trt.BuilderFlag.INT8)\n"
+    found = read_script(text, tmp_path)
+    assert [said.partition(" is set where ")[2].partition(":")[0] for said in found.said] == ["`half`", "`not half`"]
+
+
+def test_layers_that_a_number_or_a_guard_picks_are_said(tmp_path: Path) -> None:
+    text = "for i in range(9):\n    layer = network.get_layer(i)\n    if i < 4:\n        layer.precision = trt.float32\n"
+    assert read_script(text, tmp_path).said == ("line 4: fp32 for every layer where `i < 4`: look which those are",)
+    text = "for layer in network:\n    if layer.name in small:\n        continue\n    layer.precision = trt.float32\n"
+    found = read_script(text, tmp_path)
+    assert found.layers == () and "`not layer.name in small`, which only a run of the script would tell" in found.said[0]
+
+
+def test_a_flag_that_is_taken_back_is_not_taken_over(tmp_path: Path) -> None:
+    text = "config.flags |= 1 << int(trt.BuilderFlag.INT8)\nconfig.flags &= ~(1 << int(trt.BuilderFlag.FP16))\n"
+    found = read_script(text, tmp_path)
+    assert found.precision == {"int8": True}
+    assert len(found.said) == 1 and found.said[0].startswith("line 2: ") and "taken back" in found.said[0]
+
+
 @pytest.mark.parametrize("power", ["10 ** 10 ** 10", "1 << (1 << 60)", "0.5", "True // 0"])
 def test_no_constant_makes_the_reader_work_or_fail(power: str, tmp_path: Path) -> None:
     text = f"config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, {power})\nconfig.set_flag(trt.BuilderFlag.FP16)\n"

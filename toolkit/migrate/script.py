@@ -78,9 +78,10 @@ class _Reader:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 self._call(node, node.func, conditions)
             elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) and node.value is not None:
+                off = isinstance(node, ast.AugAssign) and isinstance(node.op, ast.BitAnd)  # flags &= ~(1 << FLAG)
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                     if isinstance(target, ast.Attribute):
-                        self._assignment(target, node.value, conditions)
+                        self._assignment(target, node.value, conditions, on=not off)
             elif isinstance(node, ast.ClassDef):
                 self._calibrator([text_of(base) for base in node.bases])
         input_name = self.shapes[0][0] if self.shapes else ""
@@ -108,13 +109,13 @@ class _Reader:
         elif function.attr in ("set_dynamic_range", "set_calibration_profile", "set_quantization_flag"):
             self._tell(node, "removed: the scales stand in the graph; put ranges of your own into `calibration.ranges`")
 
-    def _assignment(self, target: ast.Attribute, value: ast.expr, conditions: tuple[ast.expr, ...]) -> None:
+    def _assignment(self, target: ast.Attribute, value: ast.expr, conditions: tuple[ast.expr, ...], on: bool) -> None:
         name = target.attr
         if name == "flags" and (flags := _flags(value)):
             for flag in flags:
-                self._flag(flag, value, conditions)
+                self._flag(flag, value, conditions, on)
         elif name in MODES and not (isinstance(value, ast.Constant) and value.value is False):
-            self._flag(MODES[name], value, conditions)
+            self._flag(MODES[name], value, conditions if isinstance(value, ast.Constant) else (*conditions, value))
         elif name in SIZES:
             self._memory("WORKSPACE", value)
         elif name == "int8_calibrator":
@@ -176,6 +177,9 @@ class _Reader:
     def _layer(self, target: ast.Attribute, kind: str, conditions: tuple[ast.expr, ...]) -> None:
         names, doubts = selected(target.value, conditions, self.constants)
         self.layers += [(name, kind) for name in names]
+        if names == ["*"] and conditions:  # on something else than the layer, such as its number
+            where = f"line {target.lineno}: {kind} for every layer where"
+            self.said.append(f"{where} `{text_of(conditions[-1])}`: look which those are")
         where = f"line {target.lineno}: {kind} for the layers with"
         self.said += [f"{where} `{doubt}`, which only a run of the script would tell" for doubt in doubts]
 
@@ -208,13 +212,19 @@ def _walk(node: ast.AST, conditions: tuple[ast.expr, ...]) -> Iterator[tuple[ast
     yield node, conditions
     for field, value in ast.iter_fields(node):
         inside = conditions
-        if isinstance(node, ast.If) and field == "body":
+        if isinstance(node, (ast.If, ast.IfExp)) and field == "body":
             inside = (*conditions, node.test)
-        elif isinstance(node, ast.If) and field == "orelse":
-            inside = (*conditions, ast.copy_location(ast.UnaryOp(ast.Not(), node.test), node.test))
+        elif isinstance(node, (ast.If, ast.IfExp)) and field == "orelse":
+            inside = (*conditions, _not(node.test))
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
                 yield from _walk(child, inside)
+            if isinstance(child, ast.If) and isinstance(child.body[-1], ast.Continue):  # what follows in the loop hangs on it too
+                inside = (*inside, _not(child.test))
+
+
+def _not(test: ast.expr) -> ast.expr:
+    return ast.copy_location(ast.UnaryOp(ast.Not(), test), test)
 
 
 def _flags(expression: ast.expr) -> list[str]:
