@@ -23,14 +23,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Modules that an extra brings: the package's name, and the extra.
+# Modules that an extra brings: the package's name, and the extra. A test compares it with pyproject.toml.
+_EXPORT = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "numba", "threadpoolctl")
 _BROUGHT = {
-    **{name: (name.replace("_", "-"), "export") for name in ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "numba")},
+    **{name: (name.replace("_", "-"), "export") for name in _EXPORT},
     "onnxruntime": ("onnxruntime", "cpu"),
     "openvino": ("openvino", "openvino"),
     "ray": ("ray", "ray"),
     "pyarrow": ("pyarrow", "ray"),
     "tritonclient": ("tritonclient", "triton"),
+    "google": ("protobuf", "triton"),
     "cv2": ("opencv-python-headless", "parity"),
     "torchvision": ("torchvision", "parity"),
 }
