@@ -55,3 +55,27 @@ def test_what_fails_is_raised_and_leaves_no_place_taken():
         decoders.close()
 
     asyncio.run(run())
+
+
+def test_a_picture_that_a_free_thread_takes_at_once_is_never_refused():
+    """Also where one picture needs longer than a client has patience: it waits for nobody."""
+    gate, began = threading.Event(), threading.Semaphore(0)
+
+    def work():
+        began.release()
+        assert gate.wait(PATIENCE)
+        return "seen"
+
+    async def run():
+        decoders = Decoders(patience=FIRST / 4, threads=2)
+        asked = [asyncio.create_task(decoders.run(work)) for _ in range(2)]
+        await asyncio.sleep(0)
+        for _ in asked:
+            assert await asyncio.to_thread(began.acquire, timeout=PATIENCE)
+        with pytest.raises(Refused, match="2 pictures wait to be decoded"):
+            await decoders.run(work)
+        gate.set()
+        assert await asyncio.gather(*asked) == ["seen"] * 2
+        decoders.close()
+
+    asyncio.run(run())

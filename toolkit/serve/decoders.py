@@ -18,8 +18,9 @@ SHARE = 0.1  # of the last picture in the moving mean
 
 
 class Decoders:
-    """As many threads as there are cores. A picture is refused at once where those before it need longer than `patience` seconds,
-    by the mean time of the last ones: an engine that is faster than its decoders would otherwise have them wait without end."""
+    """As many threads as there are cores. A picture is refused at once where it would wait for a thread longer than `patience`
+    seconds, by the mean time of the last ones: an engine that is faster than its decoders would otherwise have pictures wait
+    without end."""
 
     def __init__(self, patience: float, threads: int | None = None) -> None:
         self._patience, self._count = patience, threads or cores()
@@ -30,7 +31,7 @@ class Decoders:
     async def run(self, work: Callable[[], T]) -> T:
         """`work()` on a thread. Raises Refused where too many wait, and what `work` raises."""
         with self._lock:
-            wait = self._under_way * self._each / self._count
+            wait = max(self._under_way - self._count + 1, 0) * self._each / self._count  # none where a thread is free
             if wait > self._patience:
                 raise busy(f"{self._under_way} pictures wait to be decoded, for about {wait:.1f} s")
             self._under_way += 1
