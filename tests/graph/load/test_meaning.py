@@ -150,6 +150,26 @@ def test_answers_tell_where_the_last_operators_do_not(tmp_path: Path, kind: str)
     assert loaded.facts.outputs.are == wanted
 
 
+AVERAGES = ("average of two softmaxes", "average of a stack of softmaxes", "average of softmaxes that are the same for all")
+
+
+@pytest.mark.parametrize("kind", AVERAGES)
+@pytest.mark.parametrize("cut", ["by the recipe", "by the file"])
+def test_what_is_left_of_an_average_of_softmaxes_is_one(tmp_path: Path, kind: str, cut: str) -> None:
+    """Without its background class it adds up to less than 1, and not to the same each time, as several labels would."""
+    end, _ = JOINED[kind]
+    sliced = [node("Slice", ["out", "axes", "four", "axes"], ["rest"])] if cut == "by the file" else []
+    path = write(tmp_path / "m.onnx", [*end, *sliced], output="rest" if sliced else "out", more=[*ONE, *NUMBERS])
+    facts = opened(path, offset=0 if sliced else 1).facts
+    assert (facts.columns, facts.outputs.are) == (3, "probabilities")
+
+
+def test_what_is_left_of_percent_is_still_refused(tmp_path: Path) -> None:
+    end, said = REFUSED["percent"]
+    with pytest.raises(GraphError, match=f"the 4 columns of 'out' .*{said}"):
+        opened(write(tmp_path / "m.onnx", end, output="out", more=[*ONE, *NUMBERS]), offset=1)
+
+
 REFUSED = {
     "percent": ([node("Softmax", ["scores"], ["s"]), node("Mul", ["s", "hundred"], ["out"])], r"add up to 100.*output=\"s\""),
     "two heads": (

@@ -5,8 +5,8 @@
    column is a binary classifier, several are the labels of a multi-label one. So are these written out in Exp, ReduceSum and Div.
 3. Two columns of 1 - p and p are probabilities. One column of anything else is the logit of a binary classifier.
 4. Where activations lie behind the last layer with weights in any other way (an average over flips or networks, columns joined or
-   in another order), a few answers to noise tell: columns that are never negative and always add up to 1 are probabilities.
-   Else their bounds do: what can only lie in 0 to 1 is a probability for each column.
+   in another order), a few answers to noise tell: columns that are never negative and always add up to 1, or some of such columns,
+   are probabilities. Else their bounds do: what can only lie in 0 to 1 is a probability for each column.
 5. Columns that always add up to another number, such as percent or the answers of several heads, and activations that were scaled
    out of 0 to 1, are refused: a softmax over them would make every answer unsure.
 """
@@ -53,7 +53,7 @@ def meaning_of(model: ir.Model, columns: int, path: Path) -> Meaning:
 
 def _refuse_sole(model: ir.Model, kind: str, path: Path) -> None:
     """One column of a softmax over several classes is the probability of one of them; a softmax over one column says nothing."""
-    answers = _answers(model)
+    answers = _answers(model, model.graph.outputs[0])
     if kind == "softmax" and np.ptp(answers) > 0:
         return
     always = 1 if kind == "softmax" else 0
@@ -80,22 +80,25 @@ def _activated(output: ir.Value) -> bool:
 
 def _by_values(model: ir.Model, columns: int, path: Path) -> str:
     """Rules 4 and 5. Raises GraphError."""
-    output = model.graph.outputs[0]
-    answers = _answers(model).astype(np.float64)
-    sums, total = answers.sum(axis=1), 0.0
-    if columns > 1 and answers.min() >= 0:
-        total = float(sums.mean()) if np.allclose(sums, sums.mean(), rtol=NEAR, atol=0) else 0.0
+    output, total, count = model.graph.outputs[0], 0.0, columns
+    whole = _behind(output)  # before columns were cut off
+    seen = [output] if whole is None or whole.producer() is None else list(dict.fromkeys((output, whole)))
+    for value in seen if columns > 1 else ():
+        answers = _answers(model, value).astype(np.float64)
+        sums = answers.sum(axis=1)
+        if not total and answers.min() >= 0 and np.allclose(sums, sums.mean(), rtol=NEAR, atol=0):
+            total, count = float(sums.mean()), answers.shape[1]
         if abs(total - 1) <= NEAR:
             return "softmax"
-    if columns > 1 and answers.max() <= NEAR and np.allclose(np.exp(answers).sum(axis=1), 1, rtol=NEAR):
-        return "log-softmax"
+        if answers.max() <= NEAR and np.allclose(np.exp(answers).sum(axis=1), 1, rtol=NEAR):
+            return "log-softmax"
     bounds = bounds_of(output, lambda value: _kind(value) in ("softmax", "sigmoid"))
     if not total and bounds is not None and bounds[0] >= -1e-6 and bounds[1] <= 1 + 1e-6:
         return "sigmoid"
     if not total and bounds is None:
         return "other"
     how = f"always add up to {total:.4g}" if total else f"can only lie in {bounds[0]:.4g} to {bounds[1]:.4g}" if bounds else ""
-    them = "column" if columns == 1 else f"{columns} columns"
+    them = "column" if count == 1 else f"{count} columns"
     what = f"the {them} of '{output.name}' of {path} {how}: neither logits nor probabilities of one set of classes"
     inner = _last_activation(output)
     remedy = "Say what they are in `reference.outputs_are`, or name the tensor to take in `reference.output`"
@@ -114,8 +117,11 @@ def _last_activation(output: ir.Value) -> ir.Value | None:
     return None
 
 
-def _answers(model: ir.Model) -> Float:
-    """[DRAWN, columns]: what the graph makes of noise."""
+def _answers(model: ir.Model, value: ir.Value) -> Float:
+    """[DRAWN, columns]: what a value of the graph is on noise."""
+    if value is not model.graph.outputs[0]:
+        model = model.clone()
+        model.graph.outputs[:] = [found for node in model.graph for found in node.outputs if found.name == value.name]
     image = model.graph.inputs[0]
     shape: tuple[int | str, ...] = ("N", *(int(dim) for dim in (image.shape or ())[1:] if isinstance(dim, int)))
     drawn = noise(TensorSpec(name=image.name or "", dtype="float32", shape=shape), DRAWN)
