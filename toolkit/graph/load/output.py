@@ -56,7 +56,7 @@ def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[st
         through = plain if len(plain) == 1 else through  # probabilities stand beside the label that their scores give
         candidates = {value: node for value, node in found if not through or value in through}
         if len(candidates) > 1:
-            what = f"{path} has {len(graph.outputs)} outputs: {listed}"
+            what = f"{path} has {len(graph.outputs)} outputs: {', '.join(map(_shaped, graph.outputs))}"
             name = next((value for value in candidates if not value.uses()), next(iter(candidates))).name  # none that others read
             remedy = f'Say which holds the scores in `reference.output`; of a model: --set output="{name}"'
             raise GraphError(what, remedy=remedy)
@@ -96,6 +96,15 @@ def scores_behind(value: ir.Value) -> tuple[ir.Value, ir.Node | None]:
     return found, picked
 
 
+def _shaped(value: ir.Value) -> str:
+    """Its name and its shape, where the file says one."""
+    return str(value.name) if value.shape is None else f"{value.name} {_shown(value.shape)}"
+
+
+def _shown(shape: ir.Shape) -> list[int | str]:
+    return [dim if isinstance(dim, int) else "N" if axis == 0 else "?" for axis, dim in enumerate(shape)]
+
+
 def _is_activated(value: ir.Value) -> bool:
     node = value.producer()
     return node is not None and node.op_type in ("Softmax", "LogSoftmax", "Sigmoid")
@@ -129,8 +138,7 @@ def flatten(model: ir.Model, path: Path) -> bool:
         return False
     rank, dims = len(output.shape), list(output.shape)
     if rank == 0 or sum(dim != 1 for dim in dims[1:]) > 1:
-        shown = [dim if isinstance(dim, int) else "N" if i == 0 else "?" for i, dim in enumerate(dims)]
-        raise GraphError(f"output '{output.name}' of {path} has shape {shown}, not [N, classes]", remedy=NO_SCORES)
+        raise GraphError(f"output '{output.name}' of {path} has shape {_shown(output.shape)}, not [N, classes]", remedy=NO_SCORES)
     name, output.name = output.name, f"{output.name}.unflattened"
     if rank == 1:
         axes = initializer(model.graph, f"{name}.axes", np.array([1], np.int64))
