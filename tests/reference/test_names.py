@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import toolkit
 from tests.reference.test_foreign_onnx import brightness, pictures, recipe
@@ -15,6 +16,8 @@ from toolkit.errors import DataError
 from toolkit.manifest import Manifest
 from toolkit.outputs import Outputs
 from toolkit.reference.names import label_names
+from toolkit.reference.resnet import ResNet
+from toolkit.reference.source import open_source
 from toolkit.types import Target
 
 
@@ -72,6 +75,19 @@ def test_a_background_class_is_offered_only_where_there_may_be_one(columns: int,
     with pytest.raises(DataError, match=words) as caught:
         label_names(tuple(map(str, range(names))), Outputs(), columns, "m.onnx")
     assert ("offset" in str(caught.value)) == (columns == names + 1 != 1000)
+
+
+def test_names_are_as_many_as_the_classes_of_a_pytorch_model_too(tmp_path: Path) -> None:
+    """They went into an engine that was then called damaged."""
+    (tmp_path / "names.txt").write_text("dark\nlight\ngray\n")
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
+    recipe = toolkit.Recipe.of(module, size=(8, 8), classes=tmp_path / "names.txt")
+    with pytest.raises(DataError, match=r"answers with 2 columns, and `reference.classes` names 3 classes"):
+        open_source(recipe)
+    torch.save(ResNet("resnet18", classes=2, width=0.125).state_dict(), tmp_path / "w.pth")
+    recipe = toolkit.Recipe.of(tmp_path / "w.pth", arch="resnet18", size=(32, 32), classes=tmp_path / "names.txt")
+    with pytest.raises(DataError, match=r"answers with 2 columns, and `reference.classes` names 3 classes"):
+        open_source(recipe)
 
 
 def test_a_missing_class_folder_is_told_as_such(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from torch import nn
 from toolkit.errors import GraphError
 from toolkit.images.dataset import class_names
 from toolkit.manifest import Manifest
+from toolkit.outputs import Outputs
 from toolkit.recipe import Recipe
+from toolkit.reference.names import label_names
 from toolkit.reference.resnet import ResNet
 from toolkit.reference.weights import digest, open_weights
 from toolkit.runtime.runner import Runner
-from toolkit.types import Array, Float, Progress, TensorSpec
+from toolkit.types import Array, Float, Meaning, Progress, TensorSpec
 
 
 class TorchExecutor:
@@ -37,7 +39,7 @@ class TorchExecutor:
 
 
 def open_reference(recipe: Recipe, threads: int | None = None, progress: Progress | None = None) -> Runner:
-    """The recipe's PyTorch reference on the CPU, in FP32. Raises WeightsError.
+    """The recipe's PyTorch reference on the CPU, in FP32. Raises WeightsError, DataError (class names).
 
     `threads` is torch's thread count, which it keeps for the whole process; absent, it stays as it is.
     """
@@ -73,6 +75,8 @@ def module_runner(model: nn.Module, recipe: Recipe) -> Runner:
 
 def _runner(model: nn.Module, columns: int, recipe: Recipe, notes: tuple[str, ...]) -> Runner:
     how = recipe.preprocess.outside
+    are: Meaning = recipe.reference.outputs_are or ("binary-logit" if columns == 1 else "logits")
+    meaning = Outputs(are=are, threshold=recipe.reference.threshold)
     manifest = Manifest(
         name=f"{recipe.name}-reference",
         target="cpu",
@@ -82,9 +86,9 @@ def _runner(model: nn.Module, columns: int, recipe: Recipe, notes: tuple[str, ..
         outputs=(TensorSpec(name="logits", dtype="float32", shape=("N", columns)),),
         profiles=(),
         preprocess=how,
-        classes=class_names(recipe),
-        outputs_are=recipe.reference.outputs_are or ("binary-logit" if columns == 1 else "logits"),
-        threshold=recipe.reference.threshold,
+        classes=label_names(class_names(recipe), meaning, columns, f"the reference of {recipe.name}"),
+        outputs_are=meaning.are,
+        threshold=meaning.threshold,
         hashes={"weights": digest(model)},
         versions={"torch": str(torch.__version__)},
         device="PyTorch on the CPU",
