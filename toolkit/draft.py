@@ -127,6 +127,8 @@ def _read_weights(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any],
     told = [f"weights of {given.get('arch') or known or 'no architecture that is known here'}, {len(weights.tensors)} tensors"]
     if last is not None and last.ndim == 2:
         told.append(f"output {last.shape[0]} classes")
+    if weights.labels is not None and "classes" not in given:
+        told.append(weights.labels.note)
     found: dict[str, Any] = {}
     if known is not None:
         found["arch"] = known

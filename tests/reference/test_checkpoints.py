@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
+import json
 import os
 import tarfile
 import zipfile
@@ -509,3 +510,32 @@ def test_colors_that_do_not_fit_the_first_convolution(save: Any, state: State) -
     with pytest.raises(WeightsError, match=r"takes pictures of 1 channel\(s\), .*gives 3\. Write color = \"L\""):
         open_weights(reference(path), channels=3)
     assert open_weights(reference(path), channels=1).model.conv1.weight.shape[1] == 1
+
+
+NAMED = {
+    "classes": {"classes": ["ant", "bee", "cat"]},
+    "class_to_idx": {"class_to_idx": {"cat": 2, "ant": 0, "bee": 1}},
+    "idx_to_class": {"meta": {"idx_to_class": {2: "cat", 0: "ant", 1: "bee"}}},
+    "CLASSES": {"meta": {"CLASSES": ("ant", "bee", "cat")}},
+    "class_names": {"args": argparse.Namespace(class_names=["ant", "bee", "cat"])},
+}
+
+
+@pytest.mark.parametrize("key", NAMED)
+def test_class_names_in_a_checkpoint_are_not_passed_over_in_silence(key: str, state: State, save: Callable[..., Path]) -> None:
+    path = save({"state_dict": state, **NAMED[key]})
+    said = f"the class names in `{key}` (ant, bee, cat) are not used: list them in `reference.classes`"
+    assert any(said in note for note in open_weights(reference(path)).notes)
+    assert any(said in line for line in draft(path).told)
+    assert not any(key in note for note in open_weights(reference(path, classes="names.txt")).notes), "the recipe names them"
+
+
+def test_names_beside_a_checkpoint_and_what_is_none(state: State, save: Callable[..., Path]) -> None:
+    others = {"classes": [0, 1, 2], "class_to_idx": {"ant": 0, "bee": 2}, "categories": [], "class_names": {"a": "b"}}
+    path = save({"state_dict": state, **others})
+    assert not any("class names" in note for note in open_weights(reference(path)).notes)
+    for first, wanted in (("LABEL_0", False), ("tench", True)):
+        names = {str(i): f"LABEL_{i}" for i in range(5)} | {"0": first}
+        (path.parent / "config.json").write_text(json.dumps({"id2label": names}))
+        said = "`id2label` (tench, LABEL_1, LABEL_2, LABEL_3, ... (5))"
+        assert any(said in note for note in open_weights(reference(path)).notes) == wanted

@@ -4,6 +4,7 @@ files.py      a path -> what the file holds, read so that nothing in it runs
 records.py    classes that a pickle names -> inert records; a whole pickled module -> its tensors
 choice.py     nested dicts -> the one state dict, raw or averaged
 layouts.py    tensor names of others -> torchvision's
+labels.py     names of classes beside the tensors
 shapes.py     tensors -> the network that has them
 refusals.py   what gives another network away
 load.py       all of it, in this order

@@ -22,6 +22,7 @@ from toolkit.reference.resnet import ARCHITECTURES, PLAIN, ResNet, Version
 from toolkit.reference.weights.check import check
 from toolkit.reference.weights.choice import pick
 from toolkit.reference.weights.files import Content, neighbor, read_content
+from toolkit.reference.weights.labels import labels_in
 from toolkit.reference.weights.records import Record
 from toolkit.reference.weights.refusals import refuse_named
 from toolkit.reference.weights.shapes import Variant, Weights, network, variant_of
@@ -64,7 +65,10 @@ def open_weights(
     _check_channels(plan, channels, weights.where)
     model = network(reference, plan)
     model.load_state_dict({name: weights.tensors.get(name, value) for name, value in model.state_dict().items()}, strict=True)
-    return LoadedWeights(model.float().eval(), tuple(f"weights: {note}" for note in (*weights.picked.notes, *_form_notes(plan))))
+    notes = [*weights.picked.notes, *_form_notes(plan)]
+    if weights.labels is not None and reference.classes is None:
+        notes.append(weights.labels.note)
+    return LoadedWeights(model.float().eval(), tuple(f"weights: {note}" for note in notes))
 
 
 def read_weights(path: Path, averaged: bool | None = None, version: Version | None = None) -> Weights:
@@ -76,7 +80,7 @@ def read_weights(path: Path, averaged: bool | None = None, version: Version | No
     refuse_named(str(path), _words(path, content))
     _check_version(path, content, version)
     picked = pick(str(path), content.value, averaged)
-    return Weights(str(path), picked.tensors, content.metadata, picked)
+    return Weights(str(path), picked.tensors, content.metadata, picked, labels_in(content.value, neighbor(path)))
 
 
 def _words(path: Path, content: Content) -> list[str]:

@@ -13,6 +13,7 @@ from toolkit.errors import WeightsError
 from toolkit.recipe import Reference
 from toolkit.reference.resnet import ARCHITECTURES, STEMS, Form, ResNet, Stem
 from toolkit.reference.weights.choice import Picked
+from toolkit.reference.weights.labels import Labels
 from toolkit.reference.weights.records import Record, modules_of
 from toolkit.reference.weights.refusals import EXPORT, refuse_signs
 
@@ -31,6 +32,7 @@ class Weights(NamedTuple):
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
     picked: Picked
+    labels: Labels | None = None
 
 
 class Variant(NamedTuple):
