@@ -55,7 +55,8 @@ def test_numbers_that_no_class_has(tmp_path: Path) -> None:
         DataError, match=r"a class folder for number 3, the model's classes are 0 to 2\. Number the folders from 0"
     ):
         read(tmp_path, ("a", "b", "c"))
-    assert any("the lowest label is 1" in remark for remark in read(tmp_path).remarks)
+    for classes in (None, tuple("abcd")):
+        assert any("the lowest label is 1" in remark for remark in read(tmp_path, classes).remarks)
     write(tmp_path / "03" / "a.png")
     with pytest.raises(DataError, match="two class folders of the number 3"):
         read(tmp_path)
@@ -81,6 +82,53 @@ def test_folders_that_are_none_of_the_models_names_are_said(tmp_path: Path) -> N
         write(tmp_path / name / "a.png")
     assert any("taken in their order" in remark for remark in read(tmp_path, ("x", "y")).remarks)
     assert read(tmp_path, ("dog", "cat")).remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes", "labels"),
+    [
+        (("0_ant", "10_dog", "1_bee"), ("ant", "bee", "dog"), [0, 2, 1]),
+        (("001.Black_footed_Albatross", "002.Crow"), ("crow", "black-footed albatross"), [1, 0]),
+        (("T-shirt-top", "ankle_boot"), ("Ankle boot", "T-shirt/top"), [1, 0]),
+        (("2_door", "4_door"), ("4 door", "2 door"), [1, 0]),
+        (("ANT",), ("bee", "ant", "cat"), [1]),
+    ],
+)
+def test_names_are_found_however_they_are_written(
+    tmp_path: Path, folders: tuple[str, ...], classes: tuple[str, ...], labels: list[int]
+) -> None:
+    """By the order of their names, '10_dog' would be labeled a bee."""
+    for name in folders:
+        write(tmp_path / name / "a.png")
+    data = read(tmp_path, classes)
+    assert (data.labels.tolist(), data.classes) == (labels, classes)
+    assert any("without regard to case" in remark for remark in data.remarks)
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes", "said"),
+    [
+        (("ant", "bee", "cow"), ("bee", "wasp", "cow"), "'ant' is not one of their names, while 'bee' is the name of class 0"),
+        (("bee", "crow"), ("crow", "4 door"), "'bee' is not one of their names, while 'crow' is the name of class 0"),
+        (("crane",), ("crane", "boat", "crane"), "'crane' is not one of their names"),
+        (("red",), ("red fox", "red panda"), "'red' is not one of their names"),
+        (("2_door",), ("4 door", "sedan"), "'2_door' is not one of their names"),
+    ],
+)
+def test_a_name_never_gets_another_ones_label(tmp_path: Path, folders: tuple[str, ...], classes: tuple[str, ...], said: str) -> None:
+    for name in folders:
+        write(tmp_path / name / "a.png")
+    with pytest.raises(DataError, match=said):
+        read(tmp_path, classes)
+
+
+def test_where_sorting_names_as_text_is_not_what_they_count_it_is_said(tmp_path: Path) -> None:
+    for name in ("0_ant", "1_bee", "10_dog"):
+        write(tmp_path / name / "a.png")
+    for classes in (None, ("x", "y", "z")):
+        data = read(tmp_path, classes)
+        assert data.labels.tolist() == [0, 1, 2]
+        assert any("as text: '10_dog' comes before '1_bee'" in remark for remark in data.remarks)
 
 
 LITTER = (

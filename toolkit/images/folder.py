@@ -7,6 +7,7 @@ cannot go in circles; only regular files count. What was left out is counted, an
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,21 +96,58 @@ def numbering(
 ) -> tuple[tuple[str, ...], dict[str, int], tuple[str, ...]]:
     """The class names, the label of each folder, and what should be said. Raises DataError.
 
-    In this order: names (or the first word of a name) that are the model's own; whole numbers, which are the labels; the order
-    of the names, where there are as many as the model has classes.
+    In this order: names (or the first word of a name) that are the model's own, as they stand or by their words alone; whole
+    numbers, which are the labels; the order of the names, where there are as many as the model has classes.
     """
-    number = {name.split()[0]: label for label, name in enumerate(classes or ())}
-    number.update({name: label for label, name in enumerate(classes or ())})
-    if classes is not None and set(folders) <= set(number):
-        return tuple(classes), number, ()
+    exactly, loosely = _named(folders, classes or ())
+    if len(exactly) == len(folders):
+        return tuple(classes or ()), exactly, ()
     if all(name.isascii() and name.isdecimal() and int(name) < _MOST_LABELS for name in folders):
         return _numbered(root, {name: int(name) for name in folders}, classes)
-    if classes is not None and len(classes) != len(folders):
-        odd = next(name for name in folders if name not in number)
+    if len(loosely) == len(set(loosely.values())) == len(folders):
+        what = "are matched to the model's class names without regard to case, to what stands between words, and to numbers in front"
+        return tuple(classes or ()), loosely, (f"{root}: its folders {what}",)
+    known = loosely | exactly
+    odd = next((name for name in folders if name not in known), folders[0])
+    moved = next((name for label, name in enumerate(folders) if known.get(name, label) != label), None)
+    if classes is not None and (len(classes) != len(folders) or moved is not None):
         what = f"{root} has {len(folders)} class folders, the model {len(classes)}, and '{odd}' is not one of their names"
+        what += f", while '{moved}' is the name of class {known[moved]}" if len(classes) == len(folders) and moved else ""
         raise DataError(what, remedy="Name the folders as the model names its classes, or give all of them")
-    said = (f"{root}: its folders are not the model's class names; they are taken in their order",) if classes else ()
-    return tuple(classes or folders), {folder: label for label, folder in enumerate(folders)}, said
+    said = [f"{root}: its folders are not the model's class names; they are taken in their order"] if classes else []
+    first = next((pair for pair in zip(folders, sorted(folders, key=_natural), strict=True) if pair[0] != pair[1]), None)
+    if first is not None:
+        said.append(f"{root}: labels follow the names of the folders as text: '{first[0]}' comes before '{first[1]}'")
+    return tuple(classes or folders), {folder: label for label, folder in enumerate(folders)}, tuple(said)
+
+
+def _named(folders: list[str], classes: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """The labels of the folders that bear a class's name, or the first word of one; and of those that bear its words.
+
+    What two classes are called by is no name of either.
+    """
+    exactly = _unique([(name.split() or [""])[0] for name in classes]) | _unique(classes)
+    words = _unique([_words(name) for name in classes])
+    loosely = {}
+    for folder in folders:
+        found = words.get(_words(folder), words.get(re.sub(r"^\d+ ", "", _words(folder))))
+        if found is not None:
+            loosely[folder] = found
+    return {folder: exactly[folder] for folder in folders if folder in exactly}, loosely
+
+
+def _unique(names: Sequence[str]) -> dict[str, int]:
+    counts = Counter(names)
+    return {name: label for label, name in enumerate(names) if name and counts[name] == 1}
+
+
+def _words(name: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", name.casefold()))
+
+
+def _natural(name: str) -> list[str | int]:
+    """A key that sorts 10 behind 9."""
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def _numbered(
@@ -124,7 +162,7 @@ def _numbered(
         what = f"{root} has a class folder for number {high}, the model's classes are 0 to {len(classes) - 1}"
         raise DataError(what, remedy="Number the folders from 0, or name them as the model names its classes")
     said = [f"{root}: its folders are named by whole numbers, which are taken as the labels"]
-    if low > 0 and classes is None:
+    if low > 0:
         said.append(f"{root}: the lowest label is {low}; a model's first class is 0")
     return tuple(classes or map(str, range(high + 1))), number, tuple(said)
 

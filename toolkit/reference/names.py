@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from toolkit.errors import DataError
 from toolkit.images.dataset import Images
 from toolkit.manifest import Manifest
@@ -38,10 +40,13 @@ def refuse_unfit(manifest: Manifest, images: Images, who: str = "the reference")
     as its classes and it has no names to match them by, so that a label means another one. `who` is the message's word for it."""
     count = manifest.meaning.classes(int(manifest.outputs[0].shape[1]))
     names = images.classes
-    highest = int(images.labels.max()) if images.labels is not None and not manifest.meaning.multilabel else 0
+    labels = images.labels if images.labels is not None and not manifest.meaning.multilabel else np.zeros(1, np.int64)
+    lowest, highest = int(labels.min()), int(labels.max())
     if highest >= count:
         what = f"{images.where} has the label {highest}, and {who} answers the classes 0 to {count - 1}"
         remedy = "Folders named by whole numbers are labels; where they are names, list them in `reference.classes`, one a line"
+        if lowest == 1:
+            remedy = f"They are counted from 1: number the folders from 0. {remedy}"
         raise DataError(what, remedy=remedy)
     if images.labels is None or names is None or manifest.classes or manifest.meaning.multilabel or len(names) == count:
         return
