@@ -115,7 +115,7 @@ def test_names_are_found_however_they_are_written(
         (("2_door",), ("4 door", "sedan"), "'2_door' is not one of their names"),
     ],
 )
-def test_a_name_never_gets_another_ones_label(tmp_path: Path, folders: tuple[str, ...], classes: tuple[str, ...], said: str) -> None:
+def test_a_name_gets_no_label_but_its_own(tmp_path: Path, folders: tuple[str, ...], classes: tuple[str, ...], said: str) -> None:
     for name in folders:
         write(tmp_path / name / "a.png")
     with pytest.raises(DataError, match=said):

@@ -105,7 +105,7 @@ def numbering(
     if all(name.isascii() and name.isdecimal() and int(name) < _MOST_LABELS for name in folders):
         return _numbered(root, {name: int(name) for name in folders}, classes)
     if len(loosely) == len(set(loosely.values())) == len(folders):
-        what = "are matched to the model's class names without regard to case, to what stands between words, and to numbers in front"
+        what = "are matched to the model's class names without regard to case, to what is between words, and to numbers in front"
         return tuple(classes or ()), loosely, (f"{root}: its folders {what}",)
     known = loosely | exactly
     odd = next((name for name in folders if name not in known), folders[0])

@@ -390,7 +390,8 @@ def test_what_answers_with_boxes_or_with_several_heads_is_told_what_to_do(tmp_pa
     ):
         opened(path)
     heads = [node("Relu", ["scores"], ["digit_0"]), node("Neg", ["scores"], ["digit_1"])]
-    outputs = [helper.make_tensor_value_info(f"digit_{i}", TensorProto.FLOAT, shape) for i, shape in enumerate((["N", 4], [1, 4]))]
+    shapes = {"digit_0": ["N", 4], "digit_1": [1, 4]}
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     path = write(tmp_path / "m.onnx", heads, outputs=outputs)
     with pytest.raises(GraphError, match=r"2 outputs: digit_0 \['N', 4\], digit_1 \[1, 4\]\..*--set output=\"digit_0\""):
         opened(path)

@@ -5,8 +5,8 @@
    column is a binary classifier, several are the labels of a multi-label one. So are these written out in Exp, ReduceSum and Div.
 3. Two columns of 1 - p and p are probabilities. One column of anything else is the logit of a binary classifier.
 4. Where activations lie behind the last layer with weights in any other way (an average over flips or networks, columns joined or
-   in another order), a few answers to noise tell: columns that are never negative and always add up to 1, or some of such columns,
-   are probabilities. Else their bounds do: what can only lie in 0 to 1 is a probability for each column.
+   in another order), a few answers to noise tell: columns that are never negative and always add up to 1, or some of such, are
+   probabilities. Else their bounds do: what can only lie in 0 to 1 is a probability for each column.
 5. Columns that always add up to another number, such as percent or the answers of several heads, and activations that were scaled
    out of 0 to 1, are refused: a softmax over them would make every answer unsure.
 """
