@@ -288,6 +288,13 @@ def test_the_same_images_as_pixels(classes: Path, tmp_path: Path) -> None:
         '{"1": "dog", "0": "cat", "2": "bird"}',
         '{"bird": 2, "cat": 0, "dog": 1}',
         "0 cat\n1, dog\n2: bird\n",
+        "1 cat\n2 dog\n3 bird\n",
+        "2,bird\n0,cat\n1,dog\n",
+        "index,name\n0,cat\n1,dog\n2,bird\n",
+        ",class_name\n0,cat\n1,dog\n2,bird\n",
+        "Class ID;Label\n2;bird\n1;dog\n0;cat\n",
+        "label\tid\nbird\t2\ncat\t0\ndog\t1\n",
+        'name, index\n"cat", 0\n"dog", 1\n"bird", 2\n',
     ],
 )
 def test_class_names_with_their_numbers(tmp_path: Path, text: str) -> None:
@@ -297,7 +304,8 @@ def test_class_names_with_their_numbers(tmp_path: Path, text: str) -> None:
 
 def test_class_names_that_only_look_like_it(tmp_path: Path) -> None:
     path = tmp_path / "names"
-    for text in ("[cat]\n[dog]", "0 cats\n2 dogs", "7 up\n8 ball"):
+    tables = ("label\ncat", "cat, 7\ndog, 8", "tench, Tinca\ncrane, bird", "id, no")
+    for text in ("[cat]\n[dog]", "0 cats\n2 dogs", "7 up\n8 ball", *tables):
         path.write_text(text)
         assert read_classes(str(path)) == tuple(text.splitlines())
     for text in ('{"0": ["n01440764", "tench"]}', '{"1": "cat", "2": "dog"}', '{"cat": "dog"}'):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import re
 import struct
 import tokenize
 import zipfile
@@ -24,19 +23,18 @@ from PIL import Image
 from toolkit.disk.files import read_regular
 from toolkit.errors import DataError, InputError
 from toolkit.images.ahead import read_ahead
+from toolkit.images.classes import PACKAGED, read_classes
 from toolkit.images.folder import read_folder
 from toolkit.images.picture import normalized, open_picture, preprocess, restore
 from toolkit.recipe import Preprocess, Recipe
 from toolkit.types import Array, Float
 
-MOST_NAMES = 64 << 20  # bytes of a file of class names
-PACKAGED = Path(__file__).parents[1] / "packaged"
 # What NumPy raises on headers that are damaged, or meant to do harm.
 _DAMAGED = (
     OSError, ValueError, EOFError, SyntaxError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError,
     LookupError, zipfile.BadZipFile, tokenize.TokenError,
 )  # fmt: skip
-__all__ = ["Images", "class_names", "open_data", "preprocess", "read_classes", "read_idx"]
+__all__ = ["PACKAGED", "Images", "class_names", "open_data", "preprocess", "read_classes", "read_idx"]
 
 
 class Images:
@@ -187,41 +185,6 @@ def open_data(
 def class_names(recipe: Recipe) -> tuple[str, ...] | None:
     """The names in the recipe's `classes` file. Raises DataError."""
     return read_classes(recipe.reference.classes) if recipe.reference.classes else None
-
-
-def read_classes(spec: str) -> tuple[str, ...]:
-    """Class names in the model's order: a text file with one a line, each behind its number or none; JSON, a list or numbers and
-    names either way round; or `packaged:NAME`. Raises DataError."""
-    kind, _, name = spec.partition(":")
-    path = PACKAGED / f"{name}-classes.txt" if kind == "packaged" else Path(spec)
-    try:
-        text = read_regular(path, MOST_NAMES).decode("utf-8-sig").strip()  # editors on Windows write a mark before the first name
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the class names {path} cannot be read: {error}", remedy="Give a text file, one name a line") from error
-    names = _names_in_json(text, path) if _is_json(text) else tuple(line.strip() for line in text.splitlines())
-    if "" in names or not names:
-        raise DataError(f"{path}: line {names.index('') + 1 if names else 1} names no class")
-    numbered = [re.fullmatch(rf"0*{index}[\s,;:]+(.+)", line) for index, line in enumerate(names)]
-    return tuple(found[1] for found in numbered if found) if all(numbered) else names
-
-
-def _is_json(text: str) -> bool:
-    try:
-        return isinstance(msgspec.json.decode(text), (dict, list))
-    except (ValueError, RecursionError):  # names, the first of which may begin with a bracket
-        return False
-
-
-def _names_in_json(text: str, path: Path) -> tuple[str, ...]:
-    """`["ant", ...]`, `{"0": "ant", ...}` or `{"ant": 0, ...}`. Raises DataError."""
-    try:
-        found = msgspec.json.decode(text, type=list[str] | dict[str, str | int])
-        pairs = found.items() if isinstance(found, dict) else enumerate(found)
-        by_number = {v if isinstance(v, int) else int(k): k if isinstance(v, int) else v for k, v in pairs}
-        return tuple(str(by_number[index]) for index in range(len(found)))
-    except (ValueError, LookupError) as error:
-        what = f"the class names {path} are JSON, but no list of names, and no names by the numbers from 0 on"
-        raise DataError(what, remedy="Give a text file, one name a line") from error
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
