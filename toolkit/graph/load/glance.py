@@ -42,13 +42,14 @@ class Glance(NamedTuple):
 
 def glance(path: Path) -> Glance:
     """Raises GraphError where it is no ONNX file."""
+    data = b""
     try:
         data = read_regular(path)
         proto = onnx.load_model_from_string(data)
     except FileNotFoundError:
         raise GraphError(f"there is no file {path}") from None
     except (OSError, DecodeError, UnicodeDecodeError, ValueError) as error:
-        raise not_onnx(path, data[:16] if "data" in locals() else b"", error) from error
+        raise not_onnx(path, data[:16], error) from error
     if not proto.graph.node:
         raise GraphError(f"{path} is not a valid ONNX file: it holds no operator", remedy="Export the model again")
     weights = {tensor.name for tensor in proto.graph.initializer}

@@ -142,11 +142,12 @@ def _parse(path: Path) -> onnx.ModelProto:
     if size >= MOST_BYTES:
         remedy = "Save it with external data: onnx.save(model, path, save_as_external_data=True)"
         raise GraphError(f"{path} has {size:,} bytes, and no ONNX file can hold 2 GiB or more", remedy=remedy)
+    data = b""
     try:
         data = path.read_bytes()
         proto: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except (OSError, DecodeError, UnicodeDecodeError, ValueError) as error:
-        raise not_onnx(path, data[:16] if "data" in locals() else b"", error) from error
+        raise not_onnx(path, data[:16], error) from error
     if not proto.opset_import:
         what = "holds nothing" if not data else "is not a valid ONNX file: it names no opset"
         raise GraphError(f"{path} {what}", remedy="Export the model again")
