@@ -16,6 +16,7 @@ from tests.fuzz.bounds import bounds
 from tests.fuzz.readers import tiny
 from toolkit.disk.files import sha256_bytes
 from toolkit.engine.engine import Engine
+from toolkit.engine.layout import read_manifest
 from toolkit.errors import EngineError
 from toolkit.manifest import MANIFEST, UNSEALED, Manifest
 
@@ -112,3 +113,12 @@ def test_a_packed_engine_of_many_members_is_refused_at_once(tmp_path: Path) -> N
             archive.writestr(zipfile.ZipInfo(str(index)), b"")
     with bounds(), pytest.raises(EngineError, match=r"it has no manifest\.json"):
         Engine.open(tmp_path / "x.engine")
+
+
+def test_a_manifest_that_grows_when_it_is_read_is_refused_wherever_it_is_read(tmp_path: Path) -> None:
+    """A server that watches a packed engine reads the manifest alone, again and again: a gigabyte of a file of one megabyte."""
+    with zipfile.ZipFile(tmp_path / "x.engine", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MANIFEST, b" " * (1 << 20))
+    for reading in (Engine.open, read_manifest):
+        with pytest.raises(EngineError, match=r"holds 'manifest\.json' compressed"):
+            reading(tmp_path / "x.engine")

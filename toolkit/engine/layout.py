@@ -39,6 +39,7 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.read(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            _refuse_member(path, archive.getinfo(MANIFEST))
             return Manifest.decode(archive.read(MANIFEST), f"{path}{os.sep}{MANIFEST}")
     except (KeyError, zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise EngineError(f"{path} is not a packed engine, or is damaged: {error}", remedy=_AGAIN) from error
