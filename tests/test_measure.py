@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
+from PIL import Image
 
 from toolkit import orders
 from toolkit.engine.engine import Engine
 from toolkit.errors import MeasurementError
 from toolkit.harness.latency import Sampling
 from toolkit.harness.results import Results
+from toolkit.harness.share import shared
 from toolkit.measure import REFERENCE, bench
 from toolkit.recipe import Recipe
+from toolkit.report.page import html
+from toolkit.report.summary import merge
+from toolkit.report.table import markdown
+from toolkit.report.told import told
 
 ENGINES = Path(__file__).parent.parent / "engines"
 
@@ -75,3 +82,23 @@ def test_an_engine_that_cannot_run_here_is_predicted(tmp_path: Path) -> None:
     found = Engine.open(folder).judge()
     assert found.accepted
     assert found.how.startswith(("predicted: ", "measured"))
+
+
+def test_what_is_assumed_of_labels_is_said_wherever_they_are_compared(golden: Engine, tmp_path: Path) -> None:
+    """Ten folders under other names than the ten classes': they are numbered in their order, by `--data` as at build."""
+    for index in range(10):
+        (tmp_path / "val" / f"c{index}").mkdir(parents=True)
+        Image.new("L", (28, 28), 20 * index).save(tmp_path / "val" / f"c{index}" / "a.png")
+    data, said = str(tmp_path / "val"), "its folders are not the model's class names; they are taken in their order"
+    assert any(said in remark for remark in golden.judge(data).remarks)
+    assert any(said in remark for remark in golden.judge(data, against=golden).remarks)
+    short = Sampling(seconds=0.2, warmup=0.1, least_blocks=2)
+    found = bench([golden], plan=short, data=data, batches=(1,))
+    assert any(said in note for note in found.notes)
+    assert any(said in note for note in told(found)["notes"])
+    assert all("they are taken in their order" in text for text in (markdown(found), html(found)))
+    assert merge([found, found]).notes == found.notes
+    assert shared(found).notes == (), "they name folders"
+    recipe = {**golden.manifest.recipe, "accept": {}}
+    bare = Engine(golden.path, msgspec.structs.replace(golden.manifest, recipe=recipe), golden.contents)
+    assert bench([bare], plan=short, batches=(1,)).notes[0].startswith("accuracy was not compared: the recipe of")

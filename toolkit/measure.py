@@ -52,7 +52,7 @@ def bench(
     first = opened[0]
     options = _options([engine.manifest for engine in opened], threads)
     named = dict(zip(_names([engine.manifest for engine in opened]), opened, strict=True))
-    images, _ = images_of(first, data)
+    images, missing = images_of(first, data)
     with ExitStack() as stack:
         reference = _reference(first, threads or first.recipe.build.threads or cpu.cores())
         runners = {REFERENCE: stack.enter_context(reference)} if isinstance(reference, Runner) else {}
@@ -64,7 +64,8 @@ def bench(
         )
     if isinstance(reference, str):
         results = msgspec.structs.replace(results, failures={REFERENCE: reference, **results.failures})
-    results = _explained(results, named, stage)
+    notes = (f"accuracy was not compared: {missing}",) if images is None else images.remarks
+    results = msgspec.structs.replace(_explained(results, named, stage), notes=notes)
     if save:
         save(results)
     return results

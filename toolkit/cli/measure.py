@@ -155,6 +155,8 @@ def _show(results: Results, as_json: bool, last: str) -> None:
     out.print(table(results))
     for name, why in results.failures.items():
         out.say(f"{name}: {why}")
+    for text in results.notes:
+        out.say(text)
     for row in summary if out.detail == "verbose" else ():
         out.notes(row.trouble, "")
     decision = decide(results, summary)

@@ -127,8 +127,8 @@ def _compared(
     if against is not None:
         with answering(against) as (runner, _):
             truth: Float = answers_of(runner, images, name=against.name, progress=stage(f"answers of {against.name}"))
-        return _judged(engine, against.name, images, truth, ours, how, None)
-    remarks = () if data is None else (f"images: {images.where}",)
+        return _judged(engine, against.name, images, truth, ours, how, None, images.remarks)
+    remarks = images.remarks if data is None else (f"images: {images.where}", *images.remarks)
     return _against_reference(engine, images, ours, how, (*remarks, *engine.remarks), stage)
 
 

@@ -45,6 +45,7 @@ def shared(results: Results, names: Sequence[str] = ()) -> Results:
         manifests={name: _card(manifest) for name, manifest in results.manifests.items()},
         ranges={},
         failures={name: hidden(why) for name, why in results.failures.items()},
+        notes=(),
     )
     return _without(made, names) if names else made
 

@@ -66,7 +66,8 @@ def _verdicts(results: Results, summary: Sequence[EngineSummary]) -> Element:
     if not cards:
         cards = [tag("p", "No engine was compared with a reference: run `toolkit accuracy ENGINE`.", class_="absent")]
     failures = [_failure(name, why) for name, why in results.failures.items()]
-    return tag("section", tag("h2", "Verdict"), *lead, tag("div", cards, class_="cards"), failures, id="verdict")
+    notes = [tag("p", note, class_="note") for note in results.notes]
+    return tag("section", tag("h2", "Verdict"), *lead, tag("div", cards, class_="cards"), failures, notes, id="verdict")
 
 
 def _failure(name: str, why: str) -> Element:

@@ -76,6 +76,7 @@ def merge(results: Sequence[Results]) -> Results:
         failures={name: why for r in results for name, why in r.failures.items()},
         footprints={name: size for r in results for name, size in r.footprints.items()},
         ranges={name: found for r in results for name, found in r.ranges.items()},
+        notes=tuple(dict.fromkeys(note for r in results for note in r.notes)),
     )
 
 

@@ -80,6 +80,7 @@ def markdown(results: Results) -> str:
     if troubled:
         lines += ["Unreliable as measured:", "", *(f"- {_plain(name)}: {_plain(text)}" for name, text in troubled), ""]
     absent = [f"- {_plain(row.name)}: {_plain(row.absent)}" for row in summary if row.absent]
+    absent += [f"- {_plain(text)}" for text in results.notes]
     return "\n".join([*lines, *absent, ""] if absent else lines)
 
 

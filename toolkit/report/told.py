@@ -25,6 +25,7 @@ def told(results: Results) -> dict[str, Any]:
         else {"engine": decision.engine, "sentence": decision.sentence, "also": list(decision.also), "next": decision.next},
         "engines": [_engine(row) for row in summary],
         "ratios": ratios(summary),
+        "notes": list(results.notes),
     }
 
 
