@@ -80,7 +80,7 @@ def test_a_background_class_is_offered_only_where_there_may_be_one(columns: int,
 def test_names_are_as_many_as_the_classes_of_a_pytorch_model_too(tmp_path: Path) -> None:
     """They went into an engine that was then called damaged."""
     (tmp_path / "names.txt").write_text("dark\nlight\ngray\n")
-    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2)).eval()
     recipe = toolkit.Recipe.of(module, size=(8, 8), classes=tmp_path / "names.txt")
     with pytest.raises(DataError, match=r"answers with 2 columns, and `reference.classes` names 3 classes"):
         open_source(recipe)
