@@ -132,6 +132,63 @@ JOINED = {
         [node("Softmax", ["scores"], ["s"]), node("Slice", ["s", "zero", "axes", "axes"], ["out"])],
         "binary-probability",
     ),
+    "scores over their sum": (
+        [
+            node("Relu", ["scores"], ["kept"]),
+            node("Add", ["kept", "half"], ["more"]),
+            node("ReduceSum", ["more", "axes"], ["sum"]),
+            node("Div", ["more", "sum"], ["out"]),
+        ],
+        "probabilities",
+    ),
+    "squares over their sum": (
+        [
+            node("Mul", ["scores", "scores"], ["squares"]),
+            node("ReduceSum", ["squares", "axes"], ["sum"]),
+            node("Div", ["squares", "sum"], ["out"]),
+        ],
+        "probabilities",
+    ),
+    "softmax, rounded to two digits": (
+        [
+            node("Softmax", ["scores"], ["s"]),
+            node("Mul", ["s", "hundred"], ["percent"]),
+            node("Round", ["percent"], ["whole"]),
+            node("Div", ["whole", "hundred"], ["out"]),
+        ],
+        "probabilities",
+    ),
+    "softmax without its small values": (
+        [
+            node("Softmax", ["scores"], ["s"]),
+            node("Greater", ["s", "tenth"], ["large"]),
+            node("Where", ["large", "s", "none"], ["out"]),
+        ],
+        "probabilities",
+    ),
+    "softmax, added up to groups of classes": (
+        [node("Softmax", ["scores"], ["s"]), node("MatMul", ["s", "groups"], ["out"])],
+        "probabilities",
+    ),
+    "how sure, times which class": (
+        [
+            node("Slice", ["scores", "zero", "two", "axes"], ["left"]),
+            node("Softmax", ["scores"], ["s"]),
+            node("ReduceMax", ["left", "axes"], ["top"]),
+            node("Sigmoid", ["top"], ["sure"]),
+            node("Mul", ["s", "sure"], ["out"]),
+        ],
+        "probabilities",
+    ),
+    "logits within limits": (
+        [
+            node("Div", ["scores", "hundred"], ["small"]),
+            node("Tanh", ["small"], ["t"]),
+            node("Mul", ["t", "hundred"], ["out"]),
+        ],
+        "logits",
+    ),
+    "a yes or no for each": ([node("Greater", ["scores", "none"], ["out"])], "multilabel-probabilities"),
     "gated experts": (
         [node("Softmax", ["scores"], ["s"]), node("Relu", ["scores"], ["kept"]), node("Mul", ["s", "kept"], ["out"])],
         "logits",
@@ -140,6 +197,7 @@ JOINED = {
 NUMBERS = [
     tensor("zero", [0], np.int64), tensor("two", [2], np.int64), tensor("four", [4], np.int64), tensor("half", 0.5),
     tensor("order", [1, 0, 2, 3], np.int64), tensor("hundred", 100.0), tensor("none", 0.0),
+    tensor("tenth", 0.1), tensor("byte", 255.0), tensor("groups", [[1, 0], [1, 0], [0, 1], [0, 1]]),
 ]  # fmt: skip
 
 
@@ -181,6 +239,15 @@ REFUSED = {
         ],
         r"add up to 2: .*output=\"s\"",
     ),
+    "softmax in levels of a byte": (
+        [node("Softmax", ["scores"], ["s"]), node("Mul", ["s", "byte"], ["levels"]), node("Round", ["levels"], ["out"])],
+        r"only lie in 0 to 255: .*output=\"s\"",
+    ),
+    "roots of a softmax": (
+        [node("Softmax", ["scores"], ["s"]), node("Sqrt", ["s"], ["out"])],
+        r"made of a softmax, and add up to as much as .*output=\"s\"",
+    ),
+    "tanh": ([node("Tanh", ["scores"], ["out"])], r"only lie in -1 to 1: .*output=\"scores\""),
     "scaled sigmoids": (
         [node("Sigmoid", ["scores"], ["s"]), node("Mul", ["s", "hundred"], ["out"])],
         r"only lie in 0 to 100: .*outputs_are.*output=\"s\"",
@@ -194,8 +261,39 @@ def test_columns_that_are_neither_logits_nor_probabilities_are_refused(tmp_path:
     path = write(tmp_path / "m.onnx", end, output="out", more=[*ONE, *NUMBERS])
     with pytest.raises(GraphError, match=said):
         opened(path)
-    assert "probabilit" in opened(path, output="s").facts.outputs.are
+    inner = said.split('output=\\"')[1][:-2]
+    assert opened(path, output=inner).facts.outputs.are in ("probabilities", "multilabel-probabilities", "logits")
     assert opened(path, outputs_are="logits").facts.outputs.are == "logits"
+
+
+def test_distances_are_refused(tmp_path: Path) -> None:
+    """To centers of classes: the least is the answer."""
+    end = [
+        node("Unsqueeze", ["scores", "axes"], ["u"]),
+        node("Sub", ["u", "centers"], ["apart"]),
+        node("Mul", ["apart", "apart"], ["squares"]),
+        node("ReduceSum", ["squares", "last"], ["sum"], keepdims=0),
+        node("Sqrt", ["sum"], ["out"]),
+    ]
+    more = [*ONE, tensor("centers", np.arange(12).reshape(1, 3, 4)), tensor("last", [-1], np.int64)]
+    path = write(tmp_path / "m.onnx", end, output="out", more=more)
+    with pytest.raises(GraphError, match=r"distances \(Sqrt\), of which the least may be the answer"):
+        opened(path)
+    away = write(tmp_path / "away.onnx", [*end, node("Neg", ["out"], ["near"])], output="near", more=more)
+    assert opened(away).facts.outputs.are == "logits"
+
+
+def test_the_first_of_two_columns_of_a_softmax_is_refused(tmp_path: Path) -> None:
+    """It says no where it is large. The second is the probability of a yes."""
+    soft = node("Softmax", ["scores"], ["s"])
+    for column in (0, 1):
+        end = [soft, node("Gather", ["s", "at"], ["out"], axis=1)]
+        path = write(tmp_path / f"{column}.onnx", end, classes=2, output="out", more=[tensor("at", [column], np.int64)])
+        if column:
+            assert opened(path).facts.outputs.are == "binary-probability"
+        else:
+            with pytest.raises(GraphError, match=r"first of a softmax's two columns.*output=\"s\""):
+                opened(path)
 
 
 @pytest.mark.parametrize("kind", ENDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import onnx_ir as ir
@@ -11,29 +12,34 @@ from toolkit.graph.edit import constant
 Interval = tuple[float, float]
 KEPT = (
     "Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Dropout", "Slice", "Gather", "Split",
-    "Expand", "ReduceMean", "ReduceMax", "ReduceMin",
+    "Expand", "ReduceMean", "ReduceMax", "ReduceMin", "Round", "Floor", "Ceil",
 )  # fmt: skip
 MIXED = ("Concat", "Mean", "Max", "Min")
+DECIDED = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "And", "Or", "Not", "Xor")  # 0 or 1, once cast to a float
 STEPS = 32  # operators, from the output back
 
 
-def bounds_of(value: ir.Value | None, unit: Callable[[ir.Value], bool], steps: int = STEPS) -> Interval | None:
-    """`unit` tells of a value whether it is a probability, in 0 to 1. None where the bounds cannot be told."""
+def bounds_of(value: ir.Value | None, known: Callable[[ir.Value], Interval | None], steps: int = STEPS) -> Interval | None:
+    """`known` tells the bounds of a value that is an activation, such as 0 to 1. None where the bounds cannot be told."""
     if value is None or steps == 0:
         return None
     held = constant(value)
     if held is not None:
         return (float(held.min()), float(held.max())) if held.size and held.dtype.kind in "fiu" else None
-    if unit(value):
-        return 0.0, 1.0
+    if (activated := known(value)) is not None:
+        return activated
     node = value.producer()
-    if node is None or node.domain or node.op_type not in (*KEPT, *MIXED, "Add", "Sub", "Mul", "Div"):
+    if node is None or node.domain or node.op_type not in (*KEPT, *MIXED, *DECIDED, "Where", "Sqrt", "Add", "Sub", "Mul", "Div"):
         return None
-    operands = node.inputs[:1] if node.op_type in KEPT else node.inputs
-    found = [part for operand in operands if (part := bounds_of(operand, unit, steps - 1)) is not None]
+    if node.op_type in DECIDED:
+        return 0.0, 1.0
+    operands = node.inputs[:1] if node.op_type in KEPT else node.inputs[1:] if node.op_type == "Where" else node.inputs
+    found = [part for operand in operands if (part := bounds_of(operand, known, steps - 1)) is not None]
     if len(found) < len(operands):
         return None
-    if node.op_type in KEPT or node.op_type in MIXED:
+    if node.op_type == "Sqrt":
+        return math.sqrt(max(found[0][0], 0.0)), math.sqrt(max(found[0][1], 0.0))
+    if node.op_type in (*KEPT, *MIXED, "Where"):
         return min(low for low, _ in found), max(high for _, high in found)
     return _combined(node.op_type, *found)
 
