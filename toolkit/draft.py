@@ -69,7 +69,7 @@ def _read(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
 def _read_onnx(path: Path, name: str | None) -> tuple[dict[str, Any], list[str]]:
     from toolkit.graph.load.glance import glance
     from toolkit.graph.load.normal import normalization_of
-    from toolkit.reference.normal import plain, taken
+    from toolkit.reference.normal import ordered, plain, taken
 
     seen = glance(path)
     told = [
@@ -97,6 +97,9 @@ def _read_onnx(path: Path, name: str | None) -> tuple[dict[str, Any], list[str]]
         how = plain(Preprocess(**GRAY) if channels == 1 else Preprocess(), normal)  # type: ignore[arg-type]
         found |= {"scale": how.scale, "mean": how.mean, "std": how.std}
         told.append(taken(normal))
+        if normal.color is not None and channels != 1:
+            found["color"] = normal.color
+            told.append(ordered(normal))
     return found, told
 
 

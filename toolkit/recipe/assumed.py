@@ -28,7 +28,8 @@ def open_keys(reference: Reference, said: Collection[str]) -> tuple[str, ...]:
     """The keys of [preprocess] that a recipe has to guess, without those that were given."""
     if reference.onnx is None and re.match(r"(packaged|torchvision|random):", reference.weights or ""):
         return ()
-    keys = ("size", "color", "scale", "mean", "std") if reference.onnx is not None else ("size", "mean", "std")
+    free = reference.onnx is not None or reference.in_memory  # a file of weights is a ResNet's, fed as torchvision's are
+    keys = ("size", "color", "scale", "mean", "std") if free else ("size", "mean", "std")
     return tuple(key for key in keys if key not in said)
 
 

@@ -112,7 +112,7 @@ def _open_onnx(recipe: Recipe, path: Path, threads: int | None = None) -> Source
         hashes={"onnx": facts.sha256, "weights": facts.sha256},
         device="ONNX Runtime on the CPU",
         recipe=recipe.to_dict(),
-        notes=facts.notes,
+        notes=facts.notes if facts.labels is None or recipe.reference.classes is not None else (*facts.notes, facts.labels),
     )
     executor = ForeignExecutor(live, facts.input, facts.output, facts.batch, facts.input_type, recipe.reference.offset)
     norm = (

@@ -426,6 +426,56 @@ def test_of_several_outputs_the_one_that_no_other_reads_is_suggested(tmp_path: P
         opened(write(tmp_path / "m.onnx", outputs=ends))
 
 
+def test_features_that_no_layer_makes_are_not_the_output_that_is_suggested(tmp_path: Path) -> None:
+    """Of outputs that nothing reads, the one that a last layer makes."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("embedding", "scores")]
+    path = write(tmp_path / "m.onnx", [node("Sigmoid", ["features"], ["embedding"])], outputs=ends)
+    with pytest.raises(GraphError, match=r'2 outputs: embedding, scores\..*--set output="scores"'):
+        opened(path)
+
+
+def test_a_graph_needs_no_name(tmp_path: Path) -> None:
+    proto = onnx.load(write(tmp_path / "m.onnx"))
+    proto.graph.name = ""
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    np.testing.assert_allclose(answers(opened(tmp_path / "m.onnx"), images()), scores(images()), rtol=1e-5, atol=1e-6)
+
+
+def test_an_ir_version_of_the_future_is_said(tmp_path: Path) -> None:
+    proto = onnx.load(write(tmp_path / "m.onnx"))
+    proto.ir_version = onnx.IR_VERSION + 1
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(GraphError, match=rf"IR version {onnx.IR_VERSION + 1}, .*up to {onnx.IR_VERSION}\. Update onnx"):
+        opened(tmp_path / "m.onnx")
+
+
+def test_four_channels_are_no_color(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match=r"takes \[\?, 4, 8, 8\]: no channel for each of red, green and blue.*Wrap"):
+        opened(write(tmp_path / "m.onnx", start=[node("Identity", ["pixels"], ["image"])], shape=["N", 4, 8, 8]))
+
+
+METADATA = {
+    "names": "{0: 'ant', 1: 'bee', 2: 'cat', 3: 'dog'}",
+    "character": "ant\nbee\ncat\ndog",
+    "labels": '["ant", "bee", "cat", "dog"]',
+    "classes": "ant, bee, cat, dog",
+    "id2label": '{"0": "ant", "1": "bee", "2": "cat", "3": "dog"}',
+}
+
+
+@pytest.mark.parametrize("key", METADATA)
+def test_class_names_in_the_metadata_are_said_not_to_be_used(tmp_path: Path, key: str) -> None:
+    proto = onnx.load(write(tmp_path / "m.onnx"))
+    onnx.helper.set_model_props(proto, {key: METADATA[key], "stride": "32"})
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    said = f"the class names in the file's metadata `{key}` (ant, bee, cat, dog) are not used: list them in `reference.classes`"
+    notes = open_source(Recipe.of(tmp_path / "m.onnx", size=(8, 8))).reference.manifest.notes
+    assert any(note.startswith(said) for note in notes)
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
+    told = open_source(Recipe.of(tmp_path / "m.onnx", size=(8, 8), classes=tmp_path / "names.txt")).reference.manifest.notes
+    assert not any("metadata" in note for note in told)
+
+
 @pytest.mark.parametrize(("data", "said"), [(b"<!DOCTYPE html><html>", "a web page"), (b"PK\x03\x04zip", "a zip archive")])
 def test_a_glance_tells_what_is_no_onnx_file(tmp_path: Path, data: bytes, said: str) -> None:
     """`build` looks at a file before it opens it, and said that its wire format was corrupt."""

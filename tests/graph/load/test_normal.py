@@ -114,6 +114,26 @@ FORMS: dict[str, tuple[list[Any], list[Any], float | None]] = {
         [tensor("sizes", [1, 3, 8, 8], np.int64), tensor("s", 255.0), channel(MEAN, "mid")],
         WHOLE,
     ),
+    "within limits, of 0 to 255": (
+        [node("Clip", ["pixels", "none", "most"], ["x"]), node("Sub", ["x", "mid"], ["y"]), node("Div", ["y", "s"], ["image"])],
+        [tensor("none", 0.0), tensor("most", 255.0), channel(255 * MEAN, "mid"), channel(255 * STD, "s")],
+        WHOLE,
+    ),
+    "a convolution of each channel": (
+        [node("Conv", ["pixels", "cw", "cb"], ["image"], group=3)],
+        [tensor("cw", (1 / 255 / STD).reshape(3, 1, 1, 1)), tensor("cb", -MEAN / STD)],
+        WHOLE,
+    ),
+    "a convolution that turns the colors": (
+        [node("Conv", ["pixels", "cw", "cb"], ["image"])],
+        [tensor("cw", np.diag(1 / STD)[:, ::-1].reshape(3, 3, 1, 1)), tensor("cb", -MEAN / STD)],
+        SHARE,
+    ),
+    "a convolution that mixes colors": (
+        [node("Conv", ["pixels", "cw", "cb"], ["image"])],
+        [tensor("cw", np.full((3, 3, 1, 1), 0.3)), tensor("cb", -MEAN / STD)],
+        None,
+    ),
     "Inception's, from ImageNet's": (
         [node("Mul", ["pixels", "f"], ["x"]), node("Add", ["x", "o"], ["image"])],
         [channel(STD / 0.5, "f"), channel((MEAN - 0.5) / 0.5, "o")],
@@ -135,6 +155,47 @@ def test_the_pixels_that_a_file_expects(tmp_path: Path, form: str) -> None:
     assert (found and found.scale) == FORMS[form][2]
 
 
+COLORS = {
+    "ImageNet's, of 0 to 1": "RGB",
+    "Caffe's means, in the other order of colors": "RGB",  # BGR from the Gather on
+    "a channel at a time, by Split": "RGB",
+    "a channel at a time, by Gather, in the other order": "RGB",
+    "a convolution that turns the colors": "BGR",
+    "-1 to 1 of 0 to 255": None,
+}
+
+
+@pytest.mark.parametrize("form", COLORS)
+def test_the_order_of_colors_is_read_off_means_that_are_imagenets(tmp_path: Path, form: str) -> None:
+    found = normalization_of(made(tmp_path / "m.onnx", form))
+    assert found is not None and found.color == COLORS[form]
+
+
+@pytest.mark.parametrize("turn", ["channels", "width"])
+def test_a_file_that_turns_its_colors_before_it_subtracts_means_takes_bgr(tmp_path: Path, turn: str) -> None:
+    """ImageNet's means behind a flip of the channels are those of BGR; a mirrored picture keeps its colors."""
+    flip = node("Slice", ["pixels", "from", "to", "axis", "back"], ["x"])
+    more = [tensor(name, [at], np.int64) for name, at in (("from", -1), ("to", -99), ("back", -1))]
+    more += [tensor("axis", [1 if turn == "channels" else 3], np.int64), channel(255 * MEAN, "mid")]
+    path = write(tmp_path / "m.onnx", start=[flip, node("Sub", ["x", "mid"], ["image"])], more=more)
+    recipe, told = fit_normalization(Recipe.of(path, size=(8, 8)))
+    want = "BGR" if turn == "channels" else "RGB"
+    assert recipe.preprocess.color == want and recipe.assumed == ()
+    assert any("in the order of BGR" in line for line in told) == (want == "BGR")
+    assert draft(path).recipe.preprocess.color == want
+    kept, (_, warning) = fit_normalization(Recipe.of(path, size=(8, 8), color="BGR" if want == "RGB" else "RGB"))
+    assert kept.preprocess.color != want and f"Set color = {want}" in warning
+
+
+def test_means_of_a_recipe_in_the_other_order_of_colors_are_warned_of(tmp_path: Path) -> None:
+    path = made(tmp_path / "m.onnx", "nothing")
+    caffe = {"size": (8, 8), "scale": 1.0, "mean": [103.939, 116.779, 123.68], "std": [1.0] * 3}
+    _, told = fit_normalization(Recipe.of(path, **caffe))
+    (said,) = told
+    assert said.startswith("WARNING: `mean` is ImageNet's in the order of BGR, and `color` is RGB. Set color = BGR")
+    assert fit_normalization(Recipe.of(path, **caffe, color="BGR"))[1] == ()
+
+
 @pytest.mark.parametrize(
     "form", ["ImageNet's, of 0 to 1", "Caffe's means, in the other order of colors", "a channel at a time, by Split"]
 )
@@ -150,18 +211,18 @@ def test_a_recipe_that_says_nothing_gives_it_those_pixels(tmp_path: Path, form: 
     assert any(re.match(r"the file normalizes its input itself \(Sub .*\): it is given pixels of 0 to", r) for r in trip.remarks)
     assert not any("mean" in remark for remark in trip.recipe.remarks)
     drafted = draft(path)
-    assert drafted.recipe.preprocess == how and drafted.recipe.assumed == ("color",)
+    assert drafted.recipe.preprocess == how and drafted.recipe.assumed == ()
     assert any("normalizes its input itself" in line for line in drafted.told)
 
 
 def test_a_recipe_that_normalizes_as_well_is_warned_and_obeyed(tmp_path: Path) -> None:
     path = made(tmp_path / "m.onnx", "ImageNet's, of 0 to 255, by a product and a sum")
-    said = Recipe.of(path, size=(8, 8), mean=MEAN.tolist(), std=STD.tolist())
+    said = Recipe.of(path, size=(8, 8), mean=MEAN.tolist(), std=STD.tolist(), color="RGB")
     kept, (warning,) = fit_normalization(said)
     assert kept == said
     assert warning.startswith("WARNING: the file normalizes its input itself (Mul")
     assert "Set scale = 1, mean = [0, 0, 0], std = [1, 1, 1]" in warning
-    right = Recipe.of(path, size=(8, 8), scale=1.0, mean=[0.0] * 3, std=[1.0] * 3)
+    right = Recipe.of(path, size=(8, 8), color="RGB", scale=1.0, mean=[0.0] * 3, std=[1.0] * 3)
     assert fit_normalization(right) == (right, ())
     dark = Recipe.of(path, size=(8, 8), mean=[0.0] * 3, std=[1.0] * 3, scale=1 / 255)
     assert len(fit_normalization(dark)[1]) == 1

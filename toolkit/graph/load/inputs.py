@@ -101,6 +101,9 @@ def fit_input(model: ir.Model, preprocess: Preprocess, path: Path) -> int | None
         what = f"input '{value.name}' of {path} has shape {_shown(value)}, not four dimensions: it takes no batch of images"
         raise GraphError(what, remedy="Export it with an input [N, C, H, W] or [N, H, W, C]")
     found, want = list(value.shape)[1:], preprocess.input_shape
+    if all(isinstance(dim, int) and dim not in (1, 3) for dim in (found[0], found[-1])):
+        what = f"input '{value.name}' of {path} takes {_shown(value)}: no channel for each of red, green and blue, nor one alone"
+        raise GraphError(what, remedy="Wrap the model in one that makes its channels of three, and export that")
     if any(isinstance(have, int) and have != need for have, need in zip(found, want, strict=True)):
         shown = [dim if isinstance(dim, int) else "?" for dim in found]
         other = "NHWC" if preprocess.layout == "NCHW" else "NCHW"

@@ -21,6 +21,7 @@ from toolkit.graph.load.chance import refuse_chance
 from toolkit.graph.load.constants import fold_constants
 from toolkit.graph.load.first import first_norm
 from toolkit.graph.load.inputs import fit_input, select_input
+from toolkit.graph.load.labels import labels_note
 from toolkit.graph.load.meaning import meaning_of
 from toolkit.graph.load.operators import quantized, refuse_control, refuse_foreign
 from toolkit.graph.load.opset import to_opset
@@ -34,6 +35,7 @@ from toolkit.outputs import Outputs
 from toolkit.recipe import Preprocess, Reference
 from toolkit.types import Frozen
 
+WIDENED = "the reference runs in float32 too: ONNX Runtime's CPU cannot run the file as it is"
 MOST_NESTED = 8  # conditions that depend on each other
 
 
@@ -50,6 +52,7 @@ class Facts(Frozen, frozen=True):
     sha256: str
     notes: tuple[str, ...] = ()
     norm: tuple[str, list[float], list[float]] | None = None  # see `first.py`
+    labels: str | None = None  # what to say of class names in the file
 
 
 class LoadedGraph(NamedTuple):
@@ -72,6 +75,7 @@ def load(
     reference = reference or Reference(onnx=str(path))
     with _foreign(path):
         model, digest, stored = read(path, sized)
+        metadata = dict(model.metadata_props)
         InlinePass()(model)
         RemoveInitializersFromInputsPass()(model)
         notes = [*select_output(model, reference, path), *select_input(model, reference, path)]
@@ -81,13 +85,11 @@ def load(
         refuse_foreign(model, path)
         original = model.clone() if notes else None
         image, output = model.graph.inputs[0], model.graph.outputs[0].name or ""
-        kind = image.dtype.numpy().name if image.dtype is not None else "float32"
+        kind = "float32" if image.dtype is None else image.dtype.numpy().name
         name, batch = image.name or "", fit_input(model, preprocess, path)
-        integer = quantized(model, path)
-        wide = to_float32(model)
+        integer, wide = quantized(model, path), to_float32(model)
         if unfit_for_cpu(model, wide):
-            original, kind = model.clone(), "float32"
-            notes.append("the reference runs in float32 too: ONNX Runtime's CPU cannot run the file as it is")
+            original, kind, notes = model.clone(), "float32", [*notes, WIDENED]
         set_image(model, preprocess, batch)
         model = _plain(model, path, stored)
         free_batch(model, preprocess, batch)
@@ -99,6 +101,7 @@ def load(
             input=name, input_type=kind, batch=batch, output=output, columns=columns, sha256=digest,
             outputs=_outputs(model, columns, reference, path), precision=_precision(model, integer, wide),
             notes=(*notes, *_remarks(integer, _precision(model, integer, wide), wide, batch, kind)), norm=norm,
+            labels=labels_note(metadata, columns),
         )  # fmt: skip
         return LoadedGraph(model, facts, original)
 

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from toolkit.errors import GraphError
 from toolkit.graph.edit import constant, initializer, make
+from toolkit.graph.load.ends import is_linear
 from toolkit.recipe import Reference
 
 NO_SCORES = (
@@ -57,7 +58,8 @@ def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[st
         candidates = {value: node for value, node in found if not through or value in through}
         if len(candidates) > 1:
             what = f"{path} has {len(graph.outputs)} outputs: {', '.join(map(_shaped, graph.outputs))}"
-            name = next((value for value in candidates if not value.uses()), next(iter(candidates))).name  # none that others read
+            last = [value for value in candidates if not value.uses()] or list(candidates)  # none that others read
+            name = next(filter(is_linear, last), last[0]).name  # a classifier's last layer before features
             remedy = f'Say which holds the scores in `reference.output`; of a model: --set output="{name}"'
             raise GraphError(what, remedy=remedy)
         ((chosen, _),) = candidates.items()

@@ -69,6 +69,7 @@ def read(path: Path, sized: Callable[[int], None] = lambda size: None) -> File:
     for value in proto.graph.output:
         if not value.type.HasField("tensor_type"):
             value.ClearField("type")  # maps, which onnx-ir does not know
+    proto.graph.name = proto.graph.name or "graph"  # onnx wants one, and ONNX Runtime does not
     model = ir.from_proto(proto)
     ir.external_data.set_base_dir(model.graph, path.parent)
     ir.external_data.load_to_model(model)
@@ -91,6 +92,9 @@ def _digest(path: Path, files: list[Path]) -> str:
 def _check_graph(proto: onnx.ModelProto, path: Path) -> None:
     if not proto.graph.node:
         raise GraphError(f"{path} has an empty graph: no operator in it", remedy="Export the model again")
+    if proto.ir_version > onnx.IR_VERSION:
+        what = f"{path} is of IR version {proto.ir_version}, and onnx {onnx.__version__} knows those up to {onnx.IR_VERSION}"
+        raise GraphError(what, remedy="Update onnx and onnxruntime, or save the file with an older onnx")
     if not proto.graph.output or not proto.graph.input:
         raise GraphError(f"{path} has no {'input' if proto.graph.output else 'output'}", remedy="Export the model again")
     names = [tensor.name for tensor in proto.graph.initializer]

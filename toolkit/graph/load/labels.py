@@ -1,0 +1,36 @@
+"""Labels: names of classes that exporters put into a file's metadata. They are said, and not used: folders go by them."""
+
+from __future__ import annotations
+
+import re
+from ast import literal_eval
+from collections.abc import Mapping
+from typing import Any
+
+KEYS = ("names", "classes", "class_names", "labels", "categories", "id2label", "character")
+MOST, SHOWN = 1 << 20, 4  # characters that are looked at, names that are shown
+
+
+def labels_note(metadata: Mapping[str, str], columns: int) -> str | None:
+    """What to say of as many names as there are columns; None where there are none. Ultralytics writes `{0: 'ant', 1: 'bee'}`,
+    PaddlePaddle one a line, others lists in JSON or commas between names."""
+    for key in KEYS:
+        names = _names(metadata.get(key, "")[:MOST])
+        if len(names) == columns > 1:
+            more = f", ... ({columns})" if columns > SHOWN else ""
+            shown = f"{', '.join(names[:SHOWN])}{more}"
+            return f"the class names in the file's metadata `{key}` ({shown}) are not used: list them in `reference.classes`, one a line"
+    return None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    try:
+        held: Any = literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        held = re.split(r"\n" if "\n" in text else r"\s*,\s*", text.strip())
+    if isinstance(held, dict):
+        numbers = {str(number): name for number, name in held.items()} | {str(number): name for name, number in held.items()}
+        held = [numbers.get(str(index)) for index in range(len(held))]
+    if not isinstance(held, (list, tuple)) or not all(isinstance(name, str) and name for name in held):
+        return ()
+    return tuple(held)
