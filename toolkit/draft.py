@@ -100,7 +100,23 @@ def _read_onnx(path: Path, name: str | None) -> tuple[dict[str, Any], list[str]]
         if normal.color is not None and channels != 1:
             found["color"] = normal.color
             told.append(ordered(normal))
+    elif channels != 1:
+        _add_beside(path, found, told)
     return found, told
+
+
+def _add_beside(path: Path, found: dict[str, Any], told: list[str]) -> None:
+    """What a file beside the model says of its pictures; a size that the model itself has stays."""
+    from toolkit.reference.beside import beside
+
+    seen = beside(path)
+    if seen is None:
+        return
+    values = dict(seen.values)
+    if "size" in found and values.get("size") != found["size"]:
+        values = {key: value for key, value in values.items() if key not in ("size", "resize")}
+    found |= values
+    told.append(f"{', '.join(values)} are those of {seen.where} beside the model")
 
 
 def _read_packaged(spec: str) -> tuple[dict[str, Any], list[str]]:
@@ -139,6 +155,8 @@ def _read_weights(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any],
         told.append(f"input {first.shape[1]} channel{'s' * (first.shape[1] != 1)}")
         if first.shape[1] == 1:
             found["color"] = "L"
+        else:
+            _add_beside(path, found, told)
     return found, told
 
 

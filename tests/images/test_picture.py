@@ -142,6 +142,14 @@ def test_sixteen_bits_are_scaled_down_and_not_cut_off(tmp_path: Path) -> None:
         assert np.array_equal(preprocess(tmp_path / name, GREY)[0], ramp >> 8), name
 
 
+def test_bytes_in_a_uint16_array_are_no_black_picture() -> None:
+    """Of values that all lie below 256 the upper byte, which is taken, is 0."""
+    bytes_ = np.arange(24, dtype=np.uint16).reshape(4, 6)
+    with pytest.raises(InputError, match=r"uint16 array from 0 to 23 is a black picture in 16 bits, or one in 8.*uint8"):
+        preprocess(bytes_, GREY)
+    assert preprocess(bytes_ * 257, GREY)[0].tolist() == bytes_.tolist()
+
+
 def test_pixels_of_unknown_range_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.ones((4, 6), np.float32)).save(tmp_path / "float.tiff")
     with pytest.raises(DataError, match=r"float\.tiff has pixels of mode F"):

@@ -71,4 +71,4 @@ def test_what_was_said_is_obeyed_with_a_warning() -> None:
     recipe = Recipe.of(net("normalized"), size=(16, 16), mean=[0.5] * 3, std=[0.5] * 3, color="RGB")
     kept, (warning,) = fit_normalization(recipe)
     assert kept == recipe
-    assert warning.startswith("WARNING: the module normalizes its input itself (before 'conv'), and [preprocess] does so before it")
+    assert warning.startswith("WARNING: the module normalizes its input itself (before 'conv'), and [preprocess] does so before")

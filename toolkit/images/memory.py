@@ -88,6 +88,9 @@ def _levels(array: Array) -> NDArray[np.uint8]:
     if kind == "b":
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:
+        if 1 < array.max() < 256:
+            what = f"a uint16 array from {array.min()} to {array.max()} is a black picture in 16 bits, or one in 8"
+            raise InputError(what, remedy="Give array.astype(numpy.uint8) for 8 bits")
         return (array >> 8).astype(np.uint8)
     if kind not in "iuf":
         raise InputError(f"an array of {array.dtype} is not a picture", remedy=_VALUES)

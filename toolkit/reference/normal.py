@@ -10,17 +10,19 @@ import numpy as np
 from toolkit.graph.load.normal import Normal, color_of, normalization_of
 from toolkit.recipe import Preprocess, Recipe
 from toolkit.recipe.modules import held
+from toolkit.reference.beside import beside
 
 OWN = ("scale", "mean", "std")
 NEAR = 1.5  # times: scales of 1/255 and 1/256 are one, 1 and 1/255 are not
 
 
 def fit_normalization(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe with the pixels that its ONNX file or module expects, where that normalizes by itself and nobody said `mean` and `std`;
-    and what is to be said of it. A recipe that says otherwise stays, with a warning."""
+    """The recipe with the pixels that its ONNX file or module expects, where that normalizes by itself, or else as a file beside
+    it says, where nobody said `mean` and `std`; and what is to be said of it. What a recipe says stays, with a warning."""
     found = _inside(recipe)
     if found is None:
-        return recipe, _turned_round(recipe)
+        fitted, told = _as_beside(recipe)
+        return fitted, (*told, *_turned_round(fitted))
     colored, told = _colored(recipe, found)
     fitted, more = _scaled(colored, found)
     return fitted, (*more, *told)
@@ -64,6 +66,25 @@ def _colored(recipe: Recipe, found: Normal) -> tuple[Recipe, tuple[str, ...]]:
         what = f"WARNING: {ordered(found)}, and `color` is {how.color}. Set color = {found.color}, unless it was trained so"
         return recipe, (what,)
     return recipe, ()
+
+
+def _as_beside(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+    """With what a file beside the model says of its pictures, where nobody said `mean` and `std`."""
+    model, how = recipe.reference.onnx or recipe.reference.weights or "", recipe.preprocess
+    found = beside(Path(model)) if Path(model).is_absolute() and how.channels == 3 else None
+    if found is None:
+        return recipe, ()
+    says = f"{found.where} beside the model says mean = {list(found.values['mean'])}, std = {list(found.values['std'])}"
+    if "mean" in recipe.assumed and "std" in recipe.assumed:
+        keys = ("mean", "std", *(key for key in ("scale", "color", "size") if key in recipe.assumed and key in found.values))
+        values = {key: found.values[key] for key in keys}
+        if "size" in keys and how.resize is None:
+            values["resize"] = found.values.get("resize")
+        left = tuple(key for key in recipe.assumed if key not in values)
+        fitted = msgspec.structs.replace(recipe, preprocess=msgspec.structs.replace(how, **values), assumed=left)
+        return fitted, (f"{says}: so it is taken",)
+    same = all(np.allclose(getattr(how, key), found.values[key], atol=1e-3) for key in ("mean", "std"))
+    return recipe, () if same else (f"WARNING: {says}, and [preprocess] says others",)
 
 
 def _turned_round(recipe: Recipe) -> tuple[str, ...]:

@@ -429,7 +429,7 @@ def test_of_several_outputs_the_one_that_no_other_reads_is_suggested(tmp_path: P
 def test_features_that_no_layer_makes_are_not_the_output_that_is_suggested(tmp_path: Path) -> None:
     """Of outputs that nothing reads, the one that a last layer makes."""
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("embedding", "scores")]
-    path = write(tmp_path / "m.onnx", [node("Sigmoid", ["features"], ["embedding"])], outputs=ends)
+    path = write(tmp_path / "m.onnx", [node("Tanh", ["features"], ["embedding"])], outputs=ends)
     with pytest.raises(GraphError, match=r'2 outputs: embedding, scores\..*--set output="scores"'):
         opened(path)
 

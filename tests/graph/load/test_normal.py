@@ -119,6 +119,11 @@ FORMS: dict[str, tuple[list[Any], list[Any], float | None]] = {
         [tensor("none", 0.0), tensor("most", 255.0), channel(255 * MEAN, "mid"), channel(255 * STD, "s")],
         WHOLE,
     ),
+    "a mean picture": (
+        [node("Sub", ["pixels", "mid"], ["image"])],
+        [tensor("mid", np.linspace(90, 140, 3 * 64 * 64).reshape(1, 3, 64, 64))],
+        WHOLE,
+    ),
     "a convolution of each channel": (
         [node("Conv", ["pixels", "cw", "cb"], ["image"], group=3)],
         [tensor("cw", (1 / 255 / STD).reshape(3, 1, 1, 1)), tensor("cb", -MEAN / STD)],

@@ -19,7 +19,8 @@ def labels_note(metadata: Mapping[str, str], columns: int) -> str | None:
         if len(names) == columns > 1:
             more = f", ... ({columns})" if columns > SHOWN else ""
             shown = f"{', '.join(names[:SHOWN])}{more}"
-            return f"the class names in the file's metadata `{key}` ({shown}) are not used: list them in `reference.classes`, one a line"
+            where = f"the class names in the file's metadata `{key}` ({shown})"
+            return f"{where} are not used: list them in `reference.classes`, one a line"
     return None
 
 

@@ -216,14 +216,24 @@ def _small(value: ir.Value | None, depth: int = 0) -> Values | None:
     """A constant of one value, or of one a channel, as float64; through casts and changes of its shape."""
     tensor = ir.convenience.get_const_tensor(value) if value is not None else None
     if tensor is not None:
-        if isinstance(tensor, ir.ExternalTensor) or tensor.size > MOST:
+        if isinstance(tensor, ir.ExternalTensor):
             return None
+        if tensor.size > MOST:
+            return _of_places(np.asarray(tensor.numpy(), np.float64))
         flat = np.asarray(tensor.numpy(), np.float64).ravel()
         return flat[:1] if flat.size and (flat == flat[0]).all() else flat if flat.size in (3, 4) else None
     node = value.producer() if value is not None else None
     if node is None or node.op_type not in _SHAPES or depth > 4:
         return None
     return _small(node.inputs[0], depth + 1)
+
+
+def _of_places(image: Values) -> Values | None:
+    """A mean picture, as MATLAB and Caffe subtract it, as one value a channel."""
+    inner = image[0] if image.ndim == 4 and len(image) == 1 else image
+    if inner.ndim != 3 or 3 not in (inner.shape[0], inner.shape[2]):
+        return None
+    return np.asarray(inner.mean(axis=(1, 2) if inner.shape[0] == 3 else (0, 1)))
 
 
 def _turns(node: ir.Node, value: ir.Value) -> bool:
