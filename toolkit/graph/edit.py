@@ -89,7 +89,8 @@ def finish(model: ir.Model) -> ir.Model:
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
         CheckerPass(full_check=False)(model)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ir.passes.PassError, ValueError) as error:
-        raise GraphError(f"the rewritten graph is not valid ONNX: {error.__cause__ or error}") from error
+        said = " ".join(str(error.__cause__ or error).split())  # the checker's words are of several lines
+        raise GraphError(f"the rewritten graph is not valid ONNX: {said}") from error
     return model
 
 

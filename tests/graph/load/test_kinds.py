@@ -261,6 +261,45 @@ def test_an_input_that_nothing_needs_is_left_out(tmp_path: Path) -> None:
     assert [value.name for value in loaded.original.graph.inputs] == ["image"]
 
 
+def test_a_second_picture_that_nothing_reads_is_not_asked_for(tmp_path: Path) -> None:
+    mask = helper.make_tensor_value_info("mask", 1, ["N", 1, 8, 8])
+    loaded = opened(write(tmp_path / "m.onnx", inputs=[mask]))
+    np.testing.assert_allclose(answers(loaded, images()), scores(images()), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_the_largest_probability_alone_is_no_answer(tmp_path: Path, label: bool) -> None:
+    """How sure a network is, beside its label or alone: read as one column, it was a yes or a no."""
+    end = [node("Softmax", ["scores"], ["s"], axis=1), node("ReduceMax", ["s", "one"], ["sure"], keepdims=0)]
+    outputs = [helper.make_tensor_value_info("sure", TensorProto.FLOAT, ["N"])]
+    if label:
+        end.append(node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0))
+        outputs.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]))
+    loaded = opened(write(tmp_path / "m.onnx", end, outputs=outputs, more=[tensor("one", [1], np.int64)]))
+    assert (loaded.facts.output, loaded.facts.columns, loaded.facts.outputs.are) == ("s", 4, "probabilities")
+
+
+def test_labels_are_not_the_output_that_scores_stand_beside(tmp_path: Path) -> None:
+    """A classical model behind the network: of its outputs the scores are tried, and its operator is named."""
+    end = [
+        node("LinearClassifier", ["features"], ["label", "scored"], domain="ai.onnx.ml", classlabels_ints=[0, 1],
+             coefficients=[1.0] * 12, intercepts=[0.0, 0.0]),
+    ]  # fmt: skip
+    outputs = [
+        helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]),
+        helper.make_tensor_value_info("scored", TensorProto.FLOAT, ["N", 2]),
+    ]
+    path = write(tmp_path / "m.onnx", end, outputs=outputs, domains=[("ai.onnx.ml", 3)])
+    with pytest.raises(GraphError, match="LinearClassifier .* of the domain 'ai.onnx.ml'"):
+        opened(path)
+
+
+def test_an_input_of_encoded_pictures_is_told_what_is_taken(tmp_path: Path) -> None:
+    encoded = [node("ImageDecoder", ["pixels"], ["image"])]
+    with pytest.raises(GraphError, match=r"'pixels' .* has shape \[\?\], not four dimensions"):
+        opened(write(tmp_path / "m.onnx", start=encoded, shape=["N"], kind=TensorProto.UINT8, opset=20))
+
+
 def test_custom_operators_are_named_with_their_domain(tmp_path: Path) -> None:
     path = write(
         tmp_path / "m.onnx",
@@ -372,6 +411,20 @@ def test_external_data_outside_of_the_folder_is_not_read(tmp_path: Path) -> None
             opened(path)
 
 
+def test_links_of_a_cache_of_models_are_followed(tmp_path: Path) -> None:
+    """Hugging Face's: the file and its data are links to two files of one folder, named by their hashes."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc" / "onnx"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    proto = onnx.load(write(tmp_path / "m.onnx"))
+    onnx.save(proto, tmp_path / "e.onnx", save_as_external_data=True, location="m.onnx_data", size_threshold=0)
+    for name, blob in (("e.onnx", "f00d"), ("m.onnx_data", "beef")):
+        (tmp_path / name).rename(blobs / blob)
+    (snapshot / "m.onnx").symlink_to("../../../blobs/f00d")
+    (snapshot / "m.onnx_data").symlink_to("../../../blobs/beef")
+    np.testing.assert_allclose(answers(opened(snapshot / "m.onnx"), images()), scores(images()), rtol=1e-5, atol=1e-6)
+
+
 def test_the_layout_that_would_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match=r'takes \[8, 8, 3\].*makes \[3, 8, 8\].*`layout = "NHWC"`'):
         opened(
@@ -468,12 +521,22 @@ def test_class_names_in_the_metadata_are_said_not_to_be_used(tmp_path: Path, key
     proto = onnx.load(write(tmp_path / "m.onnx"))
     onnx.helper.set_model_props(proto, {key: METADATA[key], "stride": "32"})
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
-    said = f"the class names in the file's metadata `{key}` (ant, bee, cat, dog) are not used: list them in `reference.classes`"
+    said = f"the class names in the file (`{key}`: ant, bee, cat, dog) are not used: list them in `reference.classes`"
     notes = open_source(Recipe.of(tmp_path / "m.onnx", size=(8, 8))).reference.manifest.notes
     assert any(note.startswith(said) for note in notes)
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
     told = open_source(Recipe.of(tmp_path / "m.onnx", size=(8, 8), classes=tmp_path / "names.txt")).reference.manifest.notes
-    assert not any("metadata" in note for note in told)
+    assert not any("class names" in note for note in told)
+
+
+def test_class_names_of_a_dictionary_at_the_end_are_said_too(tmp_path: Path) -> None:
+    """As Azure's Custom Vision ends its classifiers."""
+    row = helper.make_map_type_proto(TensorProto.STRING, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    ends = [helper.make_value_info("loss", helper.make_sequence_type_proto(row))]
+    zipped = node("ZipMap", ["s"], ["loss"], domain="ai.onnx.ml", classlabels_strings=["ant", "bee", "cat", "dog"])
+    end = [node("Softmax", ["scores"], ["s"]), zipped]
+    facts = opened(write(tmp_path / "m.onnx", end, outputs=ends, domains=[("ai.onnx.ml", 3)])).facts
+    assert facts.labels is not None and "(`ZipMap`: ant, bee, cat, dog) are not used" in facts.labels
 
 
 @pytest.mark.parametrize(("data", "said"), [(b"<!DOCTYPE html><html>", "a web page"), (b"PK\x03\x04zip", "a zip archive")])

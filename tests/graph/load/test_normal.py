@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from typer.testing import CliRunner
 
@@ -190,6 +191,19 @@ def test_a_file_that_turns_its_colors_before_it_subtracts_means_takes_bgr(tmp_pa
     assert draft(path).recipe.preprocess.color == want
     kept, (_, warning) = fit_normalization(Recipe.of(path, size=(8, 8), color="BGR" if want == "RGB" else "RGB"))
     assert kept.preprocess.color != want and f"Set color = {want}" in warning
+
+
+def test_ultralytics_classifiers_are_given_plain_pixels(tmp_path: Path) -> None:
+    """They say who made them, and are trained on pixels of 0 to 1."""
+    path = made(tmp_path / "m.onnx", "nothing")
+    proto = onnx.load(path)
+    helper.set_model_props(proto, {"author": "Ultralytics", "task": "classify"})
+    path.write_bytes(proto.SerializeToString())
+    recipe, told = fit_normalization(Recipe.of(path, size=(8, 8)))
+    how = recipe.preprocess
+    assert (how.scale, how.mean, how.std, recipe.assumed) == (1 / 255, (0,) * 3, (1,) * 3, ())
+    assert told[0].startswith("the file is Ultralytics', whose classifiers are trained on pixels that nothing normalizes")
+    assert draft(path).recipe.preprocess == how
 
 
 def test_means_of_a_recipe_in_the_other_order_of_colors_are_warned_of(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ def select_input(model: ir.Model, reference: Reference, path: Path) -> tuple[str
     notes = tuple(f"input '{name}' of the file is always {value}" for name, value in reference.feed.items())
     for name, value in reference.feed.items():
         _feed(graph, by_name.pop(name), value, path)
-    image = by_name.get(reference.input or "") or _guess(list(by_name.values()))
     needed = _needed(graph)
+    image = by_name.get(reference.input or "") or _guess([value for value in by_name.values() if value in needed])
     others = [value for value in by_name.values() if value is not image and value in needed]
     if image is None or others:
         remedy = "Name the image's in `reference.input`, and give each other one a value: `reference.feed = { NAME = 0 }`"
@@ -93,13 +93,13 @@ def fit_input(model: ir.Model, preprocess: Preprocess, path: Path) -> int | None
     value = model.graph.inputs[0]
     if value.dtype not in (*FLOATS, *WHOLE):
         raise GraphError(f"input '{value.name}' of {path} takes {value.dtype}, which a picture cannot be converted to")
+    if value.shape is not None and len(value.shape) != 4:
+        what = f"input '{value.name}' of {path} has shape {_shown(value)}, not four dimensions: it takes no batch of images"
+        raise GraphError(what, remedy="Export it with an input [N, C, H, W] or [N, H, W, C]")
     if value.dtype in WHOLE:
         _require_bytes(value, preprocess, path)
     if value.shape is None:
         return None
-    if len(value.shape) != 4:
-        what = f"input '{value.name}' of {path} has shape {_shown(value)}, not four dimensions: it takes no batch of images"
-        raise GraphError(what, remedy="Export it with an input [N, C, H, W] or [N, H, W, C]")
     found, want = list(value.shape)[1:], preprocess.input_shape
     if all(isinstance(dim, int) and dim not in (1, 3) for dim in (found[0], found[-1])):
         what = f"input '{value.name}' of {path} takes {_shown(value)}: no channel for each of red, green and blue, nor one alone"

@@ -1,4 +1,4 @@
-"""Labels: names of classes that exporters put into a file's metadata. They are said, and not used: folders go by them."""
+"""Labels: names of classes that exporters put into a file. They are said, and not used."""
 
 from __future__ import annotations
 
@@ -7,19 +7,35 @@ from ast import literal_eval
 from collections.abc import Mapping
 from typing import Any
 
+import onnx_ir as ir
+
+from toolkit.graph.edit import attribute
+
 KEYS = ("names", "classes", "class_names", "labels", "categories", "id2label", "character")
+NAMING = {"ZipMap": ("classlabels_strings",), "LabelEncoder": ("values_strings",)}
 MOST, SHOWN = 1 << 20, 4  # characters that are looked at, names that are shown
 
 
-def labels_note(metadata: Mapping[str, str], columns: int) -> str | None:
+def texts_of(model: ir.Model) -> dict[str, str]:
+    """Where names may be: the metadata, and the operators that put names to a classifier's columns."""
+    found = dict(model.metadata_props)
+    for node in model.graph:
+        for key in NAMING.get(node.op_type, ()):
+            names = attribute(node, key, ())
+            if names:
+                found[node.op_type] = repr([name.decode() if isinstance(name, bytes) else str(name) for name in names])
+    return found
+
+
+def labels_note(texts: Mapping[str, str], columns: int) -> str | None:
     """What to say of as many names as there are columns; None where there are none. Ultralytics writes `{0: 'ant', 1: 'bee'}`,
     PaddlePaddle one a line, others lists in JSON or commas between names."""
-    for key in KEYS:
-        names = _names(metadata.get(key, "")[:MOST])
+    for key in (*KEYS, *NAMING):
+        names = _names(texts.get(key, "")[:MOST])
         if len(names) == columns > 1:
             more = f", ... ({columns})" if columns > SHOWN else ""
             shown = f"{', '.join(names[:SHOWN])}{more}"
-            where = f"the class names in the file's metadata `{key}` ({shown})"
+            where = f"the class names in the file (`{key}`: {shown})"
             return f"{where} are not used: list them in `reference.classes`, one a line"
     return None
 

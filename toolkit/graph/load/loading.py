@@ -21,7 +21,7 @@ from toolkit.graph.load.chance import refuse_chance
 from toolkit.graph.load.constants import fold_constants
 from toolkit.graph.load.first import first_norm
 from toolkit.graph.load.inputs import fit_input, select_input
-from toolkit.graph.load.labels import labels_note
+from toolkit.graph.load.labels import labels_note, texts_of
 from toolkit.graph.load.meaning import meaning_of
 from toolkit.graph.load.operators import quantized, refuse_control, refuse_foreign
 from toolkit.graph.load.opset import to_opset
@@ -75,7 +75,7 @@ def load(
     reference = reference or Reference(onnx=str(path))
     with _foreign(path):
         model, digest, stored = read(path, sized)
-        metadata = dict(model.metadata_props)
+        texts = texts_of(model)
         InlinePass()(model)
         RemoveInitializersFromInputsPass()(model)
         notes = [*select_output(model, reference, path), *select_input(model, reference, path)]
@@ -101,7 +101,7 @@ def load(
             input=name, input_type=kind, batch=batch, output=output, columns=columns, sha256=digest,
             outputs=_outputs(model, columns, reference, path), precision=_precision(model, integer, wide),
             notes=(*notes, *_remarks(integer, _precision(model, integer, wide), wide, batch, kind)), norm=norm,
-            labels=labels_note(metadata, columns),
+            labels=labels_note(texts, columns),
         )  # fmt: skip
         return LoadedGraph(model, facts, original)
 

@@ -46,6 +46,8 @@ class Normal(NamedTuple):
 
     @property
     def text(self) -> str:
+        if not self.nodes:
+            return f"the {self.who} is Ultralytics', whose classifiers are trained on pixels that nothing normalizes"
         return f"the {self.who} normalizes its input itself ({', '.join(self.nodes)})"
 
 
@@ -53,8 +55,9 @@ def normalization_of(path: Path, name: str | None = None) -> Normal | None:
     """Of its image, or its input `name`. None where it does not normalize, or cannot be read; whoever loads it says why."""
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
-        graph = ir.from_proto(onnx.load(str(path), load_external_data=False)).graph
-        return normalization(graph, name)
+        model = ir.from_proto(onnx.load(str(path), load_external_data=False))
+        plain = model.metadata_props.get("author") == "Ultralytics" and model.metadata_props.get("task") == "classify"
+        return normalization(model.graph, name) or (Normal(1 / 255, (), "RGB") if plain else None)
     except Exception:  # whatever a library raises over a foreign file; it is refused in its own words where it is loaded
         return None
 

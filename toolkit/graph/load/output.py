@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolkit.errors import GraphError
-from toolkit.graph.edit import constant, initializer, make
+from toolkit.graph.edit import attribute, constant, initializer, make
 from toolkit.graph.load.ends import is_linear
 from toolkit.recipe import Reference
 
@@ -36,6 +36,7 @@ THROUGH = {
     "Gather",
     "Equal",
 }
+LABELS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.STRING, ir.DataType.BOOL)
 SEQUENCES = {"SplitToSequence", "SequenceConstruct", "SequenceInsert", "SequenceMap", "ZipMap", "SequenceEmpty"}
 
 
@@ -54,8 +55,11 @@ def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[st
         found = [scores_behind(value) for value in graph.outputs]
         through = {value for value, node in found if node is not None}
         plain = {value for value, node in found if node is None and _is_activated(value)}
+        plain = plain or {value for value in through if _is_activated(value)}
         through = plain if len(plain) == 1 else through  # probabilities stand beside the label that their scores give
         candidates = {value: node for value, node in found if not through or value in through}
+        scores = {value: node for value, node in candidates.items() if value.dtype not in LABELS}
+        candidates = scores if len(scores) == 1 else candidates
         if len(candidates) > 1:
             what = f"{path} has {len(graph.outputs)} outputs: {', '.join(map(_shaped, graph.outputs))}"
             last = [value for value in candidates if not value.uses()] or list(candidates)  # none that others read
@@ -81,7 +85,7 @@ def scores_behind(value: ir.Value) -> tuple[ir.Value, ir.Node | None]:
     found, last = value, value
     picked: ir.Node | None = None
     while (node := last.producer()) is not None:
-        index = PICKS.get(node.op_type)
+        index = 0 if _takes_largest(node) else PICKS.get(node.op_type)
         if index is None and node.op_type not in THROUGH:
             break
         if node.op_type == "SequenceConstruct" and len(node.inputs) != 1:
@@ -96,6 +100,16 @@ def scores_behind(value: ir.Value) -> tuple[ir.Value, ir.Node | None]:
         if index is not None and node.op_type != "ArrayFeatureExtractor":
             found, picked = last, picked or node
     return found, picked
+
+
+def _takes_largest(node: ir.Node) -> bool:
+    """Whether it is the ReduceMax over the columns of a softmax: how sure the answer is, and not which."""
+    soft = node.inputs[0].producer() if node.op_type == "ReduceMax" and node.inputs[0] is not None else None
+    if soft is None or soft.op_type != "Softmax":
+        return False
+    named = attribute(node, "axes", None) if len(node.inputs) < 2 else constant(node.inputs[1])
+    axis = attribute(soft, "axis", 1)  # -1 since opset 13: of two dimensions the same
+    return named is not None and [int(one) for one in named] in ([axis], [1], [-1]) and axis in (1, -1)
 
 
 def _shaped(value: ir.Value) -> str:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -70,8 +71,9 @@ def read(path: Path, sized: Callable[[int], None] = lambda size: None) -> File:
         if not value.type.HasField("tensor_type"):
             value.ClearField("type")  # maps, which onnx-ir does not know
     proto.graph.name = proto.graph.name or "graph"  # onnx wants one, and ONNX Runtime does not
+    base = _follow_links(proto, path)
     model = ir.from_proto(proto)
-    ir.external_data.set_base_dir(model.graph, path.parent)
+    ir.external_data.set_base_dir(model.graph, base)
     ir.external_data.load_to_model(model)
     return File(_sorted(model, path), _digest(path, files), stored)
 
@@ -171,13 +173,28 @@ def _external_file(name: str, tensor: onnx.TensorProto, path: Path) -> Path:
     """Rule 2: where a tensor's bytes lie."""
     folder, location = path.parent.resolve(), {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
     file: Path = (folder / location).resolve()
-    if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
+    homes = (folder, path.resolve().parent)  # a cache of models keeps both files elsewhere, and links to them
+    if not location or Path(location).is_absolute() or not any(file.is_relative_to(home) for home in homes):
         raise GraphError(f"tensor '{name}' of {path} is stored in '{location}', outside the folder of the ONNX file")
     if not file.is_file():
         raise GraphError(
             f"tensor '{name}' of {path} is stored in {location}, which does not exist", remedy=f"Put it beside {path.name}"
         )
     return file
+
+
+def _follow_links(proto: onnx.ModelProto, path: Path) -> Path:
+    """The folder that external data is read from; its locations are then those of the files that links lead to, in place:
+    onnx-ir follows none, and a cache of models holds nothing else beside the file."""
+    outside = [tensor for owner, tensor in tensors(proto) if _is_external(tensor)]
+    folder = path.parent.resolve()
+    if all(_external_file("", tensor, path).is_relative_to(folder) for tensor in outside):
+        return path.parent
+    home = path.resolve().parent
+    for tensor in outside:
+        file = _external_file("", tensor, path)
+        next(entry for entry in tensor.external_data if entry.key == "location").value = os.path.relpath(file, home)
+    return home
 
 
 def _check_tensor(name: str, tensor: onnx.TensorProto, path: Path) -> None:
