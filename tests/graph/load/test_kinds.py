@@ -290,7 +290,7 @@ def test_labels_are_not_the_output_that_scores_stand_beside(tmp_path: Path) -> N
         helper.make_tensor_value_info("scored", TensorProto.FLOAT, ["N", 2]),
     ]
     path = write(tmp_path / "m.onnx", end, outputs=outputs, domains=[("ai.onnx.ml", 3)])
-    with pytest.raises(GraphError, match="LinearClassifier .* of the domain 'ai.onnx.ml'"):
+    with pytest.raises(GraphError, match=r"LinearClassifier .* of the domain 'ai.onnx.ml'"):
         opened(path)
 
 
