@@ -264,6 +264,12 @@ def test_one_picture_or_many() -> None:
             pictures_of(none)
 
 
+@pytest.mark.parametrize("shape", [(5, 7, 2), (6, 5, 7, 2)])
+def test_gray_with_transparency_is_not_as_many_pictures_two_pixels_wide(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"has two channels: gray with transparency.*array\[\.\.\., 0\]"):
+        pictures_of(np.zeros(shape, np.uint8))
+
+
 def test_a_long_list_is_drawn_from_as_it_is_worked_off() -> None:
     drawn = []
     many = pictures_of(drawn.append(i) or i for i in range(1000))
@@ -275,7 +281,7 @@ def test_a_long_list_is_drawn_from_as_it_is_worked_off() -> None:
     ("shape", "count"),
     [
         ((5, 7, 1), 1), ((5, 7, 3), 1), ((5, 7, 4), 1), ((3, 5, 7), 1), ((4, 5, 7), 1), ((1, 5, 7), 1), ((3, 16, 16), 1),
-        ((6, 5, 7), 6), ((2, 5, 7, 3), 2), ((2, 5, 7, 1), 2), ((2, 3, 5, 7), 2), ((16, 16, 4), 1),
+        ((6, 5, 7), 6), ((2, 5, 7, 3), 2), ((2, 5, 7, 1), 2), ((2, 3, 5, 7), 2), ((16, 16, 4), 1), ((2, 5, 7), 2),
     ],
 )  # fmt: skip
 def test_how_many_pictures_an_array_is(shape: tuple[int, ...], count: int) -> None:
@@ -305,6 +311,7 @@ def test_every_form_of_one_picture_is_the_same() -> None:
         "with transparency": clear, "transparency first": clear.transpose(2, 0, 1), "float": pixels / 255,
         "half": (pixels / 255).astype(np.float16), "16 bits": pixels.astype(np.uint16) * 257, "bytes": stream.getvalue(),
         "file": io.BytesIO(stream.getvalue()), "a view": pixels[::-1][::-1], "last of PyTorch": torch.from_numpy(pixels),
+        "the other order of bytes": (pixels.astype(np.uint16) * 257).astype(">u2"),
     }.items():  # fmt: skip
         assert np.array_equal(preprocess(form, PLAIN), want), name
     gray = pixels[..., 0]
@@ -314,6 +321,13 @@ def test_every_form_of_one_picture_is_the_same() -> None:
         preprocess(np.array([[-2.1, 2.6]]), GREY)
     with pytest.raises(InputError, match="floats from 0 to 1"):
         preprocess(pixels.astype(np.float32), PLAIN)
+
+
+def test_tensors_of_types_that_numpy_has_not_are_pictures() -> None:
+    even = torch.full((3, 4, 6), 0.5)
+    assert preprocess(even.bfloat16(), PLAIN).flatten().tolist() == [128.0] * 72
+    with pytest.raises(InputError, match=r"meta device type tensor to numpy.*to_dense"):
+        preprocess(even.to("meta"), PLAIN)
 
 
 def test_a_strip_cannot_take_all_memory() -> None:

@@ -12,7 +12,7 @@ from toolkit.types import Array
 
 CHANNELS = ((1, 3), (4,))  # gray or RGB; only then RGB with transparency
 _TAKEN = "A picture is [H, W], [H, W, C] or [C, H, W] with 1, 3 or 4 channels"
-_VALUES = "Values are uint8, 16-bit, floats from 0 to 1, or whole numbers from 0 to 255"
+_VALUES = "Values are uint8, uint16, floats from 0 to 1, or whole numbers from 0 to 255"
 
 
 def is_array(value: Any) -> bool:
@@ -29,6 +29,9 @@ def split(value: Any, gray: bool) -> list[Any] | None:
     shape = tuple(value.shape)
     if len(shape) == 2:
         return None
+    if len(shape) > 2 and shape[-1] == 2:  # else a picture of H pixels' height would be as many pictures, two pixels wide
+        what = f"an array of shape {list(shape)} has two channels: gray with transparency"
+        raise InputError(what, remedy="Give array[..., 0], its gray values")
     if len(shape) == 3:
         axis = _axis(shape, _first(value))
         if axis == 0 and gray and shape[0] > 1 and not _first(value):
@@ -72,17 +75,17 @@ def _array(value: Any) -> Array:
     if isinstance(value, np.ndarray):
         return value
     try:
-        return np.asarray(value)
+        return np.asarray(value.float() if str(value.dtype) == "torch.bfloat16" else value)  # which NumPy has not
     except Exception as error:  # whatever a library raises for a tensor that has gradients, or is elsewhere
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"a {type(value).__name__} cannot be read as an array: {reason}", remedy="Use .detach().cpu()"
-        ) from error
+        reason = (str(error).splitlines()[0] if str(error) else type(error).__name__).rstrip(".")
+        what = f"a {type(value).__name__} cannot be read as an array: {reason}"
+        raise InputError(what, remedy="Use .detach().cpu(), and to_dense() or dequantize()") from error
 
 
 def _levels(array: Array) -> NDArray[np.uint8]:
     """The values as 0 to 255."""
     kind = array.dtype.kind
+    array = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     if array.dtype == np.uint8:
         return array
     if kind == "b":
