@@ -358,6 +358,33 @@ def test_a_whole_pickled_module_is_read_and_not_run(save: Any, thin: ResNet, wra
     assert any("whole pickled" in note and "its code was not run" in note for note in loaded.notes)
 
 
+LAYERS: dict[str, tuple[str, nn.Module, str]] = {
+    "another activation": ("layer1.0.relu", nn.LeakyReLU(0.1), "'layer1.0.relu' is LeakyReLU, a ResNet's is ReLU"),
+    "no pool": ("maxpool", nn.Identity(), "'maxpool' is Identity, a ResNet's is MaxPool2d"),
+    "a pool that rounds up": ("maxpool", nn.MaxPool2d(3, 2, 1, ceil_mode=True), "'maxpool' has ceil_mode True"),
+    "the largest of the last layer": ("avgpool", nn.AdaptiveMaxPool2d(1), "'avgpool' is AdaptiveMaxPool2d"),
+    "one more layer": ("layer2.0.act", nn.SiLU(), "'layer2.0.act' is SiLU, which a ResNet has not"),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_pickled_module_shows_layers_without_weights(save: Any, kind: str) -> None:
+    """They are in no state dict, and were taken for a plain ResNet's in silence."""
+    place, layer, said = LAYERS[kind]
+    model = warm(ResNet("resnet18", classes=5, width=0.125))
+    owner, _, name = place.rpartition(".")
+    setattr(model.get_submodule(owner), name, layer)
+    assert said in refused(save(model))
+
+
+def test_a_pickled_module_that_ends_in_a_sigmoid_is_asked_what_its_columns_are(save: Any) -> None:
+    model = warm(ResNet("resnet18", classes=5, width=0.125))
+    model.fc = nn.Sequential(model.fc, nn.Sigmoid())
+    path = save(model)
+    assert "'fc.1' is Sigmoid" in refused(path) and 'outputs_are = "multilabel-logits"' in refused(path)
+    assert load_reference(reference(path, outputs_are="multilabel-logits")).fc.out_features == 5
+
+
 def test_a_pickled_module_tells_what_its_tensors_do_not(save: Any) -> None:
     """Stride and pooling of the stem; dilation, which no state dict shows."""
     cifar = ResNet("resnet18", classes=5, width=0.125, stem="cifar")

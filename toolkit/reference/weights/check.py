@@ -13,6 +13,21 @@ from toolkit.reference.weights.refusals import EXPORT, refuse_signs
 from toolkit.reference.weights.shapes import Variant, Weights, fitting, meta_network
 
 _PLAIN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_HEADS = ("fc", "head", "classifier", "linear", "last_linear")
+_OTHERS = (
+    "AdaptiveMaxPool2d", "AdaptiveAvgMaxPool2d", "AdaptiveCatAvgMaxPool2d", "CELU", "ELU", "GELU", "Hardswish", "Hardtanh",
+    "LeakyReLU", "Mish", "PReLU", "RReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh",
+)  # fmt: skip
+_STAND_FOR = {
+    "ReLU": ("ReLU",),
+    "MaxPool2d": ("MaxPool2d",),
+    "AdaptiveAvgPool2d": ("AdaptiveAvgPool2d", "AvgPool2d", "FastAdaptiveAvgPool2d", "SelectAdaptivePool2d"),
+}
+_COMPARED = {
+    "Conv2d": ("stride", "padding", "dilation", "groups", "padding_mode"),
+    "BatchNorm2d": ("eps",),
+    "MaxPool2d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+}
 _EARLIER = "Use an earlier checkpoint"
 
 
@@ -44,6 +59,7 @@ def check(reference: Reference, plan: Variant, weights: Weights) -> None:
         raise WeightsError(what, remedy=fitting(reference, weights))
     if weights.picked.module is not None:
         _check_module(weights.where, weights.picked.module, model)
+        _check_head(weights, reference)
 
 
 def _check_values(where: str, name: str, found: Tensor) -> None:
@@ -71,14 +87,46 @@ def _check_values(where: str, name: str, found: Tensor) -> None:
 
 
 def _check_module(where: str, module: Record, model: ResNet) -> None:
-    """Raise WeightsError where a pickled module's convolutions step or spread otherwise than the network's of the same name."""
-    theirs = {name: one.__dict__ for name, one in modules_of(module).items()}
-    wraps = next((name.removesuffix("layer1") for name in theirs if name == "layer1" or name.endswith(".layer1")), "")
+    """Raise WeightsError where a pickled module's layers compute otherwise than the network's of the same name: convolutions that
+    step or spread, other activations, another pool. What has no weights shows in a whole module alone."""
+    theirs = _inner(module)
     for name, ours in model.named_modules():
-        held = theirs.get(wraps + name)
-        if held is None or not isinstance(ours, (nn.Conv2d, nn.BatchNorm2d)):
+        record = theirs.get(name)
+        if record is None or list(ours.children()):
             continue
-        for key in ("stride", "padding", "dilation", "groups", "eps"):
-            if key in held and hasattr(ours, key) and held[key] != getattr(ours, key):
+        held, kind = record.__dict__, type(record).__name__
+        if isinstance(ours, (nn.ReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d)) and kind not in _STAND_FOR[type(ours).__name__]:
+            raise WeightsError(f"{where}: '{name}' is {kind}, a ResNet's is {type(ours).__name__}", remedy=EXPORT)
+        for key in _COMPARED.get(type(ours).__name__, ()):
+            if key in held and hasattr(ours, key) and not _same(held[key], getattr(ours, key)):
                 what = f"{where}: '{name}' has {key} {held[key]}, a ResNet's has {getattr(ours, key)}"
                 raise WeightsError(what, remedy=EXPORT)
+    for name, record in theirs.items():
+        kind = type(record).__name__
+        if kind in _OTHERS and name.partition(".")[0] not in _HEADS:
+            raise WeightsError(f"{where}: '{name}' is {kind}, which a ResNet has not", remedy=EXPORT)
+
+
+def _check_head(weights: Weights, reference: Reference) -> None:
+    """Raise WeightsError where a pickled module's classifier ends in what changes its answer's meaning, and nobody said which."""
+    module = weights.picked.module
+    for name, record in _inner(module).items() if module is not None else ():
+        kind = type(record).__name__
+        if name.partition(".")[0] not in _HEADS or kind not in _OTHERS or reference.outputs_are is not None:
+            continue
+        what = f"{weights.where}: '{name}' is {kind}, and what follows the last layer with weights is left out"
+        remedy = 'Write outputs_are = "multilabel-logits" in [reference], or "binary-logit" for one column'
+        raise WeightsError(what, remedy=remedy if kind == "Sigmoid" else EXPORT)
+
+
+def _inner(module: Record) -> dict[str, Record]:
+    """The modules of the network by its own names: without what wraps it, and what lies beside it."""
+    theirs = modules_of(module)
+    wraps = next((name.removesuffix("layer1") for name in theirs if name == "layer1" or name.endswith(".layer1")), "")
+    return {name.removeprefix(wraps): one for name, one in theirs.items() if name.startswith(wraps)}
+
+
+def _same(theirs: object, ours: object) -> bool:
+    """2 and (2, 2) are the same step."""
+    one, other = (value if isinstance(value, tuple) else (value, value) for value in (theirs, ours))
+    return one == other
