@@ -129,7 +129,7 @@ def _read_packaged(spec: str) -> tuple[dict[str, Any], list[str]]:
 
 def _read_weights(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The architecture whose tensors the file has, its input's channels and its classes."""
-    from toolkit.reference.weights import read_weights
+    from toolkit.reference.weights import open_weights, read_weights
     from toolkit.reference.weights.shapes import guess, nearest
 
     if path.suffix.lower() == ".toml":
@@ -141,6 +141,8 @@ def _read_weights(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any],
     known = guess(asked, weights)
     if known is None and (near := nearest(asked, weights)) is not None:
         known = near[0]  # what it lacks is named when its weights are read
+    if known is None and "arch" not in given:
+        open_weights(asked)  # raises: it says what they are instead
     first = weights.tensors.get("conv1.weight", weights.tensors.get("conv1.0.weight"))
     last = weights.tensors.get("fc.weight")
     told = [f"weights of {given.get('arch') or known or 'no architecture that is known here'}, {len(weights.tensors)} tensors"]

@@ -405,6 +405,13 @@ class Runs:
         return self.call
 
 
+def test_a_draft_of_another_network_says_what_it_is(save: Any, state: State) -> None:
+    """It asked for `arch`, of which none fits."""
+    inner = {f"layer{stage}.{block}.se.fc{n}.weight": torch.ones(1) for stage in (1, 2, 3, 4) for block in (0, 1) for n in (1, 2)}
+    with pytest.raises(WeightsError, match="a ResNet with squeeze-and-excitation"):
+        draft(save({**state, **inner}))
+
+
 def test_a_file_that_would_run_something_is_called_that(save: Any, state: State, tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
     for function, arguments, words in (

@@ -48,6 +48,7 @@ def check(reference: Reference, plan: Variant, weights: Weights) -> None:
             refuse_signs(weights.where, list(weights.tensors))
             raise WeightsError(f"{weights.where} has no tensor '{name}'", remedy=fitting(reference, weights))
         if found.shape != value.shape:
+            refuse_signs(weights.where, list(weights.tensors))
             what = f"{weights.where}: '{name}' has the shape {list(found.shape)}, the network wants {list(value.shape)}"
             raise WeightsError(what, remedy=fitting(reference, weights))
         if not name.endswith("num_batches_tracked"):
