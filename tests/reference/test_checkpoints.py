@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -403,6 +404,48 @@ class Runs:
 
     def __reduce__(self) -> Any:
         return self.call
+
+
+class Settings(dict[str, Any]):
+    """A dict with attributes, as easydict's and mmengine's are; `Stages` a list of a class of its own."""
+
+    def __init__(self, *pairs: Any, **named: Any) -> None:
+        super().__init__(*pairs, **named)
+        self.__dict__.update(self)
+
+
+class Stages(list[int]):
+    pass
+
+
+def test_containers_of_classes_of_their_own_are_read_as_plain_ones(save: Any, state: State, thin: ResNet) -> None:
+    content = {"state_dict": state, "hparams": Settings(lr=0.1, net=Settings(depth=18)), "stages": Stages([2, 2])}
+    agree(load_reference(reference(save(content))), thin)
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_state_dict_in_a_list_is_found(save: Any, state: State, thin: ResNet, kind: Any) -> None:
+    agree(load_reference(reference(save(kind([state, 7])))), thin)
+
+
+def test_one_of_several_files_of_a_model_is_told_how_to_merge_them(save: Any, state: State) -> None:
+    half = dict(list(state.items())[:50])
+    assert "is one of 2 files of a model" in refused(save(half, "pytorch_model-00001-of-00002.bin"))
+    assert load_reference(reference(save(state, "pytorch_model-00001-of-00001.bin"))).fc.out_features == 5
+
+
+def test_models_of_frameworks_are_told_what_exports_them(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, name, line in (
+        ("ultralytics.nn.tasks", "ClassificationModel", "yolo export model="),
+        ("fastai.learner", "Learner", "load_learner"),
+    ):
+        made = ModuleType(place)
+        for depth in range(1, place.count(".") + 2):
+            monkeypatch.setitem(sys.modules, ".".join(place.split(".")[:depth]), made)
+        kind = type(name, (), {"__module__": place})
+        setattr(made, name, kind)
+        text = refused(save({"model": kind(), "epoch": 3}))
+        assert f"{name}. " in text and line in text
 
 
 def test_a_draft_of_another_network_says_what_it_is(save: Any, state: State) -> None:

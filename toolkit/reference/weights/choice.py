@@ -16,7 +16,7 @@ from toolkit.reference.resnet import Stem
 from toolkit.reference.weights.files import AGAIN
 from toolkit.reference.weights.layouts import Trunk, is_counter, renamed, trunks, unwrapped
 from toolkit.reference.weights.records import Record, is_module, state_of
-from toolkit.reference.weights.refusals import EXPORT, refuse_foreign
+from toolkit.reference.weights.refusals import EXPORT, refuse_foreign, refuse_signs
 
 _AVERAGED = re.compile(r"(^|[._])(ema\w*|\w*_ema|averaged?|avg|swa|shadow|teacher|momentum|polyak)([._]|$)", re.IGNORECASE)
 # Beside a network and no part of it: an average's count, a loss, metrics.
@@ -86,6 +86,8 @@ def _candidates(value: Any, keys: tuple[str, ...] = (), depth: int = 0) -> Itera
     module = value if is_module(value) else None
     if module is not None:
         value = state_of(module)
+    if depth == 0 and isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
     if not isinstance(value, Mapping) or depth > _DEEPEST:
         return
     state = {str(name): tensor for name, tensor in value.items()}
@@ -140,6 +142,7 @@ def _without_surroundings(where: str, inside: dict[str, Any]) -> tuple[dict[str,
     named = {f"fc.{name.removeprefix(head)}" if head and name.startswith(head) else name: v for name, v in kept.items()}
     odd = next((name for name, value in named.items() if not isinstance(value, Tensor)), None)
     if odd is not None:
+        refuse_signs(where, list(named))
         what = f"{where}: '{odd}' is a {_kind(named[odd])}, not a tensor"
         raise WeightsError(what, remedy="Save the state dict alone: torch.save(model.state_dict(), path)")
     return named, notes

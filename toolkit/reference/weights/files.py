@@ -128,6 +128,9 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
         raise WeightsError(f"{path} is an ONNX file", remedy=f"To use it, {_ONNX}")
     if path.suffix == ".json" or (text.startswith(b"{") and b"weight_map" in text):
         raise WeightsError(f"{path} is an index of several files", remedy=f"Merge them first: {_MERGE}")
+    if (part := re.search(r"-\d{5}-of-(\d{5})$", path.stem)) is not None and int(part[1]) > 1:
+        line = _MERGE if path.suffix == ".safetensors" else "torch.save({**torch.load(A), **torch.load(B)}, 'all.pth')"
+        raise WeightsError(f"{path} is one of {int(part[1])} files of a model", remedy=f"Merge them first: {line}")
     if head[:2] == b"PK" and zipfile.is_zipfile(path):
         _refuse_archives(path)
     elif head[257:262] == b"ustar" or (path.suffix != ".safetensors" and tarfile.is_tarfile(path)):

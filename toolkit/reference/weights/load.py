@@ -24,7 +24,7 @@ from toolkit.reference.weights.choice import pick
 from toolkit.reference.weights.files import Content, neighbor, read_content
 from toolkit.reference.weights.labels import labels_in
 from toolkit.reference.weights.records import Record
-from toolkit.reference.weights.refusals import refuse_named
+from toolkit.reference.weights.refusals import refuse_framework, refuse_named
 from toolkit.reference.weights.shapes import Variant, Weights, network, variant_of
 from toolkit.types import Progress
 
@@ -79,7 +79,11 @@ def read_weights(path: Path, averaged: bool | None = None, version: Version | No
     content = read_content(path)
     refuse_named(str(path), _words(path, content))
     _check_version(path, content, version)
-    picked = pick(str(path), content.value, averaged)
+    try:
+        picked = pick(str(path), content.value, averaged)
+    except WeightsError:
+        refuse_framework(str(path), content.classes)
+        raise
     return Weights(str(path), picked.tensors, content.metadata, picked, labels_in(content.value, neighbor(path)))
 
 

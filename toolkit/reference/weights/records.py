@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +46,15 @@ def load_inert(path: Path) -> tuple[Any, tuple[str, ...]]:
     torch's `weights_only` reader builds tensors and plain containers; each class that it refuses is put in as a Record, and
     the file read again. Raises WeightsError for a class that is an attack; and what `torch.load` raises.
     """
-    records: dict[str, type[Record]] = {}
+    records: dict[str, type[Any]] = {}
     while True:
         try:
             with torch.serialization.safe_globals([(record, name) for name, record in records.items()]):
                 return torch.load(path, map_location="cpu", weights_only=True), tuple(records)
         except pickle.UnpicklingError as error:
+            if (filled := _filled(str(error), records)) is not None:
+                records |= filled
+                continue
             found = re.search(r"GLOBAL ([\w.]+)", str(error))
             name = found[1] if found else ""
             name = name if "." in name or not name else f"builtins.{name}"
@@ -59,6 +64,14 @@ def load_inert(path: Path) -> tuple[Any, tuple[str, ...]]:
             if not name or name in records or len(records) == _MOST:
                 raise
             records[name] = type(name.rpartition(".")[2], (Record,), {"path": name})
+
+
+def _filled(error: str, records: Mapping[str, type[Any]]) -> dict[str, type[Any]] | None:
+    """A class whose objects are given items is a dict with attributes, such as easydict's, or a list: read as a plain one."""
+    kinds = (("SETITEM", OrderedDict), ("append to lists", list), ("extend lists", list))
+    kind = next((kind for sign, kind in kinds if f"Can only {sign}" in error), None)
+    name = next((name for name, record in records.items() if f"{record.__module__}.{record.__qualname__}'>" in error), None)
+    return None if kind is None or name is None or not issubclass(records[name], Record) else {name: kind}
 
 
 def is_module(value: Any) -> bool:

@@ -38,6 +38,23 @@ _REPARAMETRIZED = (  # as _SIGNS, with the line that puts the plain weight back
 _NAMED = re.compile(r"resnet(blur|aa)|antialias|blurpool|dilat|\bdrn|preact", re.IGNORECASE)
 
 
+_FRAMEWORKS = (  # of classes that a pickle names, whose models their own code exports
+    ("ultralytics.", "Ultralytics'", "Export it: yolo export model={where} format=onnx; then write onnx = FILE in [reference]"),
+    (
+        "fastai.",
+        "fastai's",
+        "Take the network out, in Python: torch.save(fastai.learner.load_learner('{where}').model.state_dict(), 'weights.pth')",
+    ),
+)
+
+
+def refuse_framework(where: str, classes: Sequence[str]) -> None:
+    """Raise WeightsError where a pickle holds an object of a framework that exports its models itself."""
+    for prefix, whose, line in _FRAMEWORKS:
+        if found := next((name for name in classes if name.startswith(prefix)), None):
+            raise WeightsError(f"{where} holds {whose} {found.rpartition('.')[2]}", remedy=line.format(where=where))
+
+
 def refuse_foreign(where: str, names: Sequence[str]) -> NoReturn:
     """Raise WeightsError: what has these tensor names, as far as it is known."""
     refuse_signs(where, names)
