@@ -266,6 +266,14 @@ def test_columns_that_are_neither_logits_nor_probabilities_are_refused(tmp_path:
     assert opened(path, outputs_are="logits").facts.outputs.are == "logits"
 
 
+def test_a_softmax_over_the_batch_is_refused(tmp_path: Path) -> None:
+    """As `nn.Softmax(dim=0)` does: every class of a single image got 1."""
+    path = write(tmp_path / "m.onnx", [node("Softmax", ["scores"], ["out"], axis=0)], output="out")
+    with pytest.raises(GraphError, match=r"ends in a Softmax over axis 0, the images of a batch.*output=\"scores\""):
+        opened(path)
+    assert opened(path, output="scores").facts.outputs.are == "logits"
+
+
 def test_distances_are_refused(tmp_path: Path) -> None:
     """To centers of classes: the least is the answer."""
     end = [

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from toolkit.errors import GraphError
-from toolkit.graph.edit import weight_of
+from toolkit.graph.edit import attribute, weight_of
 from toolkit.graph.load.bounds import Interval, bounds_of
 from toolkit.graph.load.ends import behind, is_linear, kind_of
 from toolkit.graph.run import graph_runner
@@ -37,6 +37,7 @@ REMEDY = "Say what they are in `reference.outputs_are`, or name the tensor to ta
 def meaning_of(model: ir.Model, columns: int, path: Path) -> Meaning:
     """See the rules above. Raises GraphError where the end of the graph makes every answer the same, or unsure."""
     output = model.graph.outputs[0]
+    _refuse_over_batch(output, path)
     kind = kind_of(behind(output))
     if kind in ("softmax", "log-softmax") and columns == 1:
         _refuse_sole(model, kind, path)
@@ -50,6 +51,18 @@ def meaning_of(model: ir.Model, columns: int, path: Path) -> Meaning:
     if kind == "sigmoid":
         return "binary-probability" if columns == 1 else "multilabel-probabilities"
     return "binary-logit" if columns == 1 else "logits"
+
+
+def _refuse_over_batch(output: ir.Value, path: Path) -> None:
+    """A softmax over the first axis compares the images of a batch: of one image every class gets 1."""
+    last = behind(output)
+    node = last.producer() if last is not None else None
+    if node is None or node.op_type not in ("Softmax", "LogSoftmax") or last is None or last.shape is None:
+        return
+    if attribute(node, "axis", -1) % len(last.shape) == 0 and len(last.shape) > 1:
+        what = f"{path} ends in a {node.op_type} over axis 0, the images of a batch, and not over the classes"
+        take = node.inputs[0].name if node.inputs[0] is not None else ""
+        raise GraphError(what, remedy=f'Take what it reads, the logits; of a model: --set output="{take}"')
 
 
 def _refuse_sole(model: ir.Model, kind: str, path: Path) -> None:
