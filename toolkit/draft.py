@@ -99,7 +99,7 @@ def _read_onnx(path: Path, name: str | None) -> tuple[dict[str, Any], list[str]]
         told.append(taken(normal))
         if normal.color is not None and channels != 1:
             found["color"] = normal.color
-            told.append(ordered(normal))
+            told += [ordered(normal)] if normal.nodes else []
     elif channels != 1:
         _add_beside(path, found, told)
     return found, told

@@ -112,6 +112,8 @@ def taken(found: Normal) -> str:
 
 def ordered(found: Normal) -> str:
     """The note of its colors."""
+    if not found.nodes:
+        return f"{found.text}, in the order of {found.color}"
     return f"the means in the {found.who} are ImageNet's, in the order of {found.color}"
 
 
