@@ -14,6 +14,7 @@ from toolkit.draft import draft
 from toolkit.recipe import Recipe
 from toolkit.reference.beside import beside
 from toolkit.reference.normal import fit_normalization
+from toolkit.reference.source import open_source
 
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 NORMAL = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "scale": 1 / 255, "color": "RGB"}
@@ -93,6 +94,19 @@ def test_a_recipe_that_says_otherwise_is_obeyed_with_a_warning(tmp_path: Path) -
     kept, (warning,) = fit_normalization(said)
     assert kept == said and warning.startswith("WARNING: preprocessor_config.json beside the model says mean = [0.5")
     assert fit_normalization(Recipe.of(path, size=(8, 8), mean=[0.5] * 3, std=[0.5] * 3))[1] == ()
+
+
+@pytest.mark.parametrize("folder", ["", "onnx"])
+def test_names_in_the_config_are_said_not_to_be_used(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir(exist_ok=True)
+    path = write(tmp_path / folder / "model.onnx")
+    names = {str(i): name for i, name in enumerate(["ant", "bee", "cat", "dog"])}
+    (tmp_path / "config.json").write_bytes(msgspec.json.encode({"id2label": names}))
+    said = "the class names in config.json beside the model (`id2label`: ant, bee, cat, dog) are not used"
+    notes = open_source(Recipe.of(path, size=(8, 8))).reference.manifest.notes
+    assert any(note.startswith(said) for note in notes)
+    (tmp_path / "config.json").write_bytes(msgspec.json.encode({"id2label": names | {"4": "eel"}}))
+    assert not any("not used" in note for note in open_source(Recipe.of(path, size=(8, 8))).reference.manifest.notes)
 
 
 def test_a_size_that_the_model_has_stays(tmp_path: Path) -> None:

@@ -28,8 +28,7 @@ class Beside(NamedTuple):
 
 def beside(model: Path) -> Beside | None:
     """Of the model's folder, or of the one above where that is called `onnx`. None where nothing there tells `mean` and `std`."""
-    folders = (model.parent, model.parent.parent) if model.parent.name == "onnx" else (model.parent,)
-    for folder in folders:
+    for folder in _folders(model):
         for name, reading in ((TRANSFORMERS, _transformers), (TIMM, _timm)):
             try:
                 held = decode_json(read_regular(folder / name, MOST))
@@ -39,6 +38,21 @@ def beside(model: Path) -> Beside | None:
             if values is not None:
                 return Beside(name, values)
     return None
+
+
+def names_beside(model: Path) -> dict[str, str]:
+    """Texts that may name the classes, by their key: `id2label` of transformers, `label_names` of timm."""
+    for folder in _folders(model):
+        try:
+            held = decode_json(read_regular(folder / TIMM, MOST))
+        except (OSError, ValueError):
+            continue
+        return {key: repr(held[key]) for key in ("id2label", "label_names") if key in held} if isinstance(held, dict) else {}
+    return {}
+
+
+def _folders(model: Path) -> tuple[Path, ...]:
+    return (model.parent, model.parent.parent) if model.parent.name == "onnx" else (model.parent,)
 
 
 def _transformers(held: Mapping[str, Any]) -> dict[str, Any] | None:

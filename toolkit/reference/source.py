@@ -14,11 +14,13 @@ from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.backends.onnxruntime.backend import ForeignExecutor
 from toolkit.errors import GraphError
 from toolkit.graph.fp8 import breaking
+from toolkit.graph.load.labels import labels_note
 from toolkit.images.dataset import class_names
 from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialize
 from toolkit.recipe import Recipe
 from toolkit.recipe.modules import held
+from toolkit.reference.beside import TIMM, names_beside
 from toolkit.reference.fit import FirstNorm
 from toolkit.reference.names import label_names
 from toolkit.runtime.runner import Runner
@@ -26,6 +28,8 @@ from toolkit.types import Progress, Target, TensorSpec
 
 if TYPE_CHECKING:
     import torch
+
+    from toolkit.graph.load import Facts
 
 
 # A file that rounds to float16 or INT8 between its layers is held to what such rounding leaves.
@@ -112,13 +116,23 @@ def _open_onnx(recipe: Recipe, path: Path, threads: int | None = None) -> Source
         hashes={"onnx": facts.sha256, "weights": facts.sha256},
         device="ONNX Runtime on the CPU",
         recipe=recipe.to_dict(),
-        notes=facts.notes if facts.labels is None or recipe.reference.classes is not None else (*facts.notes, facts.labels),
+        notes=(*facts.notes, *_unused_names(recipe, path, facts)),
     )
     executor = ForeignExecutor(live, facts.input, facts.output, facts.batch, facts.input_type, recipe.reference.offset)
     norm = (
         None if facts.norm is None else FirstNorm(tensor=facts.norm[0], mean=tuple(facts.norm[1]), deviation=tuple(facts.norm[2]))
     )
     return Source(Runner(manifest, executor), graph, TOLERANCES[facts.precision], norm)
+
+
+def _unused_names(recipe: Recipe, path: Path, facts: Facts) -> tuple[str, ...]:
+    """What to say of class names in the file, or in the `config.json` beside it or its folder `onnx`, where nobody gave any."""
+    if recipe.reference.classes is not None:
+        return ()
+    if facts.labels is not None:
+        return (facts.labels,)
+    said = labels_note(names_beside(path), facts.columns, f"{TIMM} beside the model")
+    return () if said is None else (said,)
 
 
 def _norm_of(model: torch.nn.Module) -> FirstNorm | None:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from toolkit.graph.edit import attribute
 
-KEYS = ("names", "classes", "class_names", "labels", "categories", "id2label", "character")
+KEYS = ("names", "classes", "class_names", "labels", "categories", "id2label", "label_names", "character")
 NAMING = {"ZipMap": ("classlabels_strings",), "LabelEncoder": ("values_strings",)}
 MOST, SHOWN = 1 << 20, 4  # characters that are looked at, names that are shown
 
@@ -27,7 +27,7 @@ def texts_of(model: ir.Model) -> dict[str, str]:
     return found
 
 
-def labels_note(texts: Mapping[str, str], columns: int) -> str | None:
+def labels_note(texts: Mapping[str, str], columns: int, place: str = "the file") -> str | None:
     """What to say of as many names as there are columns; None where there are none. Ultralytics writes `{0: 'ant', 1: 'bee'}`,
     PaddlePaddle one a line, others lists in JSON or commas between names."""
     for key in (*KEYS, *NAMING):
@@ -35,7 +35,7 @@ def labels_note(texts: Mapping[str, str], columns: int) -> str | None:
         if len(names) == columns > 1:
             more = f", ... ({columns})" if columns > SHOWN else ""
             shown = f"{', '.join(names[:SHOWN])}{more}"
-            where = f"the class names in the file (`{key}`: {shown})"
+            where = f"the class names in {place} (`{key}`: {shown})"
             return f"{where} are not used: list them in `reference.classes`, one a line"
     return None
 
@@ -49,5 +49,7 @@ def _names(text: str) -> tuple[str, ...]:
         numbers = {str(number): name for number, name in held.items()} | {str(number): name for name, number in held.items()}
         held = [numbers.get(str(index)) for index in range(len(held))]
     if not isinstance(held, (list, tuple)) or not all(isinstance(name, str) and name for name in held):
+        return ()
+    if all(re.fullmatch(r"LABEL_\d+", name) for name in held):  # transformers' names where nobody gave any
         return ()
     return tuple(held)
