@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,26 @@ def test_a_name_gets_no_label_but_its_own(tmp_path: Path, folders: tuple[str, ..
         write(tmp_path / name / "a.png")
     with pytest.raises(DataError, match=said):
         read(tmp_path, classes)
+
+
+def test_accents_of_either_form_are_one_name(tmp_path: Path) -> None:
+    """macOS' archives hold an accent as a character of its own; by their order 'écureuil' would have another label there."""
+    classes = ("âne", "bœuf", "écureuil", "zèbre")
+    for name in classes:
+        write(tmp_path / unicodedata.normalize("NFD", name) / "a.png")
+    found = read_folder(tmp_path, classes)
+    assert found.labels is not None and found.classes == classes
+    assert [unicodedata.normalize("NFC", path.parent.name) for path in found.paths] == [classes[i] for i in found.labels]
+
+
+def test_the_parts_of_a_data_set_are_no_classes(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        write(tmp_path / part / "ant" / "a.png")
+    with pytest.raises(DataError, match=r"holds the parts of a data set \(train, val\).*Give one of them, such as .*val"):
+        read(tmp_path)
+    write(tmp_path / "railway" / "train" / "a.png")
+    write(tmp_path / "railway" / "test" / "a.png")
+    assert read(tmp_path / "railway", ("test", "train")).classes == ("test", "train")
 
 
 def test_where_sorting_names_as_text_is_not_what_they_count_it_is_said(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ _LITTER = {
     "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "__pycache__", "@eadir", "#recycle", "#snapshot", "@recycle",
     "@recently-snapshot", "$recycle.bin", "system volume information", "lost+found",
 }  # fmt: skip
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _MOST_LABELS = 100_000  # folders numbered beyond it are named by something else, such as a date
 
 
@@ -107,6 +109,10 @@ def numbering(
     if len(loosely) == len(set(loosely.values())) == len(folders):
         what = "are matched to the model's class names without regard to case, to what is between words, and to numbers in front"
         return tuple(classes or ()), loosely, (f"{root}: its folders {what}",)
+    if {name.casefold() for name in folders} <= _SPLITS:
+        one = next((name for name in folders if not name.casefold().startswith("train")), folders[0])
+        what = f"{root} holds the parts of a data set ({', '.join(folders)}), and no folder a class"
+        raise DataError(what, remedy=f"Give one of them, such as {root / one}")
     known = loosely | exactly
     odd = next((name for name in folders if name not in known), folders[0])
     moved = next((name for label, name in enumerate(folders) if known.get(name, label) != label), None)
@@ -142,7 +148,8 @@ def _unique(names: Sequence[str]) -> dict[str, int]:
 
 
 def _words(name: str) -> str:
-    return " ".join(re.findall(r"[^\W_]+", name.casefold()))
+    composed = unicodedata.normalize("NFKC", name)  # macOS' archives hold an accent as a character of its own
+    return " ".join(re.findall(r"[^\W_]+", composed.casefold()))
 
 
 def _natural(name: str) -> list[str | int]:
