@@ -131,7 +131,7 @@ def judge(run: Run, device: Device, folder: Path) -> None:
                     logits = answers_of(runner, images, batch=32, name=f"{name} on {target}")
                 accept = recipe.accept
                 verdict = compare_accuracy(
-                    trip.truth, logits, images.labels, accept.max_top1_drop, accept.min_agreement, name=f"{name} on {target}"
+                    trip.truth, logits, images.labels, accept, name=f"{name} on {target}"
                 )
                 run.verdicts.append(verdict)
                 run.console.print(f"  {verdict.engine}: {verdict.text}", markup=False)

@@ -30,7 +30,8 @@ from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Preprocess
 from toolkit.runtime import Runner
 from toolkit.runtime.tensorrt import TensorRTExecutor
-from toolkit.testing.double import Network, library
+from toolkit.testing.double import library
+from toolkit.testing.played import Network
 from toolkit.testing.host import HostDevice
 from toolkit.types import Target, TensorSpec
 

@@ -79,7 +79,7 @@ def measure(recipe: Recipe, limit: int, stage: Stage) -> dict[str, Any]:
 
     def judge(name: str, runner: Classifier) -> dict[str, Any]:
         answers = answers_of(runner, images, name=name, progress=stage(name))
-        verdict = compare_accuracy(truth, answers, images.labels, accept.max_top1_drop, accept.min_agreement, name=name)
+        verdict = compare_accuracy(truth, answers, images.labels, accept, name=name)
         return summary(verdict)
 
     found: dict[str, Any] = {"fp32": {"top1": float((truth.argmax(1) == images.labels).mean() * 100)}}

@@ -36,7 +36,7 @@ from toolkit.harness.accuracy import compare_accuracy
 from toolkit.harness.answers import snr
 from toolkit.harness.environment import read_environment
 from toolkit.orders import build_all
-from toolkit.recipe import Build, Calibration, Precision, Preprocess, Recipe, Reference
+from toolkit.recipe import Accept, Build, Calibration, Precision, Preprocess, Recipe, Reference
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -197,7 +197,7 @@ def rows(peers: list[Peer], truth: NDArray[np.int64] | None) -> list[dict[str, A
     found = []
     for peer in peers:
         logits = np.load(peer.answers)
-        verdict = compare_accuracy(reference, logits, truth, MARGIN, 0.95, name=peer.name, against=peers[0].name)
+        verdict = compare_accuracy(reference, logits, truth, Accept(max_top1_drop=MARGIN, min_agreement=0.95), name=peer.name, against=peers[0].name)
         others = ("PyTorch eager", BASE, "OpenVINO INT8 (NNCF)")
         speed = {other: ratio(by_name[other].rounds, peer.rounds) for other in others if other in by_name}
         flat = np.concatenate(peer.rounds) * 1e3

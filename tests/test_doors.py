@@ -15,7 +15,7 @@ from toolkit.images.dataset import open_data
 from toolkit.orders import build_all
 from toolkit.recipe import Accept, Build, Calibration, Precision, Preprocess, Recipe, Reference
 from toolkit.reference.resnet import Form, ResNet
-from toolkit.reference.weights import randomise
+from toolkit.reference.weights import randomize
 
 HOW = Preprocess(size=(32, 32))
 
@@ -36,7 +36,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_resnet_d_and_a_littered_folder_become_an_int8_engine(tmp_path: Path, photographs: Path) -> None:
-    model = randomise(ResNet("resnet18", classes=11, width=0.25, stem="deep", form=Form(pooled=True, deep=(8, 8))), 1, 3)
+    model = randomize(ResNet("resnet18", classes=11, width=0.25, stem="deep", form=Form(pooled=True, deep=(8, 8))), 1, 3)
     torch.save({"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "w.pth")
     recipe = Recipe(
         name="d",

@@ -46,13 +46,10 @@ def build(
     >>> engine.name, engine.proof.verdict.accepted
     ('fashion-resnet18-fp32', True)
     """
-    from toolkit.orders import failure, fill, orders_of
+    from toolkit.orders import build_all
 
     recipes = [recipe for one in _several(wanted) for recipe in recipes_of(one, options)]
-    outcomes = list(fill(orders_of(recipes, targets, Path(out)), stage, proof=proof))
-    if (error := failure(outcomes)) is not None:
-        raise error
-    return [Engine.open(outcome.order.folder) for outcome in outcomes]
+    return [Engine.open(folder) for folder, _ in build_all(recipes, targets, Path(out), stage, proof=proof)]
 
 
 @extras()

@@ -20,6 +20,7 @@ SIGNATURE = "signature.json"  # of the manifest's bytes: made last, and not amon
 VERSION = 2
 READABLE = (1, 2)  # version 1 has no `files`, `seal` and `baseline`
 UNSEALED = "0" * 64
+_SEAL = re.compile(rb'"seal": "[0-9a-f]{64}"')
 LIMIT = 1 << 26  # bytes of a manifest
 MOST = 1 << 24  # images of a batch, or values of one
 
@@ -130,7 +131,7 @@ class Manifest(Frozen, frozen=True):
             manifest._check()
         except (ValueError, RecursionError) as error:
             raise EngineError(f"{where} is damaged: {error}", remedy="Build the engine again") from error
-        if found != 1 and _seal(data) != manifest.seal:
+        if found != 1 and not is_sealed(data):
             what = f"{where} is damaged: its text does not match its own seal"
             raise EngineError(what, remedy="Copy the engine again or build it again")
         return manifest
@@ -156,9 +157,8 @@ class Manifest(Frozen, frozen=True):
         hashed = {path.name: sha256(path) for path in others if path.is_file()}
         listed = msgspec.structs.replace(self, files=hashed, seal=UNSEALED)
         text = msgspec.json.format(msgspec.json.encode(listed, order="sorted"), indent=1) + b"\n"
-        sealed = msgspec.structs.replace(listed, seal=sha256_bytes(text))
-        write_atomically(folder / MANIFEST, text.replace(f'"seal": "{UNSEALED}"'.encode(), f'"seal": "{sealed.seal}"'.encode()))
-        return sealed
+        write_atomically(folder / MANIFEST, sealed(text))
+        return msgspec.structs.replace(listed, seal=sha256_bytes(text))
 
     def compiled(self, source: Path | Mapping[str, bytes]) -> bytes:
         """The compiled file's bytes, from an engine's folder or from its files by name. Raises EngineError as `member` does."""
@@ -183,6 +183,12 @@ def is_inside(name: str) -> bool:
     return Path(name).name == name and "\0" not in name and name not in ("", "..")
 
 
-def _seal(data: bytes) -> str:
-    """SHA-256 of a manifest's text with zeros in its seal's place."""
-    return sha256_bytes(re.sub(rb'"seal": "[0-9a-f]{64}"', f'"seal": "{UNSEALED}"'.encode(), data, count=1))
+def sealed(text: bytes) -> bytes:
+    """JSON text whose `seal` is `UNSEALED`, with the SHA-256 of that text in its place."""
+    return text.replace(f'"seal": "{UNSEALED}"'.encode(), f'"seal": "{sha256_bytes(text)}"'.encode(), 1)
+
+
+def is_sealed(data: bytes) -> bool:
+    """Whether it is what `sealed` gave."""
+    text, count = _SEAL.subn(f'"seal": "{UNSEALED}"'.encode(), data, count=1)
+    return count == 1 and sealed(text) == data

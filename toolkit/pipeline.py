@@ -210,7 +210,7 @@ def compare(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -
         raise _broken(graph, images, name) or error from error
     reference, held_back = trip.source.reference.manifest, accept.data is None
     verdict = compare_accuracy(
-        trip.truth, answers, None if held_back else images.labels, accept.max_top1_drop, accept.min_agreement,
+        trip.truth, answers, None if held_back else images.labels, accept,
         classes=reference.classes, name=name, meaning=reference.meaning,
     )  # fmt: skip
     return msgspec.structs.replace(verdict, held_back=held_back)

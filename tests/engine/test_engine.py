@@ -165,6 +165,23 @@ def test_a_flipped_bit_is_found_by_name(carried: Path, name: str) -> None:
         data[place] ^= 4
 
 
+def test_a_flipped_bit_is_found_anywhere_in_a_packed_engine(built: Path, tmp_path: Path) -> None:
+    """Headers, directory and end hold nothing that a library would miss: dates, attributes, numbers of disks."""
+    packed = Engine.open(built).pack(tmp_path / "x.engine")
+    data = bytearray(packed.read_bytes())
+    with zipfile.ZipFile(packed) as archive:
+        second, start = archive.infolist()[1].header_offset, archive.start_dir
+    for place in (*range(30), *range(second, second + 30), *range(start, len(data), 7), *range(len(data) - 90, len(data))):
+        data[place] ^= 1 << place % 8
+        packed.write_bytes(data)
+        with pytest.raises(EngineError, match=r"x\.engine"):
+            Engine.open(packed)
+        data[place] ^= 1 << place % 8
+    packed.write_bytes(data)
+    assert Engine.open(packed).name == Engine.open(built).name
+    assert Engine.open(repack(packed, list)).name == Engine.open(built).name  # another program packed it, and says nothing
+
+
 def repack(packed: Path, change) -> Path:
     """The packed file's members, (name, bytes), changed by `change` and written anew."""
     with zipfile.ZipFile(packed) as archive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -90,13 +91,14 @@ def test_what_was_changed_and_sealed_again_is_told(engine: Path, keys: tuple[Pai
 
 
 @pytest.mark.parametrize("name", ["model.onnx", layout.LAYERS, layout.RANGES, MANIFEST, SIGNATURE])
-def test_a_bit_flipped_in_any_file_is_told(engine: Path, keys: tuple[Pair, Pair], name: str) -> None:
+def test_a_bit_flipped_in_any_file_is_told_by_name(engine: Path, name: str) -> None:
+    """Also by who trusts no key, and has no library to verify a signature with."""
     data = bytearray((engine / name).read_bytes())
-    for at in range(10, len(data), max(1, len(data) // 12)):
+    for at in range(0, len(data), max(1, len(data) // 40)):
         data[at] ^= 4
         (engine / name).write_bytes(data)
-        with pytest.raises(EngineError):
-            Engine.open(engine, trusted=[keys[0].public])
+        with pytest.raises(EngineError, match=re.escape(name)):
+            Engine.open(engine)
         data[at] ^= 4
 
 

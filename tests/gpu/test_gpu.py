@@ -85,7 +85,7 @@ def test_the_verdict_on_all_test_images(runner, trip):
     recipe, made = trip
     data = pipeline.proof_images(recipe)
     accept, logits = recipe.accept, answers_of(runner, data)
-    verdict = compare_accuracy(made.truth, logits, data.labels, accept.max_top1_drop, accept.min_agreement)
+    verdict = compare_accuracy(made.truth, logits, data.labels, accept)
     assert verdict.accepted, verdict.text
 
 

@@ -11,7 +11,8 @@ from sklearn import metrics
 
 from toolkit.errors import MeasurementError
 from toolkit.harness.accuracy import answers_of, compare_accuracy
-from toolkit.harness.answers import Answers, rank_of
+from toolkit.harness.answers import Answers, rank_of, snr
+from toolkit.recipe import Accept
 from toolkit.types import Array, Float
 
 CLASSES = 10
@@ -37,7 +38,7 @@ def broken(logits: Float, labels: Array, share: float, seed: int = 1) -> Float:
 @pytest.mark.parametrize(("share", "word"), [(0.0, "same"), (0.001, "same"), (0.03, "worse")])
 def test_the_word_for_a_loss(share: float, word: str) -> None:
     logits, labels = answers(5000, 0.1)
-    verdict = compare_accuracy(logits, broken(logits, labels, share), labels, margin=0.5)
+    verdict = compare_accuracy(logits, broken(logits, labels, share), labels)
     assert verdict.word == word
     assert verdict.accepted == (word == "same")
     assert verdict.text.startswith(word)
@@ -46,14 +47,14 @@ def test_the_word_for_a_loss(share: float, word: str) -> None:
 
 def test_better_is_said_too() -> None:
     logits, labels = answers(5000, 0.1)
-    verdict = compare_accuracy(broken(logits, labels, 0.02), logits, labels, min_agreement=0.9)
+    verdict = compare_accuracy(broken(logits, labels, 0.02), logits, labels, Accept(min_agreement=0.9))
     assert verdict.word == "better"
     assert verdict.text.startswith("better by")
 
 
 def test_few_images_cannot_tell_and_say_how_many_would() -> None:
     logits, labels = answers(60, 0.1)
-    verdict = compare_accuracy(logits, broken(logits, labels, 1 / 60), labels, margin=0.5)
+    verdict = compare_accuracy(logits, broken(logits, labels, 1 / 60), labels)
     assert verdict.word == "cannot tell"
     assert not verdict.accepted
     assert verdict.undecided
@@ -66,10 +67,17 @@ def test_few_images_cannot_tell_and_say_how_many_would() -> None:
 @pytest.mark.parametrize("count", [8, 60])
 def test_equal_answers_are_accepted_on_any_number_of_images(count: int) -> None:
     logits, labels = answers(count, 0.1)
-    verdict = compare_accuracy(logits, logits * 1.01, labels, margin=0.5)
+    verdict = compare_accuracy(logits, logits * 1.01, labels)
     assert verdict.accepted
     assert verdict.word == "same"
     assert verdict.snr == pytest.approx(40, abs=0.01)
+
+
+def test_noise_about_a_silent_reference_is_no_agreement() -> None:
+    silent = np.zeros((4, 3), np.float32)
+    assert snr(silent, silent) == 120
+    assert snr(silent, silent + 1) == -120
+    assert snr(silent, silent * np.nan) == -120
 
 
 @pytest.mark.parametrize(("changed", "accepted", "undecided"), [(0, True, False), (1, False, True), (12, False, False)])
@@ -95,13 +103,13 @@ def test_a_margin_that_no_set_can_show_is_said_so() -> None:
     swapped = logits.copy()
     for row, answer in ((right.argmax(), labels + 1), (right.argmin(), labels)):  # one broken, one mended
         swapped[row, answer[row] % CLASSES] += 30
-    verdict = compare_accuracy(logits, swapped, labels, margin=1e-6)
+    verdict = compare_accuracy(logits, swapped, labels, Accept(max_top1_drop=1e-6))
     assert "more than 10000000 would do" in verdict.text
 
 
 def test_a_real_loss_within_the_margin_is_the_same_and_agreement_can_still_refuse() -> None:
     logits, labels = answers(5000, 0.1)
-    verdict = compare_accuracy(logits, broken(logits, labels, 0.03), labels, margin=10, min_agreement=0.98)
+    verdict = compare_accuracy(logits, broken(logits, labels, 0.03), labels, Accept(max_top1_drop=10))
     assert verdict.word == "same"
     assert verdict.agreement < 0.98
     assert not verdict.accepted

@@ -10,7 +10,8 @@ import toolkit.testing
 from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Preprocess
 from toolkit.runtime.tensorrt import TensorRTExecutor
-from toolkit.testing.double import Network, library
+from toolkit.testing.double import library
+from toolkit.testing.played import Network
 from toolkit.testing.host import HostDevice
 from toolkit.types import TensorSpec
 

@@ -85,7 +85,7 @@ def test_names_of_other_versions_are_refused(play):
     assert hasattr(play("tensorrt", 10, leaks=True).library, "IInt8EntropyCalibrator2")
 
 
-def test_a_bound_context_runs_at_the_synchronise(bound):
+def test_a_bound_context_runs_at_the_synchronize(bound):
     stage, context, stream = bound
     stage.device.memory(context._addresses["x"], 96).view(np.float32)[:] = 1
     assert context.execute_async_v3(stream)

@@ -33,7 +33,7 @@ def test_there_and_back_again(device):
     block = device.allocate(32)
     device.copy_in(block, source, 32, stream)
     device.copy_out(target, block, 32, stream)
-    assert np.isnan(view).all()  # not before a synchronise
+    assert np.isnan(view).all()  # not before a synchronize
     device.synchronize(stream)
     np.testing.assert_array_equal(view, VALUES)
     for end, thing in ((device.free, block), (device.unpin, source), (device.unpin, target), (device.close_stream, stream)):

@@ -1,4 +1,4 @@
-"""Backends: modules with `check(build, target)`, `compile(graph, build, target, folder)` and `open(folder, manifest)`."""
+"""Backends: modules with `check(build, target)`, `compile(graph, build, target, folder)` and `open(source, manifest)`."""
 
 from __future__ import annotations
 

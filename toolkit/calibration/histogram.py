@@ -36,7 +36,7 @@ _BACK = np.concatenate([[SIZE], *((o + 1) * PER_OCTAVE - np.arange(0, PER_OCTAVE
 
 @compiled
 def _extremes(bits: Any) -> Any:
-    """Of floats seen as uint32: largest unsigned, smallest unsigned, largest signed, how many are zero. Written to vectorise."""
+    """Of floats seen as uint32: largest unsigned, smallest unsigned, largest signed, how many are zero. Written to vectorize."""
     high, low, signed, zeros = np.uint32(0), np.uint32(0xFFFFFFFF), np.int32(-0x80000000), np.uint32(0)
     for i in range(bits.size):
         b = bits[i]
@@ -52,7 +52,7 @@ def _extremes(bits: Any) -> Any:
 def _count(bits: Any, bins: Any, counts: Any, base: int) -> None:
     """counts[bin] += 1 for each float; `base` is the number of the window's lowest bin, `bins` [_CHUNK] uint16 is scratch.
 
-    The first loop is written to vectorise; the second takes four bins with one load.
+    The first loop is written to vectorize; the second takes four bins with one load.
     """
     mask, shift, offset = np.uint32(0x7FFFFFFF), np.uint32(_SHIFT), np.int32(base)
     for i in range(bits.size):

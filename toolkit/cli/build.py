@@ -1,155 +1,214 @@
-"""Commands that make something: a graph, ranges, engines, a tuned recipe."""
+"""Commands that make engines, from recipes or straight from a model, and the first recipe of a model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
-from toolkit.cli.app import EnginePath, Json, RecipePath, app, finish, out, plain, print_json
+from toolkit.cli.app import Json, app, finish, out, print_json
+from toolkit.report.listing import Listing
 
-FOR_TRTEXEC = "its Q/DQ pairs are placed for a CPU, and TensorRT refuses those. For TensorRT: toolkit export RECIPE --for trtexec"
+if TYPE_CHECKING:
+    from toolkit.orders import Order, Outcome
+    from toolkit.recipe import Recipe
+
+Arch = Annotated[
+    str | None, typer.Option(help="architecture of a file of weights: resnet18 to resnet152; default: read from the file")
+]
+ImagesOption = Annotated[str | None, typer.Option(help="a folder of images to calibrate INT8 on")]
+Val = Annotated[str | None, typer.Option(help="labeled images to judge engines by, one folder for each class")]
+NAMES = ("input", "output", "name")  # of tensors and engines: text, though it may look like a number
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help='any key of a recipe, such as --set "size=[32, 32]" --set accept.min_agreement=0.99'),
+]
 
 
 @app.command()
-def export(
-    recipe: RecipePath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="the ONNX file")] = Path("model.onnx"),
-    tool: Annotated[
-        Literal["trtexec"] | None,
-        typer.Option("--for", help="trtexec: typed for TensorRT, with the trtexec command in a script beside it"),
-    ] = None,
+def build(
+    wanted: Annotated[list[str], typer.Argument(metavar="RECIPE|MODEL...", help="recipes; or ONNX files, or weights")],
+    target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt, rtx, rtx:sm89; several: with commas")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the folder that engines go into")] = Path("engines/built"),
+    precision: Annotated[str | None, typer.Option(help="for a model: fp32, fp16 or int8; several: with commas")] = None,
+    arch: Arch = None,
+    images: ImagesOption = None,
+    val: Val = None,
+    keys: Set = None,
+    proof: Annotated[bool, typer.Option(help="judge each engine by the recipe's [accept]")] = True,
+    if_available: Annotated[
+        bool, typer.Option("--if-available", help="skip a target whose library is not installed, and say so")
+    ] = False,
+    sign_key: Annotated[Path | None, typer.Option(help="a private Ed25519 key to sign each engine with")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the final typed ONNX graph, checked against the reference."""
-    from toolkit import pipeline
+    """Build an engine for each recipe or model and each target; for a model, the recipe that was used is written beside them."""
     from toolkit.cli.progress import stages
-    from toolkit.disk.files import write_atomically
-    from toolkit.migrate.trtexec import input_of, trtexec_line
-    from toolkit.recipe import Recipe
-    from toolkit.types import Target
+    from toolkit.orders import failure, fill, is_missing, orders_of
 
-    wanted = Recipe.load(recipe)
-    target = Target("tensorrt") if tool else Target.parse_many(wanted.build.target)[0]
+    flags = merged({"precision": precision, "arch": arch, "calibration": images, "accept": val}, pairs(keys or []))
+    recipes = _recipes(wanted, flags, output)
+    orders = orders_of([recipe for recipe, _ in recipes], target, output)
+    outcomes: list[Outcome] = []
     with stages() as stage:
-        found, agreement, verdict, notes = pipeline.export(wanted, output, stage, target=target)
-    line, script = trtexec_line(output, wanted, target), output.with_suffix(".trtexec.sh")
-    if tool:
-        write_atomically(script, f"#!/bin/sh\n{trtexec_line(Path(output.name), wanted, target, input_of(output))}\n".encode())
+        for outcome in fill(orders, stage, proof=proof, sign_key=sign_key):
+            outcomes.append(outcome)
+            if outcome.error is not None and len(orders) > 1 and not as_json:
+                out.print(Text(f"{outcome.order.folder.name}: {outcome.error}", style="red"))
+    left_out = [outcome for outcome in outcomes if if_available and is_missing(outcome)]
+    kept = [outcome for outcome in outcomes if outcome not in left_out]
+    drafted = _write(recipes, {outcome.order.recipe.name for outcome in outcomes if outcome.error is None}, output)
     if as_json:
-        head = {"file": str(output), "what": found, "trtexec": line, "notes": notes}
-        print_json({**head, "agreement": plain(agreement), "verdict": plain(verdict)})
-        return
-    out.print(f"{output}: {found}", highlight=False)
-    out.say(f"  the FP32 graph against the reference: max |difference| {agreement.max_abs:.2g}, cosine {agreement.cosine:.6f}")
-    out.say(f"  {line or FOR_TRTEXEC}")
-    out.notes(notes, "they are in --json")
-    near = "not run against the reference" if verdict is None else f"against the reference: {verdict.distance}"
-    finish(f"{output}, {near}. Next: {f'cd {output.parent} && sh {script.name}' if tool else f'toolkit build {recipe}'}")
-
-
-@app.command()
-def calibrate(
-    recipe: RecipePath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="the ranges")] = Path("ranges.json"),
-    as_json: Json = False,
-) -> None:
-    """One pass over the calibration images; every method's range of every tensor."""
-    from toolkit import pipeline
-    from toolkit.cli.progress import stages
-    from toolkit.recipe import Recipe
-
-    with stages() as stage:
-        ranges = pipeline.ranges_of(Recipe.load(recipe), stage)
-    ranges.write(output)
-    if as_json:
-        told = {"file": str(output), "tensors": len(ranges.tensors), "images": ranges.images}
-        print_json({**told, "notes": [*ranges.notes, *ranges.remarks]})
-        return
-    out.notes([*ranges.notes, *ranges.remarks], f"they are in {output}")
-    finish(f"{output}: {len(ranges.tensors)} tensors over {ranges.images} images. Next: toolkit build {recipe}")
-
-
-@app.command()
-def tune(
-    recipe: RecipePath,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="the tuned recipe; default: RECIPE-tuned.toml")] = None,
-    limit: Annotated[int, typer.Option(help="the most graphs to evaluate")] = 60,
-    targets: Annotated[
-        str | None, typer.Option(help="such as cpu,openvino; default: the recipe's, and for a CPU every installed library")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Search the precision of each layer for the fastest engine within the recipe's budget; write it as a recipe."""
-    from toolkit.cli.progress import stages
-    from toolkit.disk.files import write_atomically
-    from toolkit.recipe import Recipe
-    from toolkit.report.tuning import outcome, tuning
-    from toolkit.tuning import tune as search
-
-    target = output or recipe.with_name(f"{recipe.stem}-tuned.toml")
-    with stages() as stage:
-        found = search(Recipe.load(recipe), stage, limit=limit, targets=targets)
-    write_atomically(target, found.toml(target.absolute().parent).encode())
-    if as_json:
-        print_json({"recipe": str(target), "front": [trial.name for trial in found.front], **plain(found)})
-        return
-    out.print(tuning(found, verbose=out.detail == "verbose"))
-    finish(f"{outcome(found)}, in {target}. Next: toolkit build {target}")
-
-
-@app.command()
-def finetune(
-    recipe: RecipePath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="the folder for weights, ranges and the recipe that uses them")],
-    steps: Annotated[int, typer.Option(min=1, help="training steps")] = 200,
-    weight_bits: Annotated[int, typer.Option(min=2, max=8, help="bits of a quantized weight")] = 8,
-    images: Annotated[int, typer.Option(min=1, help="the most calibration images to train on")] = 2048,
-    seed: Annotated[int, typer.Option(help="seed of the order of the images")] = 0,
-    threads: Annotated[
-        int, typer.Option(min=1, help="CPU threads; more are faster where the network is large and the cores are free")
-    ] = 1,
-    as_json: Json = False,
-) -> None:
-    """Quantization-aware fine-tuning by distillation: no labels needed; writes a recipe to build from."""
-    from toolkit.cli.progress import stages
-    from toolkit.finetune.qat import finetune as tune
-    from toolkit.recipe import Recipe
-
-    with stages() as stage:
-        tuned = tune(
-            Recipe.load(recipe),
-            output,
-            steps=steps,
-            weight_bits=weight_bits,
-            images=images,
-            seed=seed,
-            threads=threads,
-            stage=stage,
-        )
-    written = output / f"{tuned.name}.toml"
-    if as_json:
-        print_json({"name": tuned.name, "folder": str(output), "recipe": str(written)})
+        print_json({"engines": [_plain(outcome) for outcome in outcomes], "recipes": [str(path) for path in drafted]})
     else:
-        finish(f"{tuned.name}: written to {output}. Next: toolkit build {written}")
+        for outcome in left_out:
+            out.print(Text(f"skipped: {outcome.error}"))
+        _tell(kept, orders, drafted)
+    if (error := failure(kept)) is not None:
+        raise error
 
 
 @app.command()
-def pack(
-    engine: EnginePath,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="default: NAME.engine in this folder")] = None,
+def init(
+    model: Annotated[str, typer.Argument(help="an ONNX file or weights")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="the recipe; default: NAME.toml here")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8")] = "fp32",
+    target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt, rtx or rtx:sm89")] = None,
+    arch: Arch = None,
+    images: ImagesOption = None,
+    val: Val = None,
+    keys: Set = None,
+    force: Annotated[bool, typer.Option("--force", help="overwrite an existing recipe")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write an engine as one file, a plain zip that `toolkit.load` and every command take in place of its folder."""
+    """Write a first recipe for a model, with what its file tells and comments on the rest."""
+    from toolkit.disk.files import write_atomically
+    from toolkit.draft import commented, draft
+    from toolkit.errors import RecipeError
+
+    flags = merged({"arch": arch, "calibration": images, "accept": val, "target": target}, pairs(keys or []))
+    found = draft(model, precision, **flags)
+    path = output or Path(f"{found.recipe.name}.toml")
+    if path.exists() and not force:
+        raise RecipeError(f"{path} exists already", remedy="Choose another with -o, or replace it with --force")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, commented(found, path.absolute().parent).encode())
+    if as_json:
+        print_json({"recipe": str(path), "notes": list(found.told)})
+        return
+    for line in found.told:
+        out.say(f"  {line}")
+    finish(f"{path}: read it. Next: toolkit build {path}")
+
+
+def pairs(given: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE`, or `TABLE.KEY=VALUE`, -> values: as TOML writes them, or else as text. Raises RecipeError."""
+    from toolkit.errors import RecipeError
+    from toolkit.recipe.toml import read_toml
+
+    found: dict[str, Any] = {}
+    for pair in given:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError(f"--set '{pair}' is not KEY=VALUE", remedy='Write it like --set "size=[32, 32]"')
+        try:
+            value = read_toml(f"value = {text}")["value"]
+        except ValueError:
+            value = text.strip()
+        table, _, leaf = key.strip().rpartition(".")
+        value = text.strip().strip("\"'") if leaf in NAMES else value
+        found = merged(found, {table: {leaf: value}} if table else {leaf: value})
+    return found
+
+
+def merged(flags: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Both: a table's keys go beside the path of its images that a flag named, and beside keys named one by one."""
+    both = dict(flags)
+    for key, value in given.items():
+        before = both.get(key)
+        if isinstance(value, dict) and before is not None:
+            both[key] = {**(before if isinstance(before, dict) else {"data": before}), **value}
+        else:
+            both[key] = value
+    return both
+
+
+def _recipes(wanted: Sequence[str], flags: dict[str, Any], output: Path) -> list[tuple[Recipe, bool]]:
+    """Every recipe, and whether it was drafted for a model. Raises RecipeError."""
+    from toolkit.api import recipes_of
+
+    given = {key: value for key, value in flags.items() if value is not None}
+    found = []
+    for one in wanted:
+        is_model = not one.lower().endswith(".toml")
+        recipes = recipes_of(one, given)
+        if is_model:
+            output.mkdir(parents=True, exist_ok=True)
+        found += [(recipe, is_model) for recipe in recipes]
+    return found
+
+
+def _write(recipes: Sequence[tuple[Recipe, bool]], built: set[str], output: Path) -> list[Path]:
+    """Lay each drafted recipe beside its engines; where none was built, only if that replaces no other. Gives their paths."""
+    from toolkit.disk.files import write_atomically
+    from toolkit.tuning.result import recipe_toml
+
+    written = []
+    for recipe, drafted in recipes:
+        path = output / f"{recipe.name}.toml"
+        if drafted and (recipe.name in built or not path.exists()):
+            write_atomically(path, recipe_toml(recipe, output.absolute()).encode())
+            written.append(path)
+    return written
+
+
+def _tell(outcomes: Sequence[Outcome], orders: Sequence[Order], drafted: Sequence[Path]) -> None:
+    """Each engine with its notes; of several orders a table of what became of them; in the end what to do next."""
+    built = [outcome for outcome in outcomes if outcome.manifest is not None]
+    for order, manifest, _ in built:
+        assert manifest is not None
+        out.print(Text.assemble((str(order.folder), "bold"), f": {manifest.precision} for {manifest.device}"))
+        out.notes(manifest.notes, f"toolkit inspect {order.folder}", 8 + 6 * (len(built) - 1))
+    names = {outcome.order.recipe.name for outcome in built}
+    for path in drafted:
+        unused = "nothing was built of this recipe yet; change it and build it"
+        what = "the recipe that was used" if path.stem in names else unused
+        out.say(f"{what}: {path}")
+    if len(orders) > 1 and any(outcome.error is not None for outcome in outcomes):
+        became = [f"not built: {o.error}" if o.manifest is None else f"built: {o.manifest.precision}" for o in outcomes]
+        rows = [[o.order.folder.name, str(o.order.target), what] for o, what in zip(outcomes, became, strict=True)]
+        out.print(Listing(("engine", "target", "outcome"), rows))
+    if built:
+        finish(_last([outcome.order.folder for outcome in built]))
+
+
+def _last(folders: Sequence[Path]) -> str:
+    """How accurate, how large, where, and the next command; how fast, only a bench tells."""
+    bench = f"Next: toolkit bench {' '.join(map(str, folders))} -o results.json"
+    if len(folders) > 1:
+        return f"{len(folders)} engines in {folders[0].parent}, not timed yet. {bench}"
+    told = _engine(folders[0])
+    verdict = told["verdict"] or "not compared with its reference"
+    return f"{folders[0].name}: {verdict}; {told['bytes'] / 1e6:.2f} MB in {folders[0]}, not timed yet. {bench}"
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    order = outcome.order
+    head = {"name": order.folder.name, "target": str(order.target), "folder": None, "error": None}
+    if outcome.manifest is None:
+        return {**head, "error": str(outcome.error)}
+    told = {"precision": outcome.manifest.precision, "device": outcome.manifest.device, "notes": list(outcome.manifest.notes)}
+    return {**head, "folder": str(order.folder), **told, **_engine(order.folder)}
+
+
+def _engine(folder: Path) -> dict[str, Any]:
+    """What was just built: the size of its compiled file, and its verdict in words."""
     from toolkit.engine.engine import Engine
-    from toolkit.engine.layout import SUFFIX
 
-    opened = Engine.open(engine)
-    target = opened.pack(output or Path(f"{opened.name}{SUFFIX}"))
-    size = target.stat().st_size
-    if as_json:
-        print_json({"file": str(target), "name": opened.name, "files": len(opened.contents), "bytes": size})
-    else:
-        what = f"{opened.name}, {len(opened.contents)} files, {size / 1e6:.1f} MB"
-        finish(f"{target}: {what}. Next: toolkit run {target} IMAGE")
+    engine = Engine.open(folder)
+    verdict = engine.proof.verdict if engine.proof else None
+    size = len(engine.contents[engine.manifest.file])
+    return {"bytes": size, "accepted": None if verdict is None else verdict.accepted, "verdict": verdict and verdict.text}

@@ -15,14 +15,14 @@ from toolkit.cli import (  # noqa: F401  each registers its commands
     build,
     cache,
     capacity,
+    engine,
     handoff,
     look,
     measure,
     migrate,
-    orders,
     parity,
+    recipe,
     serve,
-    trust,
     why,
 )
 from toolkit.cli.app import UNDECIDED, app, err, out

@@ -112,7 +112,7 @@ def _outcome(engine: Engine, way: Way, images: Images, sweep: _Sweep, index: int
     accept, meaning = engine.recipe.accept, engine.manifest.meaning
     truth, answers = sweep.logits[0], sweep.logits[index]
     verdict = compare_accuracy(
-        truth, answers, images.labels, accept.max_top1_drop, accept.min_agreement,
+        truth, answers, images.labels, accept,
         classes=engine.manifest.classes or images.classes, name=way.name, against="the engine's own", meaning=meaning,
     )  # fmt: skip
     changed = len(verdict.disagreements)

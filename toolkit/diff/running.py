@@ -61,10 +61,7 @@ def _verdict(
             answers_of(runner, _for(side, images), name=side.name, progress=stage(f"answers of {side.name}"))
             for side, runner in zip((a, b), runners, strict=True)
         )
-        margin, least = accept.max_top1_drop, accept.min_agreement
-        return compare_accuracy(
-            one, two, images.labels, margin, least, classes=classes, name=b.name, against=a.name, meaning=meaning
-        )
+        return compare_accuracy(one, two, images.labels, accept, classes=classes, name=b.name, against=a.name, meaning=meaning)
     except MeasurementError as error:
         notes.append(f"no verdict: {error.what}")
         return None

@@ -202,13 +202,11 @@ def _judged(
     remarks: tuple[str, ...] = (),
 ) -> Judgement:
     labels = images.labels if rows is None or images.labels is None else images.labels[rows]
-    accept = engine.recipe.accept
     verdict = compare_accuracy(
         truth,
         ours,
         labels,
-        accept.max_top1_drop,
-        accept.min_agreement,
+        engine.recipe.accept,
         classes=engine.manifest.classes or images.classes,
         name=engine.name,
         against=against,

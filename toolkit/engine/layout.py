@@ -14,7 +14,7 @@ from pathlib import Path
 from toolkit.disk.files import near, sha256_bytes, write_atomically
 from toolkit.disk.folders import settled
 from toolkit.errors import EngineError
-from toolkit.manifest import MANIFEST, SIGNATURE, Manifest, is_inside
+from toolkit.manifest import MANIFEST, SIGNATURE, UNSEALED, Manifest, is_inside, is_sealed
 from toolkit.recipe.refusals import MODELS
 
 MODEL = "model.onnx"  # a compiled file that is the typed graph itself
@@ -24,6 +24,7 @@ LAYERS = "layers.json"  # operators, what lint found, and, where the backend tel
 ANSWERS = "answers.npz"  # the reference's answers on the images of `[accept]`
 VERDICT = "verdict.json"  # the verdict of the build, and its provenance
 SUFFIX = ".engine"
+FRAME = b"resnet-deploy "  # a packed engine's comment begins so
 TRIES = 5  # a folder that is replaced while it is read is read again
 _AGAIN = "Copy it again or build it again"
 
@@ -46,14 +47,20 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def pack(manifest: Manifest, contents: dict[str, bytes], target: Path) -> None:
-    """One plain zip, stored and not deflated, with fixed dates: the same engine always gives the same bytes."""
+    """One plain zip, stored and not deflated, with fixed dates: the same engine always gives the same bytes.
+
+    Its comment is the hash of all that is no member's content, with zeros in the hash's own place.
+    """
     import io
 
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in (MANIFEST, *sorted(manifest.files), *({SIGNATURE} & contents.keys())):
             archive.writestr(zipfile.ZipInfo(name), contents[name])
-    write_atomically(target, buffer.getvalue())
+        archive.comment = FRAME + UNSEALED.encode()
+    with zipfile.ZipFile(buffer) as archive:
+        digest = _frame(archive)
+    write_atomically(target, buffer.getvalue()[: -len(digest)] + digest)
 
 
 def _read_folder(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
@@ -86,6 +93,8 @@ def _members(read_file: Callable[[str], bytes], where: str) -> tuple[Manifest, d
             raise EngineError(f"{name} in {where} is not the file that its manifest describes", remedy=_AGAIN)
     with suppress(EngineError):
         contents[SIGNATURE] = read_file(SIGNATURE)
+    if SIGNATURE in contents and not is_sealed(contents[SIGNATURE]):
+        raise EngineError(f"{SIGNATURE} in {where} is damaged: its text does not match its own seal", remedy=_AGAIN)
     if manifest.file not in contents:
         raise EngineError(f"{where} has no compiled file '{manifest.file}'", remedy=_AGAIN)
     if not manifest.files:  # version 1 hashed nothing but the compiled file; what lies beside it is taken as it is
@@ -145,6 +154,8 @@ def _read_packed(path: Path) -> tuple[Manifest, dict[str, bytes]]:
             entries = archive.infolist()
             for entry in entries:
                 _refuse_member(path, entry)
+            if archive.comment and archive.comment != FRAME + _frame(archive):  # there is none where another program packed it
+                raise EngineError(f"{path} is damaged: its headers are not those that were packed", remedy=_AGAIN)
             names = [entry.filename for entry in entries]
             twice = next((name for name, count in Counter(names).items() if count > 1), None)
             if twice is not None:
@@ -166,6 +177,20 @@ def _read_packed(path: Path) -> tuple[Manifest, dict[str, bytes]]:
     if extra:
         raise EngineError(f"{path} holds a file that its manifest does not list: '{extra[0]}'", remedy=_AGAIN)
     return manifest, contents
+
+
+def _frame(archive: zipfile.ZipFile) -> bytes:
+    """The hash, in hex, of headers, directory and end; the members' contents have hashes of their own."""
+    assert archive.fp is not None
+    entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+    ends, parts, at = [*(entry.header_offset for entry in entries[1:]), archive.start_dir], list[bytes](), 0
+    for entry, end in zip(entries, ends, strict=True):
+        archive.fp.seek(at)
+        parts.append(archive.fp.read(max(0, end - entry.compress_size - at)))
+        at = max(at, end)
+    archive.fp.seek(at)
+    parts.append(archive.fp.read()[: -len(UNSEALED)])
+    return sha256_bytes(*parts, UNSEALED.encode()).encode()
 
 
 def _refuse_member(path: Path, entry: zipfile.ZipInfo) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from toolkit.disk.files import read_regular, write_atomically
 from toolkit.errors import EngineError, MissingExtra
-from toolkit.manifest import MANIFEST, SIGNATURE
+from toolkit.manifest import MANIFEST, SIGNATURE, UNSEALED, sealed
 from toolkit.types import Frozen
 
 try:
@@ -32,10 +32,11 @@ _MAKE = "Make a pair: openssl genpkey -algorithm ed25519 -out key.pem; openssl p
 
 
 class Signature(Frozen, frozen=True):
-    """`signature.json`: both in hex."""
+    """`signature.json`, in hex. Whoever has no library to verify it with can still tell that it is damaged, by its seal."""
 
     key: str  # the public key
     signature: str
+    seal: str = UNSEALED
 
 
 def check_key(key: Path) -> None:
@@ -49,7 +50,7 @@ def sign(folder: Path, key: Path) -> None:
     signature = private.sign(PURPOSE + read_regular(folder / MANIFEST))
     public = private.public_key().public_bytes_raw()
     told = Signature(key=public.hex(), signature=signature.hex())
-    write_atomically(folder / SIGNATURE, msgspec.json.format(msgspec.json.encode(told), indent=1) + b"\n")
+    write_atomically(folder / SIGNATURE, sealed(msgspec.json.format(msgspec.json.encode(told), indent=1) + b"\n"))
 
 
 def verify(contents: Mapping[str, bytes], trusted: Iterable[str | Path], where: str) -> str:

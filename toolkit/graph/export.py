@@ -20,7 +20,7 @@ from torch import nn
 from toolkit.errors import GraphError
 from toolkit.graph.edit import finish
 from toolkit.graph.fold import fold
-from toolkit.graph.load.chance import refuse_chance
+from toolkit.graph.load.randomness import refuse_randomness
 from toolkit.recipe import Preprocess
 
 OPSET = 18
@@ -45,7 +45,7 @@ def export(model: nn.Module, preprocess: Preprocess) -> ir.Model:
     graph = program.model
     _name_after_modules(graph, {name for name, module in model.named_modules() if name and not list(module.children())})
     ClearMetadataAndDocStringPass()(graph)
-    refuse_chance(graph, f"the module {type(model).__name__}")
+    refuse_randomness(graph, f"the module {type(model).__name__}")
     graph.producer_name, graph.producer_version = "resnet-deploy", None
     return fold(finish(graph))
 

@@ -35,7 +35,7 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 EPILOGUE = ("Add", "Mul", "Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "LeakyRelu", "BatchNormalization")
 # ONNX Runtime's fusions that look through a Cast, and would leave out the roundings inside.
 UNROUNDING = ("LayerNormFusion", "SimplifiedLayerNormFusion")
-# And one that rounds the biases of quantised layers to int32, as ONNX Runtime's kernels take them: TensorRT keeps them as typed.
+# And one that rounds the biases of quantized layers to int32, as ONNX Runtime's kernels take them: TensorRT keeps them as typed.
 AS_TYPED = (*UNROUNDING, "WeightBiasQuantization")
 
 

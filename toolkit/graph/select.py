@@ -29,6 +29,7 @@ from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
 from toolkit.graph.softmax import before_softmax, ends_in_softmax
 from toolkit.graph.weights import Room
+from toolkit.harness.answers import decibels
 from toolkit.images.ahead import read_ahead
 from toolkit.recipe import Calibration, Precision
 from toolkit.types import Classifier, Float
@@ -263,10 +264,7 @@ class _Selection:
         return _centered(np.concatenate(parts), soft)
 
     def _snr(self, candidate: _Candidate) -> float:
-        signal, noise = float((self.truth**2).sum()), float(candidate.noise.sum())
-        if signal <= 0 or noise <= 0:
-            return 120.0
-        return max(-120.0, min(120.0, 10 * float(np.log10(signal / noise)))) if np.isfinite(noise) else -120.0
+        return decibels(float((self.truth**2).sum()), float(candidate.noise.sum()))
 
 
 def _centered(answers: Float, soft: bool) -> Real:

@@ -9,10 +9,11 @@ import msgspec
 import numpy as np
 
 from toolkit.errors import MeasurementError
-from toolkit.harness.answers import Labels, check_labels, check_logits, rank_of
+from toolkit.harness.answers import Labels, check_labels, check_logits, rank_of, snr
 from toolkit.harness.paired import holm, mcnemar, paired_test
 from toolkit.harness.verdict import ClassChange, Verdict
 from toolkit.outputs import Outputs
+from toolkit.recipe import Accept
 from toolkit.types import Array, Classifier, Float, Progress
 
 
@@ -73,8 +74,7 @@ def compare_accuracy(
     reference: Float,
     engine: Float,
     labels: Labels | None,
-    margin: float = 0.5,
-    min_agreement: float = 0.98,
+    accept: Accept = Accept(),  # noqa: B008  frozen
     *,
     classes: Sequence[str] | None = None,
     name: str = "the engine",
@@ -82,12 +82,12 @@ def compare_accuracy(
     seed: int = 0,
     meaning: Outputs = Outputs(),  # noqa: B008  frozen
 ) -> Verdict:
-    """The paired verdict on two arrays of outputs [n, columns] for the same n images; `margin` in percentage points.
+    """The paired verdict on two arrays of outputs [n, columns] for the same n images, as `accept` says.
 
     What the columns are, `meaning` says. Without labels, or where each column is a label of its own, it rests on agreement alone.
     Raises MeasurementError: shapes differ, NaN, labels out of range or of a single class.
     """
-    verdict = _agreement(reference, engine, margin, min_agreement, name, against, seed, meaning)
+    verdict = _agreement(reference, engine, accept, name, against, seed, meaning)
     if meaning.multilabel:
         return _label_by_label(verdict, meaning.yes(reference), meaning.yes(engine), classes)
     if labels is None:
@@ -98,13 +98,13 @@ def compare_accuracy(
         verdict,
         top1=(float((before == 0).mean()), float((after == 0).mean())),
         top5=(float((before < 5).mean()), float((after < 5).mean())),
-        test=paired_test(before == 0, after == 0, margin=margin / 100, seed=seed),
+        test=paired_test(before == 0, after == 0, margin=accept.max_top1_drop / 100, seed=seed),
         changes=_changes(labels, before == 0, after == 0, classes),
     )
 
 
 def _agreement(
-    reference: Float, engine: Float, margin: float, min_agreement: float, name: str, against: str, seed: int, meaning: Outputs
+    reference: Float, engine: Float, accept: Accept, name: str, against: str, seed: int, meaning: Outputs
 ) -> Verdict:
     """What can be said without labels. Raises MeasurementError: shapes differ, NaN, no answers."""
     check_logits(reference, len(reference), against)
@@ -123,8 +123,8 @@ def _agreement(
         engine=name,
         reference=against,
         images=len(reference),
-        margin=margin,
-        min_agreement=min_agreement,
+        margin=accept.max_top1_drop,
+        min_agreement=accept.min_agreement,
         agreement=1 - len(differ) / len(reference),
         mean_logit_error=float(error.mean()),
         worst_logit_error=float(error.max()),
@@ -132,14 +132,8 @@ def _agreement(
         disagreements=tuple(differ.tolist()),
         margins=tuple(round(float(margin), 6) for margin in margins),
         seed=seed,
-        snr=_snr(reference, engine),
+        snr=snr(reference, engine),
     )
-
-
-def _snr(reference: Float, engine: Float) -> float:
-    """Signal to noise of the engine's outputs in dB, at most 120."""
-    signal, noise = float((reference.astype(np.float64) ** 2).sum()), float(((engine.astype(np.float64) - reference) ** 2).sum())
-    return min(120.0, 10 * float(np.log10(signal / noise))) if noise > 0 and signal > 0 else 120.0
 
 
 def _label_by_label(verdict: Verdict, before: Array, after: Array, names: Sequence[str] | None) -> Verdict:

@@ -66,9 +66,18 @@ def check_labels(labels: Labels, count: int, classes: int) -> None:
 
 
 def snr(truth: Float, answer: Float) -> float:
-    """Signal to noise of logits [n, classes] in dB; 120 where nothing differs, -120 where an answer is not finite."""
+    """Signal to noise of logits [n, classes] in dB, as `decibels` has it."""
     if not np.isfinite(answer).all():
         return -120.0
-    noise = float(((answer.astype(np.float64) - truth) ** 2).sum())
-    signal = float((truth.astype(np.float64) ** 2).sum())
-    return min(120.0, 10 * float(np.log10(signal / noise))) if noise > 0 and signal > 0 else 120.0
+    truth = truth.astype(np.float64)
+    return decibels(float((truth**2).sum()), float(((answer - truth) ** 2).sum()))
+
+
+def decibels(signal: float, noise: float) -> float:
+    """10 log10(signal / noise) of two powers, -120 to 120: 120 where nothing differs; -120 where the noise is not finite, or
+    is all that there is."""
+    if noise <= 0:
+        return 120.0
+    if signal <= 0 or not np.isfinite(noise):
+        return -120.0
+    return max(-120.0, min(120.0, 10 * float(np.log10(signal / noise))))

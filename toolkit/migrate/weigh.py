@@ -58,7 +58,7 @@ def weigh(old: Recipe, new: Recipe, stage: Stage) -> Weighed | None:
     before, after = (_answers(trip, target, name, stage) for trip, name in ((kept, "the old scales"), (fresh, "the new scales")))
     truth, accept, meaning = fresh.truth, new.accept, fresh.source.reference.manifest.meaning
     verdicts = [
-        compare_accuracy(truth, answers, None, accept.max_top1_drop, accept.min_agreement, name=name, meaning=meaning)
+        compare_accuracy(truth, answers, None, accept, name=name, meaning=meaning)
         for name, answers in (("the old scales", before), ("the new scales", after))
     ]
     wrong_old, wrong_new = (set(verdict.disagreements) for verdict in verdicts)

@@ -1,4 +1,4 @@
-"""Told: what `toolkit bench --json` and `toolkit report --json` print. Stable; see docs/json.md."""
+"""Told: what `toolkit bench --json` and `toolkit report --json` print. Stable; see docs/reference/json.md."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from toolkit.engine.engine import Engine
 from toolkit.errors import ToolkitError
 from toolkit.serve.limits import Settings
 from toolkit.serve.log import say
-from toolkit.serve.server import run, url
+from toolkit.serve.process import run, url
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 YOUNG = 10.0  # seconds: a worker that dies younger makes the next one wait longer

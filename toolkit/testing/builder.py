@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from toolkit.testing.double import DTYPES, ILogger, Network, Severity, _Object
+from toolkit.testing.played import DTYPES, ILogger, Network, Recorded, Severity
 from toolkit.types import Array, TensorSpec
 
 TYPES = {"FP8": 89, "BF16": 80}  # the first SM that computes in it
@@ -38,13 +38,13 @@ class Parsed(NamedTuple):
     faults: tuple[Fault, ...] = ()
 
 
-class ITensor(_Object):
+class ITensor(Recorded):
     def __init__(self, spec: TensorSpec, library: Any) -> None:
         self.name, self.dtype = spec.name, library.DataType[DTYPES[spec.dtype]]
         self.shape = tuple(OPEN if isinstance(size, str) else size for size in spec.shape)
 
 
-class INetworkDefinition(_Object):
+class INetworkDefinition(Recorded):
     def __init__(self, builder: Any) -> None:
         self._builder = builder
         self._parsed: Parsed | None = None
@@ -61,7 +61,7 @@ class INetworkDefinition(_Object):
         return self._library.ITensor(self._parsed.outputs[index], self._library)
 
 
-class ParserError(_Object):
+class ParserError(Recorded):
     def __init__(self, fault: Fault) -> None:
         self._fault = fault
 
@@ -78,7 +78,7 @@ class ParserError(_Object):
         return self._fault.why
 
 
-class OnnxParser(_Object):
+class OnnxParser(Recorded):
     def __init__(self, network: Any, logger: ILogger) -> None:
         self._network, self._faults = network, tuple[Fault, ...]()
         self.num_errors = 0
@@ -96,7 +96,7 @@ class OnnxParser(_Object):
         return self._library.ParserError(self._faults[index])
 
 
-class IOptimizationProfile(_Object):
+class IOptimizationProfile(Recorded):
     def __init__(self) -> None:
         self._shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
 
@@ -109,7 +109,7 @@ class IOptimizationProfile(_Object):
         return bool(every) and all(low <= opt <= high for sizes in every for low, opt, high in sizes)
 
 
-class ITimingCache(_Object):
+class ITimingCache(Recorded):
     """Its bytes: what the times hold for, then a line a layer that was timed."""
 
     def __init__(self, head: str, layers: set[str]) -> None:
@@ -119,7 +119,7 @@ class ITimingCache(_Object):
         return memoryview("\n".join([self._head, *sorted(self._layers)]).encode())
 
 
-class IBuilderConfig(_Object):
+class IBuilderConfig(Recorded):
     def __init__(self, library: Any) -> None:
         self._profiles: list[Any] = []
         self._flags: set[Any] = set()
@@ -161,7 +161,7 @@ class IBuilderConfig(_Object):
         return self._timing
 
 
-class Builder(_Object):
+class Builder(Recorded):
     def __init__(self, logger: ILogger) -> None:
         if not isinstance(logger, self._library.ILogger):
             raise TypeError("Builder wants an ILogger")
@@ -221,7 +221,7 @@ def fits(shape: tuple[int, ...], given: tuple[int, ...]) -> bool:
     return len(shape) == len(given) and all(size in (OPEN, other) for size, other in zip(shape, given, strict=True))
 
 
-class EngineInspector(_Object):
+class EngineInspector(Recorded):
     def __init__(self, engine: Any) -> None:
         self._engine = engine
 

@@ -10,18 +10,14 @@ import enum
 from collections.abc import Callable, Mapping
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from toolkit.testing.builder import BUILDING
 from toolkit.testing.host import HazardError, HostDevice, Op
-from toolkit.types import Array, TensorSpec
-
-DTYPES = {"float32": "FLOAT", "float16": "HALF", "int8": "INT8", "uint8": "UINT8", "int32": "INT32", "int64": "INT64"}
-
-
-class Severity(enum.IntEnum):
-    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+from toolkit.testing.played import DTYPES, ILogger, Network, Recorded, Severity
+from toolkit.types import Array
 
 
 class Named(enum.Enum):
@@ -31,42 +27,7 @@ class Named(enum.Enum):
         return int(self.value)
 
 
-class Network(NamedTuple):
-    """What a played engine is: `function` maps input arrays by name to output arrays by name, for any batch."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    profiles: tuple[tuple[int, int, int], ...]
-    function: Callable[[dict[str, Array]], dict[str, Array]]
-    workspace: int = 4096
-    layers: tuple[dict[str, Any], ...] = ()
-
-
-class _Object:
-    """Refuses every public name that the recording lacks, as attribute and as assignment."""
-
-    _names: frozenset[str] = frozenset()
-
-    def __getattr__(self, name: str) -> Any:
-        kind = type(self).__name__
-        if name in self._names:
-            raise NotImplementedError(f"{kind}.{name} is real, but the double does not play it")
-        raise AttributeError(f"{kind} has no '{name}' in this version of TensorRT")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_") and name not in self._names:
-            raise AttributeError(f"{type(self).__name__} has no '{name}' in this version of TensorRT")
-        object.__setattr__(self, name, value)
-
-
-class ILogger(_Object):
-    Severity: Any = Severity
-    INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = Severity
-
-    def log(self, severity: Any, msg: str) -> None: ...
-
-
-class IRuntimeCache(_Object):
+class IRuntimeCache(Recorded):
     def __init__(self) -> None:
         self._blob = b""
 
@@ -82,7 +43,7 @@ class IRuntimeCache(_Object):
         return True
 
 
-class IRuntimeConfig(_Object):
+class IRuntimeConfig(Recorded):
     def __init__(self, library: Any) -> None:
         self._library = library
         self._strategy = library.ExecutionContextAllocationStrategy.STATIC
@@ -105,7 +66,7 @@ class IRuntimeConfig(_Object):
         return self._cache
 
 
-class Runtime(_Object):
+class Runtime(Recorded):
     def __init__(self, logger: ILogger) -> None:
         if not isinstance(logger, self._library.ILogger):
             raise TypeError("Runtime wants an ILogger")
@@ -119,7 +80,7 @@ class Runtime(_Object):
         return self._library.ICudaEngine(self, network)
 
 
-class ICudaEngine(_Object):
+class ICudaEngine(Recorded):
     def __init__(self, runtime: Any, network: Network) -> None:
         self._runtime, self._network = runtime, network
         self._tensors = {spec.name: spec for spec in (*network.inputs, *network.outputs)}
@@ -158,7 +119,7 @@ class ICudaEngine(_Object):
         return self._library.IExecutionContext(self, strategy == kinds.USER_MANAGED)
 
 
-class IExecutionContext(_Object):
+class IExecutionContext(Recorded):
     def __init__(self, engine: Any, needs_memory: bool) -> None:
         self.engine = engine
         self._device: HostDevice = self._library._device
@@ -281,8 +242,6 @@ def library(
             setattr(module, kind, Named(kind, entry["enum"]))  # type: ignore[call-arg]  # the functional form
     played: dict[str, type] = {kind.__name__: kind for kind in PLAYED}
     if reader is not None:
-        from toolkit.testing.builder import BUILDING
-
         played |= {kind.__name__: kind for kind in BUILDING}
     for kind, entry in api.items():
         if "cls" in entry:
@@ -297,4 +256,4 @@ def _as_recorded(kind: type, names: frozenset[str], module: Any) -> type:
     body = {name: value for name, value in vars(kind).items() if name.startswith("_") or name in names}
     for name in ("__dict__", "__weakref__"):
         body.pop(name, None)
-    return type(kind.__name__, (_Object,), {**body, "_names": names, "_library": module})
+    return type(kind.__name__, (Recorded,), {**body, "_names": names, "_library": module})

@@ -1,6 +1,6 @@
 """HostDevice: a GPU played by host memory, so that code that embeds an engine is tested where there is no GPU.
 
-It is slower to forgive than a GPU: work on a stream waits until somebody synchronises, and every mistake that a GPU
+It is slower to forgive than a GPU: work on a stream waits until somebody synchronizes, and every mistake that a GPU
 answers with wrong numbers or a crash is a HazardError that names it.
 """
 

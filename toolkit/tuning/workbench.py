@@ -15,7 +15,7 @@ from toolkit.harness.verdict import Verdict
 from toolkit.pipeline import Trip
 from toolkit.recipe import Precision, Recipe
 from toolkit.tuning.cost import cost, int8_share
-from toolkit.tuning.notebook import Notebook
+from toolkit.tuning.memo import Memo
 from toolkit.tuning.trial import Half, Trial
 from toolkit.types import Classifier, Progress, Stage, Target, quiet
 
@@ -39,7 +39,7 @@ class Workbench:
         self.target = self.targets[0]  # all of them take the same graph
         self.batch = recipe.build.profiles[0][1]
         self.limit, self.evaluations = limit, 0
-        self._notebook = Notebook(str(self.target))
+        self._memo = Memo(str(self.target))
         self.search, self.held_out = Half(images, 0), Half(images, 1)
         self.stage = stage
         first = pipeline.prepare(self.recipe, stage)
@@ -73,13 +73,13 @@ class Workbench:
         def evaluate() -> float:
             return snr(self._few_truth, predicting_runner(graph, self.target)(self._few))
 
-        near = self._notebook.once(float, (graph, self._few, self._few_truth), evaluate)
+        near = self._memo.once(float, (graph, self._few, self._few_truth), evaluate)
         return Trial(name=name, recipe=recipe, snr=near, cost=cost(graph, self.batch), int8=int8_share(graph))
 
     @property
     def resumed(self) -> int:
         """How many answers an earlier search, ended before its time, had left."""
-        return self._notebook.found
+        return self._memo.found
 
     def judge(self, trial: Trial, *, held_out: bool, runner: Classifier | None = None) -> Trial:
         """The trial with a verdict on one half of the images of `[accept]`, as `runner` answers; absent: its graph on the CPU."""
@@ -91,16 +91,14 @@ class Workbench:
 
         def compare(live: Classifier) -> Verdict:
             answers = answers_of(live, half, name=trial.name, progress=progress)
-            return compare_accuracy(
-                truth, answers, half.labels, accept.max_top1_drop, accept.min_agreement, name=trial.name, meaning=self.meaning
-            )
+            return compare_accuracy(truth, answers, half.labels, accept, name=trial.name, meaning=self.meaning)
 
         if runner is not None:
             verdict = compare(runner)
         else:
             graph = self.graph(trial.recipe)
             asked = (graph, truth, half.labels, half.sha256, words, trial.name, accept, self.meaning)
-            verdict = self._notebook.once(Verdict, asked, lambda: compare(predicting_runner(graph, self.target)))
+            verdict = self._memo.once(Verdict, asked, lambda: compare(predicting_runner(graph, self.target)))
         return msgspec.structs.replace(trial, **{"held_out" if held_out else "searched": verdict})
 
     def runner(self, recipe: Recipe, threads: int | None = None) -> Classifier:

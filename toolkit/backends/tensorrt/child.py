@@ -1,7 +1,7 @@
-"""The child process of `tensorrt_apart`: python -m toolkit.backends.tensorrt.child REQUEST ANSWER.
+"""The child process of `apart.py`: python -m toolkit.backends.tensorrt.child REQUEST ANSWER.
 
-TensorRT-RTX orders what it generates for a dynamic batch by memory addresses: under address-space randomisation the same graph
-gives another plan each time (equal in what it computes). So each build has a fresh process without randomisation, and a fresh
+TensorRT-RTX orders what it generates for a dynamic batch by memory addresses: under address-space randomization the same graph
+gives another plan each time (equal in what it computes). So each build has a fresh process without randomization, and a fresh
 thread, whose memory starts empty at a fixed place. One race is left: the library hands work to a thread of its own, and which
 of the two drops a block last decides where later ones lie. So the kept plans of `apart.py`.
 """
@@ -23,7 +23,7 @@ UNFIXED = "memory addresses could not be fixed here, so another build may differ
 
 
 def fix_addresses() -> bool:
-    """Start this process again without address randomisation. False where the system has no such thing, or forbids it."""
+    """Start this process again without address randomization. False where the system has no such thing, or forbids it."""
     if not sys.platform.startswith("linux"):
         return False
     import ctypes

@@ -17,7 +17,7 @@ from toolkit.graph.fold import fold
 from toolkit.graph.fp8 import holds_fp8
 from toolkit.graph.load.batch import free_batch, set_image
 from toolkit.graph.load.budget import check_budget
-from toolkit.graph.load.chance import refuse_chance
+from toolkit.graph.load.randomness import refuse_randomness
 from toolkit.graph.load.constants import fold_constants
 from toolkit.graph.load.first import first_norm
 from toolkit.graph.load.inputs import fit_input, select_input
@@ -118,7 +118,7 @@ def _plain(model: ir.Model, path: Path, stored: int) -> ir.Model:
     fold_constants(model, path, stored)
     refuse_control(model, path)
     drop_unused(model)
-    refuse_chance(model, str(path))
+    refuse_randomness(model, str(path))
     finish_names(model)
     return model
 

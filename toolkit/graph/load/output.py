@@ -37,7 +37,6 @@ THROUGH = {
     "Equal",
 }
 LABELS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.STRING, ir.DataType.BOOL)
-SEQUENCES = {"SplitToSequence", "SequenceConstruct", "SequenceInsert", "SequenceMap", "ZipMap", "SequenceEmpty"}
 
 
 def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[str, ...]:

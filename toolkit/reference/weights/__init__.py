@@ -12,10 +12,10 @@ load.py       all of it, in this order
 
 from toolkit.recipe.modules import digest
 from toolkit.reference.weights.files import Content, read_content
-from toolkit.reference.weights.load import LoadedWeights, load_reference, open_weights, randomise, read_weights
+from toolkit.reference.weights.load import LoadedWeights, load_reference, open_weights, randomize, read_weights
 from toolkit.reference.weights.shapes import Weights
 
 __all__ = [
-    "Content", "LoadedWeights", "Weights", "digest", "load_reference", "open_weights", "randomise", "read_content",
+    "Content", "LoadedWeights", "Weights", "digest", "load_reference", "open_weights", "randomize", "read_content",
     "read_weights",
 ]  # fmt: skip

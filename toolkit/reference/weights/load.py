@@ -55,7 +55,7 @@ def open_weights(
         raise WeightsError("the recipe's reference is an ONNX file, which has no PyTorch weights")
     if reference.weights.startswith("random:"):
         plan = Variant(channels or 3, classes, 1.0, "imagenet", PLAIN)
-        return LoadedWeights(randomise(network(reference, plan), _seed(reference.weights), plan.channels), ())
+        return LoadedWeights(randomize(network(reference, plan), _seed(reference.weights), plan.channels), ())
     weights = read_weights(_file(reference.arch, reference.weights, progress), reference.ema, reference.version)
     known = weights.metadata.get("arch")
     if known in ARCHITECTURES and known != reference.arch:
@@ -131,7 +131,7 @@ def _check_channels(plan: Variant, channels: int | None, where: str) -> None:
     raise WeightsError(what, remedy=f"Write color = {named}" if named else "Such pictures cannot be read here")
 
 
-def randomise(model: ResNet, seed: int, channels: int) -> ResNet:
+def randomize(model: ResNet, seed: int, channels: int) -> ResNet:
     """Seeded weights, then BatchNorm statistics as they are on smooth noise, so that every activation has a sane scale.
 
     Each statistic is the average over four batches of eight images [channels, 64, 64] of unit variance.

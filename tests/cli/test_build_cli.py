@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import toolkit
 from toolkit.cli.app import app
-from toolkit.cli.orders import merged, pairs
+from toolkit.cli.build import merged, pairs
 from toolkit.draft import draft
 from toolkit.errors import RecipeError, ToolkitError
 from toolkit.recipe import Recipe, Reference

@@ -1,4 +1,4 @@
-"""Notebook: what a search has found out of a graph, kept as it goes, so that one that was stopped goes on where it was.
+"""Memo: what a search has found out of a graph, kept as it goes, so that one that was stopped goes on where it was.
 
 An answer is kept under all that it depends on: the graph itself, the images and their true answers, the target whose rounding is
 predicted, this version of the toolkit, which predicts it, that of ONNX Runtime, and the CPU, which may saturate. So nothing is
@@ -24,7 +24,7 @@ from toolkit.onnxfile import serialize
 Found = TypeVar("Found")
 
 
-class Notebook:
+class Memo:
     """`found` counts the answers that were there before this search."""
 
     def __init__(self, target: str) -> None:

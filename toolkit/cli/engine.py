@@ -1,4 +1,4 @@
-"""Commands about whose engine it is: verify a signature, list what it is made of, bring it to today's format."""
+"""Commands on an engine as a thing: pack it, verify its signature, list what it is made of, bring it to today's format."""
 
 from __future__ import annotations
 
@@ -8,6 +8,26 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.app import EnginePath, Json, app, finish, out, print_json
+
+
+@app.command()
+def pack(
+    engine: EnginePath,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="default: NAME.engine in this folder")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write an engine as one file, a plain zip that `toolkit.load` and every command take in place of its folder."""
+    from toolkit.engine.engine import Engine
+    from toolkit.engine.layout import SUFFIX
+
+    opened = Engine.open(engine)
+    target = opened.pack(output or Path(f"{opened.name}{SUFFIX}"))
+    size = target.stat().st_size
+    if as_json:
+        print_json({"file": str(target), "name": opened.name, "files": len(opened.contents), "bytes": size})
+    else:
+        what = f"{opened.name}, {len(opened.contents)} files, {size / 1e6:.1f} MB"
+        finish(f"{target}: {what}. Next: toolkit run {target} IMAGE")
 
 
 @app.command()

@@ -6,11 +6,11 @@ import pytest
 
 import toolkit
 from toolkit import cpu
-from toolkit.tuning.notebook import Notebook
+from toolkit.tuning.memo import Memo
 
 
 def asked(target: str, answer: float) -> float:
-    return Notebook(target).once(float, ("the same question",), lambda: answer)
+    return Memo(target).once(float, ("the same question",), lambda: answer)
 
 
 def test_an_answer_holds_for_one_target_version_and_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

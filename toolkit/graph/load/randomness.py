@@ -1,4 +1,4 @@
-"""Chance: a network that draws random numbers answers one image differently each time; it is refused by the node that draws."""
+"""Randomness: a network that draws random numbers answers one image differently each time; it is refused by the node that draws."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from toolkit.graph.load.constants import called
 DRAWS = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
-def refuse_chance(model: ir.Model, where: str) -> None:
+def refuse_randomness(model: ir.Model, where: str) -> None:
     """Raises GraphError for a node whose result is drawn again in each call, once constants are folded: what only asks for the
     shape of a random tensor is gone by then. A `seed` makes no difference: it decides the first call alone."""
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
