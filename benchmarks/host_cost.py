@@ -31,8 +31,8 @@ from toolkit.recipe import Preprocess
 from toolkit.runtime import Runner
 from toolkit.runtime.tensorrt import TensorRTExecutor
 from toolkit.testing.double import library
-from toolkit.testing.played import Network
 from toolkit.testing.host import HostDevice
+from toolkit.testing.played import Network
 from toolkit.types import Target, TensorSpec
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -164,7 +164,7 @@ def _read_weights(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any],
 
 def commented(found: Draft, folder: Path) -> str:
     """The recipe as TOML for `folder`: what the file tells above, and in each table, commented out, what else it could hold."""
-    from toolkit.tuning.result import recipe_toml
+    from toolkit.recipe.write import recipe_toml
 
     recipe, reference = found.recipe, found.recipe.reference
     lines = [f"# A first recipe for {one_line(Path(reference.onnx or reference.weights or recipe.name).name)}. The file tells:"]

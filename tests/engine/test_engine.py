@@ -92,6 +92,12 @@ def test_paths_that_share_no_folder_are_names(tmp_path: Path) -> None:
     assert alone["reference"]["onnx"] == "a.onnx"
 
 
+def test_names_of_tensors_are_no_paths() -> None:
+    """PyTorch's begin with a slash."""
+    text = 'name = "x"\n[reference]\nonnx = "/srv/models/a.onnx"\noutput = "/fc/Gemm_output_0"\ninput = "/images"'
+    assert portable(Recipe.parse(text))["reference"] == {"onnx": "a.onnx", "output": "/fc/Gemm_output_0", "input": "/images"}
+
+
 def test_it_runs_is_judged_and_told_where_nothing_else_is(carried: Path, workshop: Path) -> None:
     engine = Engine.open(carried)
     there = engine.judge()

@@ -26,7 +26,7 @@ from toolkit.harness.results import Results
 from toolkit.harness.verdict import Verdict
 from toolkit.manifest import MANIFEST, Baseline, Manifest, Profile
 from toolkit.recipe import Accept, Build, Calibration, Precision, Preprocess, Recipe, Reference
-from toolkit.tuning.result import recipe_toml
+from toolkit.recipe.write import recipe_toml
 from toolkit.types import TensorSpec
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

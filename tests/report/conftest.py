@@ -23,6 +23,7 @@ from toolkit.recipe import Accept
 
 HOSTILE = "int8 <script>alert('x')</script> & \"quoted\""
 ENGINES = {"reference": ("fp32", 9.0), "fp32": ("fp32", 5.5), "fp16": ("fp16", 5.6), HOSTILE: ("int8", 2.4)}
+BUDGET = Accept(max_top1_drop=2.0, min_agreement=0.9)
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "<b>boot</b>")
 
 
@@ -84,7 +85,7 @@ def results() -> Results:
         measurements=tuple(measure(name, *ENGINES[name], batch, random) for name in ENGINES for batch in (1, 4, 16)),
         answers=tuple(Answers.of(name, "abc", logits[name], labels) for name in ENGINES),
         verdicts=tuple(
-            compare_accuracy(reference, logits[name], labels, Accept(max_top1_drop=2.0, min_agreement=0.9), name=name, against="reference", classes=CLASSES)
+            compare_accuracy(reference, logits[name], labels, BUDGET, name=name, against="reference", classes=CLASSES)
             for name in ENGINES
             if name != "reference"
         ),

@@ -11,8 +11,8 @@ from toolkit.manifest import Manifest, Profile
 from toolkit.recipe import Preprocess
 from toolkit.runtime.tensorrt import TensorRTExecutor
 from toolkit.testing.double import library
-from toolkit.testing.played import Network
 from toolkit.testing.host import HostDevice
+from toolkit.testing.played import Network
 from toolkit.types import TensorSpec
 
 RECORDINGS = {

@@ -26,8 +26,8 @@ from toolkit.serve.limits import Limits, Settings, Source
 from toolkit.serve.live import Live, Model
 from toolkit.serve.metrics import Metrics
 from toolkit.serve.models import Models
-from toolkit.serve.routes import Routes
 from toolkit.serve.process import listen
+from toolkit.serve.routes import Routes
 
 IMAGES = np.random.default_rng(3).normal(size=(8, 3, 4, 4)).astype(np.float32)
 

@@ -13,7 +13,7 @@ from tests.tuning.small import SMALL
 from toolkit.cpu import cores
 from toolkit.errors import RecipeError
 from toolkit.recipe import Build, Recipe
-from toolkit.tuning.result import recipe_toml
+from toolkit.recipe.write import recipe_toml
 from toolkit.tuning.ways import Way, fastest, targets_of, ways_of
 from toolkit.tuning.workbench import Workbench
 from toolkit.types import Target

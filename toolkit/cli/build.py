@@ -154,7 +154,7 @@ def _recipes(wanted: Sequence[str], flags: dict[str, Any], output: Path) -> list
 def _write(recipes: Sequence[tuple[Recipe, bool]], built: set[str], output: Path) -> list[Path]:
     """Lay each drafted recipe beside its engines; where none was built, only if that replaces no other. Gives their paths."""
     from toolkit.disk.files import write_atomically
-    from toolkit.tuning.result import recipe_toml
+    from toolkit.recipe.write import recipe_toml
 
     written = []
     for recipe, drafted in recipes:

@@ -7,7 +7,6 @@ lay, so that `toolkit bench` finds the reference and the images again; elsewhere
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import msgspec
 from toolkit.disk.files import cache_folder, write_atomically
 from toolkit.errors import EngineError
 from toolkit.recipe import Recipe
+from toolkit.recipe.paths import paths_in, with_paths
 
 
 def remember(seal: str, recipe: Recipe) -> None:
@@ -49,27 +49,11 @@ def is_here(spec: str | None) -> bool:
 def portable(recipe: Recipe) -> dict[str, Any]:
     """A recipe's plain values with paths relative to the folder that all of them share; where they share none, their names."""
     card = recipe.to_dict()
-    paths = list(_absolute(card))
+    paths = [path for _, _, path in paths_in(card)]
     shared = os.path.commonpath(paths) if paths else ""
     if paths and (shared in paths or len(Path(shared).parts) < 3):
         shared = "" if len(set(paths)) > 1 and shared not in paths else os.path.dirname(shared)
-
-    def fix(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: fix(item) for key, item in value.items()}
-        if isinstance(value, str) and os.path.isabs(value):
-            return os.path.relpath(value, shared) if shared else os.path.basename(value)
-        return value
-
-    fixed: dict[str, Any] = fix(card)
-    return fixed
-
-
-def _absolute(value: Any) -> Iterator[str]:
-    for item in value.values() if isinstance(value, dict) else ():
-        yield from _absolute(item)
-        if isinstance(item, str) and os.path.isabs(item):
-            yield item
+    return with_paths(card, lambda path: os.path.relpath(path, shared) if shared else os.path.basename(path))
 
 
 def _record(seal: str) -> Path:

@@ -36,9 +36,9 @@ from toolkit.graph.scheme_cpu import cpu_edges, watched
 from toolkit.graph.scheme_tensorrt import tensorrt_edges
 from toolkit.pipeline import calibration_images, prepare
 from toolkit.recipe import Recipe
+from toolkit.recipe.write import recipe_toml
 from toolkit.reference.source import open_source
 from toolkit.reference.weights import load_reference
-from toolkit.tuning.result import recipe_toml
 from toolkit.types import Float, Progress, Stage, Target, quiet
 
 BATCH = 32

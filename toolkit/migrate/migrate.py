@@ -18,8 +18,8 @@ from toolkit.migrate.sources import read_sources
 from toolkit.migrate.weigh import Weighed, weigh
 from toolkit.recipe import Recipe
 from toolkit.recipe.assumed import left_open
+from toolkit.recipe.write import recipe_toml
 from toolkit.reference.source import open_source
-from toolkit.tuning.result import recipe_toml
 from toolkit.types import Stage, quiet
 
 # An engine of TensorRT 10 had just its scales: nothing of the network was changed to suit them.

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RecipeError
+
+PATHS = {"reference": ("weights", "onnx", "classes"), "calibration": ("data", "ranges"), "accept": ("data",)}  # tables, and keys
+
+
+def paths_in(values: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Table, key and value of each absolute path in a recipe's plain values. Names of tensors are none: PyTorch's begin with a
+    slash as well."""
+    found = ((table, key, values.get(table, {}).get(key)) for table, keys in PATHS.items() for key in keys)
+    return [(table, key, path) for table, key, path in found if path is not None and os.path.isabs(path)]
+
+
+def with_paths(values: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """A recipe's plain values, each absolute path in them changed."""
+    made = dict(values)
+    for table, key, path in paths_in(values):
+        made[table] = {**made[table], key: change(path)}
+    return made
 
 
 def absolute(value: str | None, folder: Path) -> Any:

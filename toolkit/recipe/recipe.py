@@ -13,7 +13,7 @@ from toolkit.errors import RecipeError
 from toolkit.recipe.assumed import left_open, note
 from toolkit.recipe.flags import tables
 from toolkit.recipe.modules import MEMORY
-from toolkit.recipe.paths import absolute
+from toolkit.recipe.paths import PATHS, absolute
 from toolkit.recipe.preprocess import Preprocess
 from toolkit.recipe.refusals import refuse_model
 from toolkit.recipe.text import explain, strip
@@ -255,23 +255,12 @@ class Recipe(Frozen, frozen=True):
 
     def resolve(self, folder: Path) -> Recipe:
         """The same recipe with paths made absolute against `folder`."""
-        reference = msgspec.structs.replace(
-            self.reference,
-            weights=absolute(self.reference.weights, folder),
-            onnx=absolute(self.reference.onnx, folder),
-            classes=absolute(self.reference.classes, folder),
-        )
-        return msgspec.structs.replace(
-            self,
-            reference=reference,
-            calibration=msgspec.structs.replace(
-                self.calibration,
-                data=absolute(self.calibration.data, folder),
-                ranges=absolute(self.calibration.ranges, folder),
-            ),
-            accept=msgspec.structs.replace(self.accept, data=absolute(self.accept.data, folder)),
-        )
+        tables: dict[str, Frozen] = {}
+        for name, keys in PATHS.items():
+            table = getattr(self, name)
+            tables[name] = msgspec.structs.replace(table, **{key: absolute(getattr(table, key), folder) for key in keys})
+        return msgspec.structs.replace(self, **tables)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, without those that equal their default; `toolkit.tuning.result.recipe_toml` writes them."""
+        """Plain values, without those that equal their default; `write.recipe_toml` writes them."""
         return strip(msgspec.to_builtins(self), msgspec.to_builtins(Recipe(name=self.name, reference=Reference(onnx="-"))))

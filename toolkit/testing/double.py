@@ -17,7 +17,7 @@ import numpy as np
 from toolkit.testing.builder import BUILDING
 from toolkit.testing.host import HazardError, HostDevice, Op
 from toolkit.testing.played import DTYPES, ILogger, Network, Recorded, Severity
-from toolkit.types import Array
+from toolkit.types import Array, TensorSpec
 
 
 class Named(enum.Enum):

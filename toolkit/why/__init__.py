@@ -12,7 +12,7 @@ from toolkit.engine.judge import answering
 from toolkit.errors import BudgetError, ToolkitError
 from toolkit.graph.run import graph_runner
 from toolkit.harness.answers import snr
-from toolkit.tuning.result import recipe_toml
+from toolkit.recipe.write import recipe_toml
 from toolkit.types import ON_CPU, Float, Stage, quiet
 from toolkit.why import analysis
 from toolkit.why.alone import alone

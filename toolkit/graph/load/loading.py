@@ -17,7 +17,6 @@ from toolkit.graph.fold import fold
 from toolkit.graph.fp8 import holds_fp8
 from toolkit.graph.load.batch import free_batch, set_image
 from toolkit.graph.load.budget import check_budget
-from toolkit.graph.load.randomness import refuse_randomness
 from toolkit.graph.load.constants import fold_constants
 from toolkit.graph.load.first import first_norm
 from toolkit.graph.load.inputs import fit_input, select_input
@@ -26,6 +25,7 @@ from toolkit.graph.load.meaning import meaning_of
 from toolkit.graph.load.operators import quantized, refuse_control, refuse_foreign
 from toolkit.graph.load.opset import to_opset
 from toolkit.graph.load.output import cut_offset, flatten, select_output
+from toolkit.graph.load.randomness import refuse_randomness
 from toolkit.graph.load.read import read
 from toolkit.graph.load.share import unshare
 from toolkit.graph.load.training import to_inference

@@ -1,4 +1,4 @@
-"""Randomness: a network that draws random numbers answers one image differently each time; it is refused by the node that draws."""
+"""Randomness: a network that draws random numbers answers an image differently each time; refused by the node that draws."""
 
 from __future__ import annotations
 
