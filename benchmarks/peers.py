@@ -224,8 +224,8 @@ def markdown(found: list[dict[str, Any]], device: str, given: argparse.Namespace
     lines = [
         f"ResNet-50, 224x224, batch {given.batch}, {given.threads} threads, {device}; {given.rounds} shuffled rounds.",
         "Ratios: times as fast as the column's peer, with 95 % intervals. Top-1, its verdict (margin "
-        f"{BUDGET.max_top1_drop:g} point) and the SNR of the logits: against PyTorch eager, on {given.images} crops of photographs",
-        "that calibration never saw.",
+        f"{BUDGET.max_top1_drop:g} point) and the SNR of the logits: against PyTorch eager, on {given.images} crops of",
+        "photographs that calibration never saw.",
         "",
         "| | p50 ms | x PyTorch eager | x ONNX Runtime FP32 | x OpenVINO INT8 | top-1 | verdict | SNR |",
         "|---|---:|---:|---:|---:|---:|---|---:|",
