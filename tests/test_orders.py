@@ -57,6 +57,21 @@ def test_every_fault_that_can_be_known_is_said_before_any_work(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_second_reference_that_is_none_is_said_before_the_first_is_built(tmp_path: Path) -> None:
+    base = recipe()
+    for name in ("w.safetensors", "m.onnx"):
+        (tmp_path / name).write_bytes(b"no model at all")
+    weights = msgspec.structs.replace(base.reference, weights=str(tmp_path / "w.safetensors"))
+    onnx = Recipe.of(tmp_path / "m.onnx", name="onnx").reference
+    bad = [recipe(name=name, reference=reference) for name, reference in (("weights", weights), ("onnx", onnx))]
+    outcomes = fill(orders_of([base, *bad], "cpu,openvino", tmp_path / "built"))
+    first = [next(outcomes) for _ in range(4)]
+    assert [outcome.order.recipe.name for outcome in first] == ["weights", "weights", "onnx", "onnx"]
+    assert all(outcome.error is not None and str(tmp_path) in str(outcome.error) for outcome in first)
+    text = str(failure([*first, Outcome(first[0].order)]))
+    assert text.startswith("4 of 5 engines were not built. weights, weights-openvino: ") and text.count("w.safetensors") == 1
+
+
 def test_a_good_order_is_foreseen_as_nothing() -> None:
     (order,) = orders_of([recipe()], None, Path("nowhere"))
     assert foresee(order) is None

@@ -8,6 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from toolkit import pipeline
 from toolkit.backends import backend
 from toolkit.disk.folders import settled
@@ -21,6 +23,7 @@ from toolkit.errors import (
     ToolkitError,
     UndecidedError,
     WeightsError,
+    extras,
 )
 from toolkit.harness.verdict import Verdict
 from toolkit.images.dataset import class_names
@@ -90,7 +93,8 @@ def fill(
         from toolkit.engine.signing import check_key
 
         check_key(sign_key)
-    bad = {order.folder: error for order in orders if (error := foresee(order)) is not None}
+    unread = _unread([order.recipe for order in orders])
+    bad = {order.folder: error for order in orders if (error := foresee(order) or unread.get(id(order.recipe))) is not None}
     yield from (Outcome(order, error=bad[order.folder]) for order in orders if order.folder in bad)
     good = [order for order in orders if order.folder not in bad]
     for folder in {order.folder.parent for order in good}:
@@ -125,7 +129,10 @@ def failure(outcomes: Sequence[Outcome]) -> ToolkitError | None:
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if not failed or len(outcomes) == 1:
         return failed[0].error if failed else None
-    said = "; ".join(f"{order.folder.name}: {error}" for order, _, error in failed)
+    names: dict[str, list[str]] = {}  # by what is said of them: a fault of the reference is one of all engines that it has
+    for order, _, error in failed:
+        names.setdefault(str(error), []).append(order.folder.name)
+    said = "; ".join(f"{', '.join(engines)}: {error}" for error, engines in names.items())
     softer: list[type[ToolkitError]] = [UndecidedError, BudgetError]  # only where all others are no worse
     kind = next((kind for kind in softer if all(isinstance(outcome.error, kind) for outcome in failed)), ToolkitError)
     return kind(f"{len(failed)} of {len(outcomes)} engines were not built. {said}")
@@ -156,6 +163,39 @@ def _weights(recipe: Recipe) -> str:
     from toolkit.reference.weights import digest, load_reference
 
     return digest(load_reference(recipe.reference))
+
+
+def _unread(recipes: Sequence[Recipe]) -> dict[int, ToolkitError]:
+    """Recipes, by `id`, whose reference is no model that can be opened. Of a single reference the build finds that out at once; a
+    second one would be found out after the engines of the first."""
+    known = {_key(recipe): recipe for recipe in recipes}
+    found = {key: error for key, recipe in known.items() if len(known) > 1 and (error := _open(recipe)) is not None}
+    return {id(recipe): found[_key(recipe)] for recipe in recipes if _key(recipe) in found}
+
+
+def _key(recipe: Recipe) -> bytes:
+    return msgspec.json.encode((recipe.reference, recipe.preprocess.channels))
+
+
+def _open(recipe: Recipe) -> ToolkitError | None:
+    """What keeps the file of a reference from being read; None for one that lies elsewhere, and one that is not looked for."""
+    reference = recipe.reference
+    file = reference.onnx or reference.weights or ""
+    try:
+        if not Path(file).is_absolute() or not Path(file).exists():
+            return None
+        with extras():
+            if reference.onnx is not None:
+                from toolkit.graph.load.glance import glance
+
+                glance(Path(file))
+            else:
+                from toolkit.reference.weights import load_reference
+
+                load_reference(reference, channels=recipe.preprocess.channels)
+    except ToolkitError as error:
+        return error
+    return None
 
 
 def _require_files(recipe: Recipe) -> None:

@@ -178,11 +178,24 @@ def _tell(outcomes: Sequence[Outcome], orders: Sequence[Order], drafted: Sequenc
         what = "the recipe that was used" if path.stem in names else unused
         out.say(f"{what}: {path}")
     if len(orders) > 1 and any(outcome.error is not None for outcome in outcomes):
-        became = [f"not built: {o.error}" if o.manifest is None else f"built: {o.manifest.precision}" for o in outcomes]
-        rows = [[o.order.folder.name, str(o.order.target), what] for o, what in zip(outcomes, became, strict=True)]
-        out.print(Listing(("engine", "target", "outcome"), rows))
+        out.print(Listing(("engine", "target", "outcome"), _became(outcomes)))
     if built:
         finish(_last([outcome.order.folder for outcome in built]))
+
+
+def _became(outcomes: Sequence[Outcome]) -> list[list[str]]:
+    """A row for each; what is said of several is said at the first of them."""
+    first: dict[str, str] = {}
+    rows = []
+    for order, manifest, error in outcomes:
+        name = order.folder.name
+        if manifest is not None:
+            became = f"built: {manifest.precision}"
+        else:
+            known = first.setdefault(str(error), name)
+            became = f"not built: {error}" if known == name else f"not built, as {known}"
+        rows.append([name, str(order.target), became])
+    return rows
 
 
 def _last(folders: Sequence[Path]) -> str:
