@@ -167,7 +167,8 @@ def build(
         explain(draft, compiled.file, graph, ranges, findings)
         keep_answers(draft, proof_images(recipe), trip.truth)
         keep_proof(draft, target, proofs[numerics])
-        hashes, notes = {**manifest.hashes, "file": sha256(draft / compiled.file)}, (*manifest.notes, trip.standing.text)
+        hashes = {**manifest.hashes, "file": sha256(draft / compiled.file)}
+        notes = tuple(locations.placeless(note, recipe) for note in (*manifest.notes, trip.standing.text))
         manifest = msgspec.structs.replace(manifest, baseline=trip.baseline, hashes=hashes, notes=notes).write(draft)
         _sign(draft, sign_key)
     locations.remember(manifest.seal, recipe)

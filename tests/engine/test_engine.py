@@ -24,11 +24,11 @@ from toolkit.engine import layout
 from toolkit.engine.answers import decode, encode
 from toolkit.engine.engine import Engine
 from toolkit.engine.judge import images_of
-from toolkit.engine.locations import portable
+from toolkit.engine.locations import placeless, portable
 from toolkit.errors import DataError, EngineError
 from toolkit.images.dataset import open_data
 from toolkit.manifest import MANIFEST, Manifest
-from toolkit.recipe import Recipe
+from toolkit.recipe import Accept, Recipe, Reference
 
 FASHION = Path(__file__).parents[2] / "engines" / "fashion-resnet18-int8.toml"
 
@@ -56,7 +56,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    recipe = msgspec.structs.replace(Recipe.load(workshop / "mine.toml"), accept=loose(Recipe.load(workshop / "mine.toml")))
+    recipe = Recipe.load(workshop / "mine.toml")
+    recipe = msgspec.structs.replace(recipe, accept=loose(recipe), notes=(f"as measured on {workshop / 'val'}",))
     [(folder, _)] = orders.build_all([recipe], None, tmp_path_factory.mktemp("built"))
     return folder
 
@@ -90,6 +91,19 @@ def test_paths_that_share_no_folder_are_names(tmp_path: Path) -> None:
     assert (card["reference"]["onnx"], card["accept"]["data"]) == ("a.onnx", "val")
     alone = portable(Recipe.parse('name = "x"\n[reference]\nonnx = "/home/someone/a.onnx"'))
     assert alone["reference"]["onnx"] == "a.onnx"
+
+
+def test_a_note_about_a_file_names_no_place() -> None:
+    reference, accept = Reference(onnx="/home/ann/m/a.onnx"), Accept(data="/home/ann/w/val")
+    recipe = Recipe(name="x", reference=reference, accept=accept, notes=("tuned on /home/ann/w/val",))
+    assert placeless("classes after /home/ann/w/val, and as /home/ann/m/labels.txt has them", recipe) == (
+        "classes after w/val, and as m/labels.txt has them"
+    )
+    assert portable(recipe)["notes"] == ["tuned on w/val"]
+    apart = msgspec.structs.replace(recipe, accept=Accept(data="/srv/val"))
+    assert placeless("/home/ann/m/a.onnx on /srv/val, 1/2 of it", apart) == "a.onnx on val, 1/2 of it"
+    root = msgspec.structs.replace(recipe, reference=Reference(onnx="/a.onnx"), accept=Accept())
+    assert placeless("1/2 of /a.onnx", root) == "1/2 of /a.onnx"
 
 
 def test_names_of_tensors_are_no_paths() -> None:

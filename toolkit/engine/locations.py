@@ -48,12 +48,28 @@ def is_here(spec: str | None) -> bool:
 
 def portable(recipe: Recipe) -> dict[str, Any]:
     """A recipe's plain values with paths relative to the folder that all of them share; where they share none, their names."""
-    card = recipe.to_dict()
-    paths = [path for _, _, path in paths_in(card)]
+    card, shared = recipe.to_dict(), _shared(recipe)
+    if recipe.notes:
+        card["notes"] = [placeless(note, recipe) for note in recipe.notes]
+    return with_paths(card, lambda path: os.path.relpath(path, shared) if shared else os.path.basename(path))
+
+
+def placeless(text: str, recipe: Recipe) -> str:
+    """A sentence about the files of `recipe`, with their paths as `portable` has them."""
+    shared = _shared(recipe)
+    folders = {shared} if shared else {os.path.dirname(path) for _, _, path in paths_in(recipe.to_dict())}
+    for folder in sorted(folders - {os.sep}, key=len, reverse=True):
+        text = text.replace(os.path.join(folder, ""), "")
+    return text
+
+
+def _shared(recipe: Recipe) -> str:
+    """The folder that a recipe's paths share, and that each lies below; empty where they share none."""
+    paths = [path for _, _, path in paths_in(recipe.to_dict())]
     shared = os.path.commonpath(paths) if paths else ""
     if paths and (shared in paths or len(Path(shared).parts) < 3):
         shared = "" if len(set(paths)) > 1 and shared not in paths else os.path.dirname(shared)
-    return with_paths(card, lambda path: os.path.relpath(path, shared) if shared else os.path.basename(path))
+    return shared
 
 
 def _record(seal: str) -> Path:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import nn
 
 from toolkit.errors import GraphError
 from toolkit.graph.edit import finish
 from toolkit.graph.fold import fold
 from toolkit.graph.load.randomness import refuse_randomness
+from toolkit.graph.origin import forget_origin
 from toolkit.recipe import Preprocess
 
 OPSET = 18
@@ -44,9 +44,8 @@ def export(model: nn.Module, preprocess: Preprocess) -> ir.Model:
         raise GraphError(f"torch cannot export the module {type(model).__name__}: {what}", remedy=remedy) from error
     graph = program.model
     _name_after_modules(graph, {name for name, module in model.named_modules() if name and not list(module.children())})
-    ClearMetadataAndDocStringPass()(graph)
+    forget_origin(graph)
     refuse_randomness(graph, f"the module {type(model).__name__}")
-    graph.producer_name, graph.producer_version = "resnet-deploy", None
     return fold(finish(graph))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass, InlinePass, NameFixPass, RemoveInitializersFromInputsPass
+from onnx_ir.passes.common import InlinePass, NameFixPass, RemoveInitializersFromInputsPass
 
 from toolkit.errors import GraphError, ToolkitError
 from toolkit.graph.edit import finish
@@ -31,6 +31,7 @@ from toolkit.graph.load.share import unshare
 from toolkit.graph.load.training import to_inference
 from toolkit.graph.load.trial import know_rank, trial
 from toolkit.graph.load.widths import float_output, to_float32, unfit_for_cpu
+from toolkit.graph.origin import forget_origin
 from toolkit.outputs import Outputs
 from toolkit.recipe import Preprocess, Reference
 from toolkit.types import Frozen
@@ -132,7 +133,7 @@ def _with_scores(model: ir.Model, path: Path, offset: int) -> ir.Model:
     if flatten(model, path):
         finish(model)
     cut_offset(model, offset, path)
-    ClearMetadataAndDocStringPass()(model)
+    forget_origin(model)
     return fold(model)
 
 
