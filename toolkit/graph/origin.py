@@ -1,6 +1,6 @@
 """Origin: who wrote a graph, with what and where. Nothing of it stays in an engine: exporters write the paths of source files.
 
-Producer, domain, comments and metadata go, of the model, its graph, its nodes and its values, and the graph's name.
+Producer, domain, comments and metadata go, of the model, its graph, its nodes, their attributes and values, and the name of the graph.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ def forget_origin(model: ir.Model) -> None:
     model.graph.name, model.graph.doc_string = NAME, None
     for props in (model.metadata_props, model.graph.metadata_props):
         props.clear()
+    for attribute in (attribute for node in model.graph for attribute in node.attributes.values()):
+        attribute.doc_string = None
     for value in _values(model.graph):
         value.doc_string = None
         value.metadata_props.clear()
