@@ -1,6 +1,6 @@
 """Origin: who wrote a graph, with what and where. Nothing of it stays in an engine: exporters write the paths of source files.
 
-Producer, domain, comments and metadata go, of the model, its graph, its nodes, their attributes and values, and the name of the graph.
+Producer, domain, comments and metadata of all of its parts go, and its name.
 """
 
 from __future__ import annotations
