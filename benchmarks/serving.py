@@ -9,7 +9,7 @@ answers, errors, and how the memory of the server's processes grew after the fir
 benchmarks/results/serving-NAME-DEVICE.json, the table beside it as Markdown.
 
 Peers get an environment of their own, .peers/serving, made on the first run: FastAPI with ONNX Runtime in a thread, LitServe.
-Where TRITON_PYTHON names an environment with nvidia-pytriton (see tests/handoff/tritonserver.py), its tritonserver is one more:
+Where TRITON_PYTHON names an environment with nvidia-pytriton (see toolkit/testing/tritonserver.py), its tritonserver is one more:
 the same engine and batching in Triton's Python backend, as `toolkit handoff triton` writes it.
 `--quick` is 10 seconds in all, to see that everything works. Clients and servers share this machine's cores: the processor
 time of both is stated, and on few cores the client's is much of what keeps throughput below the engine's own rate.

@@ -11,15 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.handoff import tritonserver
 from toolkit.engine.engine import Engine
 from toolkit.handoff.triton import to_triton
+from toolkit.testing.tritonserver import serving
 
 
 def main() -> None:
     engine, port, batch, wait = Engine.open(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    free = tritonserver.free_ports
-    tritonserver.free_ports = lambda count: [port, *free(count - 1)]
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
         to_triton([engine], work / "models", backend="python")
@@ -28,7 +26,7 @@ def main() -> None:
         text = re.sub(r"max_queue_delay_microseconds: *\d+", delay, config.read_text())
         config.write_text(re.sub(r"preferred_batch_size: *\[[^]]*\]", f"preferred_batch_size: [{batch}]", text))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        with tritonserver.serving(work / "models", work):
+        with serving(work / "models", work, port=port):
             signal.pause()
 
 

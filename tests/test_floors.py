@@ -147,6 +147,12 @@ def test_files_do_not_import_in_a_circle() -> None:
     list(TopologicalSorter(graph).static_order())  # raises CycleError
 
 
+@pytest.mark.parametrize(("reader", "read"), [("tests", "benchmarks"), ("benchmarks", "tests"), ("toolkit", "benchmarks|tests")])
+def test_no_test_imports_a_benchmark_and_no_benchmark_a_test(reader: str, read: str) -> None:
+    found = {name.split(".")[0] for path in (PACKAGE.parent / reader).rglob("*.py") for name in imports(path)}
+    assert found & set(read.split("|")) == set()
+
+
 @pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_foreign_libraries_stay_at_home(path: Path) -> None:
     relative = path.relative_to(PACKAGE)

@@ -22,9 +22,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 import toolkit
+from toolkit.errors import BackendError, ToolkitError
 
 WANTED = ("pytriton", "onnxruntime", "PIL", "msgspec", "tritonclient.http", "tritonclient.grpc")
 SCRIPT = f"import importlib; print([importlib.import_module(name) for name in {WANTED}][0].__path__[0])"
@@ -35,11 +34,11 @@ def python_of_triton() -> str:
 
 
 def pytriton() -> Path:
-    """The wheel's folder; skips, with the reason, where there is none."""
+    """The wheel's folder. Raises BackendError, with the reason, where there is none."""
     done = subprocess.run([python_of_triton(), "-c", SCRIPT], capture_output=True, text=True, check=False)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["it ends without a word"])[-1]
-        pytest.skip(f"no tritonserver: {why} (an environment with nvidia-pytriton may be named in TRITON_PYTHON)")
+        raise BackendError(f"no tritonserver: {why}", remedy="Name in TRITON_PYTHON the Python of one that has nvidia-pytriton")
     return Path(done.stdout.strip().splitlines()[-1])
 
 
@@ -68,10 +67,11 @@ def backends(wheel: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def serving(repository: Path, work: Path, *options: str) -> Iterator[tuple[str, str, Path]]:
-    """(HTTP address, gRPC address, log) of a server that is ready; ended afterwards."""
+def serving(repository: Path, work: Path, *options: str, port: int | None = None) -> Iterator[tuple[str, str, Path]]:
+    """(HTTP address, gRPC address, log) of a server that is ready; ended afterwards. HTTP is at `port` (absent: a free one)."""
     wheel = pytriton()
-    http, grpc, metrics = free_ports(3)
+    free, grpc, metrics = free_ports(3)
+    http = port or free
     log = work / "triton.log"
     bin_ = Path(python_of_triton()).parent
     environment = {
@@ -103,11 +103,11 @@ def wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     end = time.monotonic() + 120
     while time.monotonic() < end:
         if server.poll() is not None:
-            pytest.fail(f"tritonserver ended: {log.read_text()[-3000:]}")
+            raise ToolkitError(f"tritonserver ended: {log.read_text()[-1500:]}")
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:
                 if answer.status == 200:
                     return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.2)
-    pytest.fail(f"tritonserver is not ready: {log.read_text()[-3000:]}")
+    raise ToolkitError(f"tritonserver is not ready: {log.read_text()[-1500:]}")
