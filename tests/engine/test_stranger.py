@@ -92,18 +92,19 @@ def test_the_first_format_had_no_seal(change: Card) -> None:
         Manifest.decode(json.dumps(card | change).encode(), "x")
 
 
-def test_a_manifest_that_is_a_pipe_or_larger_than_any_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [Manifest.read, Engine.open])
+def test_a_manifest_that_is_a_pipe_or_larger_than_any_is_refused(tmp_path: Path, read: Callable[[Path], object]) -> None:
     """As a server looks at it again and again: it must neither wait nor read without end."""
     folder = tmp_path / "engine"
     folder.mkdir()
     os.mkfifo(folder / MANIFEST)
     with pytest.raises(EngineError, match="not a regular file"):
-        Manifest.read(folder)
+        read(folder)
     (folder / MANIFEST).unlink()
     with (folder / MANIFEST).open("wb") as file:
         file.truncate(1 << 40)  # of holes
     with pytest.raises(EngineError, match="larger than"):
-        Manifest.read(folder)
+        read(folder)
 
 
 def test_a_packed_engine_of_many_members_is_refused_at_once(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from toolkit.disk.files import near, sha256_bytes, write_atomically
+from toolkit.disk.files import near, read_regular, sha256_bytes, write_atomically
 from toolkit.disk.folders import settled
 from toolkit.errors import EngineError
-from toolkit.manifest import MANIFEST, SIGNATURE, UNSEALED, Manifest, is_inside, is_sealed
+from toolkit.manifest import LIMIT, MANIFEST, SIGNATURE, UNSEALED, Manifest, is_inside, is_sealed
 from toolkit.recipe.refusals import MODELS
 
 MODEL = "model.onnx"  # a compiled file that is the typed graph itself
@@ -128,9 +128,9 @@ def _replaced(folder: Path, handle: int | None) -> bool:
 
 def _read_regular(folder: Path, handle: int | None, name: str) -> bytes:
     """A regular file's bytes: a pipe or a device of that name would block, or never end."""
-    path: str | Path = name if handle is not None else folder / name
+    path = Path(name) if handle is not None else folder / name
     try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), dir_fd=handle)
+        return read_regular(path, LIMIT if name in (MANIFEST, SIGNATURE) else None, handle)
     except FileNotFoundError:
         if name == MANIFEST:
             what = f"{folder} is not an engine: it has no {MANIFEST}"
@@ -138,13 +138,6 @@ def _read_regular(folder: Path, handle: int | None, name: str) -> bytes:
         raise EngineError(f"{folder} has no file '{name}', which its manifest lists", remedy=_AGAIN) from None
     except OSError as error:
         raise EngineError(f"{folder / name} cannot be read: {error.strerror}", remedy=_AGAIN) from None
-    with os.fdopen(file, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise EngineError(f"{folder / name} is not a regular file", remedy=_AGAIN)
-        try:
-            return opened.read()
-        except OSError as error:
-            raise EngineError(f"{folder / name} cannot be read: {error.strerror}", remedy=_AGAIN) from None
 
 
 def _read_packed(path: Path) -> tuple[Manifest, dict[str, bytes]]:

@@ -11,7 +11,7 @@ from toolkit.disk.files import decode_json, read_regular
 from toolkit.disk.folders import NEXT, refuse_foreign
 from toolkit.engine import layout, locations
 from toolkit.errors import EngineError
-from toolkit.manifest import MANIFEST, SIGNATURE, Manifest
+from toolkit.manifest import LIMIT, MANIFEST, SIGNATURE, Manifest
 from toolkit.recipe import Recipe
 
 # All that any version of the toolkit has laid into an engine's folder, and what file browsers leave anywhere.
@@ -32,7 +32,7 @@ def refuse_other(path: Path) -> None:
     names = {name for name in os.listdir(path) if not name.endswith(".toolkit-draft")}
     files: object = {}
     try:
-        card = decode_json(read_regular(path / MANIFEST, 1 << 26)) if MANIFEST in names else {"target": "", "file": ""}
+        card = decode_json(read_regular(path / MANIFEST, LIMIT)) if MANIFEST in names else {"target": "", "file": ""}
         if not (isinstance(card, dict) and {"target", "file"} <= card.keys()):
             what = f"{path} holds a {MANIFEST} of another program: it is not replaced"
             raise EngineError(what, remedy="Move it away, or choose another folder with -o")
