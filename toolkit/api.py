@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.decoding.result import Parity
+from toolkit.disk.files import require_place
 from toolkit.engine.engine import Engine
 from toolkit.engine.judge import Judgement
-from toolkit.errors import MeasurementError, RecipeError, extras
+from toolkit.errors import RecipeError, extras, named_options
 from toolkit.harness.measurement import Scenario
 from toolkit.harness.results import Results
 from toolkit.harness.run import plan_of
@@ -28,7 +29,7 @@ PathLike = str | Path
 def build(
     wanted: Any,
     *,
-    targets: str | None = None,
+    targets: str | Sequence[str] | None = None,
     out: PathLike = OUT,
     proof: bool = True,
     stage: Stage = quiet,
@@ -49,7 +50,10 @@ def build(
     from toolkit.orders import build_all
 
     recipes = [recipe for one in _several(wanted) for recipe in recipes_of(one, options)]
-    return [Engine.open(folder) for folder, _ in build_all(recipes, targets, Path(out), stage, proof=proof)]
+    if not recipes:
+        raise RecipeError("there is nothing to build", remedy="Give a recipe, a module, an ONNX file or weights")
+    kinds = targets if targets is None or isinstance(targets, str) else ",".join(targets)
+    return [Engine.open(folder) for folder, _ in build_all(recipes, kinds, Path(out), stage, proof=proof)]
 
 
 @extras()
@@ -62,12 +66,13 @@ def export(wanted: Any, path: PathLike = "model.onnx", *, stage: Stage = quiet, 
     """
     from toolkit import pipeline
 
-    (recipe,) = recipes_of(wanted, options)
+    recipe = _single(wanted, options)
     pipeline.export(recipe, Path(path), stage)
     return Path(path)
 
 
 @extras()
+@named_options
 def judge(
     engine: Engine | PathLike, *, data: PathLike | None = None, against: Engine | PathLike | None = None, stage: Stage = quiet
 ) -> Judgement:
@@ -84,6 +89,7 @@ def judge(
 
 
 @extras()
+@named_options
 def parity(
     engine: Engine | PathLike, *, data: PathLike | None = None, only: Sequence[str] = (), stage: Stage = quiet
 ) -> Parity:
@@ -102,6 +108,7 @@ def parity(
 
 
 @extras()
+@named_options
 def bench(
     engines: Engine | PathLike | Sequence[Engine | PathLike],
     scenario: Scenario = "single-stream",
@@ -110,13 +117,16 @@ def bench(
     batches: Sequence[int] = (),
     data: PathLike | None = None,
     save: PathLike | None = None,
+    bound: float | None = None,
+    loadgen: bool = True,
+    threads: int | None = None,
     stage: Stage = quiet,
-    **options: Any,
 ) -> Results:
     """Measure engines of one reference in shuffled rounds; `print(toolkit.table(results))` shows what came of it.
 
     `seconds` is the time for all of them together (default: as `toolkit bench` takes), `save` a file that what was measured goes
-    to on the way. `options` are those of `toolkit.measure.bench`: `bound`, `loadgen`, `threads`.
+    to on the way. `bound` (seconds) limits p99 in scenario server, `loadgen` has MLPerf LoadGen issue the queries of offline and
+    server, `threads` overrules what engines on the CPU were built with.
 
     >>> import toolkit
     >>> results = toolkit.bench("engines/built/fashion-resnet18-int8", seconds=1, batches=[1])
@@ -125,21 +135,19 @@ def bench(
     """
     from toolkit.measure import bench as measure
 
-    known = ("bound", "loadgen", "threads")
-    for name in options:
-        if name not in known:
-            others = ", ".join(("scenario", "seconds", "batches", "data", "save", *known))
-            raise MeasurementError(f"bench has no option '{name}'", remedy=f"It has {others}")
-    given = [engines] if isinstance(engines, (str, Path, Engine)) else list(engines)
+    if save is not None:
+        require_place(Path(save))
     return measure(
-        [one.path if isinstance(one, Engine) else one for one in given],
+        _several(engines),
         scenario,
         batches=batches,
         plan=plan_of(seconds=seconds),
+        bound=bound,
+        loadgen=loadgen,
+        threads=threads,
         data=None if data is None else str(data),
         save=None if save is None else lambda results: results.write(Path(save)),
         stage=stage,
-        **options,
     )
 
 
@@ -166,7 +174,7 @@ def tune(wanted: Any, *, limit: int | None = None, stage: Stage = quiet, **optio
     """
     from toolkit.tuning import tune as search
 
-    (recipe,) = recipes_of(wanted, options)
+    recipe = _single(wanted, options)
     return search(recipe, stage) if limit is None else search(recipe, stage, limit=limit)
 
 
@@ -188,8 +196,16 @@ def recipes_of(wanted: Any, options: dict[str, Any]) -> list[Recipe]:
     return [draft(wanted, kind.strip() or None, **rest).recipe for kind in precisions]
 
 
+def _single(wanted: Any, options: dict[str, Any]) -> Recipe:
+    recipes = recipes_of(wanted, options)
+    if len(recipes) > 1:
+        what = f"several precisions, {options['precision']}, where one is wanted"
+        raise RecipeError(what, remedy="Name one, and call it for each")
+    return recipes[0]
+
+
 def _several(wanted: Any) -> list[Any]:
-    single = isinstance(wanted, (str, Path, Recipe)) or is_module(wanted) or not isinstance(wanted, Iterable)
+    single = isinstance(wanted, (str, Path, Recipe, Engine)) or is_module(wanted) or not isinstance(wanted, Iterable)
     return [wanted] if single else list(wanted)
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from toolkit.engine.layout import SUFFIX
 from toolkit.errors import RecipeError, WeightsError
+from toolkit.manifest import MANIFEST
 from toolkit.recipe import ARCHITECTURES, Preprocess, Recipe, Reference
 from toolkit.recipe.assumed import left_open
 from toolkit.recipe.modules import is_module
@@ -57,6 +59,9 @@ def _read(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
     if is_module(model):
         return {}, [f"module {type(model).__name__}"]
     text = str(model)
+    if (Path(text) / MANIFEST).is_file() or text.endswith(SUFFIX):
+        remedy = f"Run it: toolkit run {text} IMAGE; or give the model that it was built from"
+        raise RecipeError(f"{text} is an engine, which is built already", remedy=remedy)
     if text.lower().endswith(".onnx"):
         return _read_onnx(Path(text), given.get("input"))
     if text.startswith("packaged:"):
@@ -136,6 +141,8 @@ def _read_weights(path: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any],
         raise RecipeError(f"{path} is a recipe, not a model", remedy=f"Build it: toolkit build {path}")
     if not path.exists():
         raise WeightsError(f"there is no file {path}", remedy="Give a recipe, an ONNX file, or weights that torch saved")
+    if given.get("arch", ARCHITECTURES[0]) not in ARCHITECTURES:
+        raise RecipeError(f"`arch` = {given['arch']!r:.80} is not known", remedy=f"There are {', '.join(ARCHITECTURES)}")
     weights = read_weights(path)
     asked = Reference(arch=given.get("arch", "resnet50"), weights=str(path), stem=given.get("stem"))
     known = guess(asked, weights)

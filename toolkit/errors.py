@@ -20,8 +20,12 @@ ToolkitError
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+Given, Result = ParamSpec("Given"), TypeVar("Result")
 
 # Modules that an extra brings: the package's name, and the extra. A test compares it with pyproject.toml.
 _EXPORT = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "numba", "threadpoolctl")
@@ -109,6 +113,20 @@ def extras() -> Iterator[None]:
         if brought is None:
             raise
         raise MissingExtra(*brought) from error
+
+
+def named_options(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The same function, which tells an option that it does not have by those that it has, as a ToolkitError."""
+    code = function.__code__  # type: ignore[attr-defined]  # `inspect` would take milliseconds to import
+    known = [name for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if name not in ("self", "cls")]
+
+    @wraps(function)
+    def call(*arguments: Given.args, **options: Given.kwargs) -> Result:
+        for name in options.keys() - set(known):
+            raise ToolkitError(f"{code.co_name} has no option '{name}'", remedy=f"It has {', '.join(known)}")
+        return function(*arguments, **options)
+
+    return call
 
 
 class DeviceError(ToolkitError):

@@ -19,7 +19,7 @@ from toolkit.errors import DataError, MeasurementError, ToolkitError
 from toolkit.harness.latency import Sampling
 from toolkit.harness.measurement import Scenario
 from toolkit.harness.results import Results
-from toolkit.harness.run import run_bench
+from toolkit.harness.run import check_wanted, run_bench
 from toolkit.harness.yardstick import Handoff
 from toolkit.images.dataset import Images
 from toolkit.insight import explain, footprint
@@ -48,7 +48,10 @@ def bench(
     Where the reference is not here, the results say what it took where the first engine was built, and accuracy is held against
     the answers that this engine carries. `threads` overrules what engines on the CPU were built with (others: MeasurementError).
     """
+    check_wanted(scenario, batches, bound)
     opened = [engine if isinstance(engine, Engine) else Engine.open(engine) for engine in engines]
+    if not opened:
+        raise MeasurementError("there is no engine to measure", remedy="Name one, or several of one reference")
     first = opened[0]
     options = _options([engine.manifest for engine in opened], threads)
     named = dict(zip(_names([engine.manifest for engine in opened]), opened, strict=True))

@@ -59,7 +59,7 @@ def orders_of(recipes: Sequence[Recipe], targets: str | None, out: Path) -> tupl
     """
     orders: dict[Path, Order] = {}
     for recipe in recipes:
-        for target in Target.parse_many(targets or recipe.build.target):
+        for target in dict.fromkeys(Target.parse_many(targets or recipe.build.target)):
             own = (target,) == Target.parse_many(recipe.build.target)
             folder = out / (recipe.name if own else f"{recipe.name}-{str(target).replace(':', '-')}")
             if folder in orders:
@@ -98,7 +98,11 @@ def fill(
     yield from (Outcome(order, error=bad[order.folder]) for order in orders if order.folder in bad)
     good = [order for order in orders if order.folder not in bad]
     for folder in {order.folder.parent for order in good}:
-        folder.mkdir(parents=True, exist_ok=True)  # before the work, should it not be possible
+        try:
+            folder.mkdir(parents=True, exist_ok=True)  # before the work, should it not be possible
+        except OSError as error:
+            what = f"the folder {folder} cannot be made: {error.strerror}"
+            raise EngineError(what, remedy="Choose another with -o") from error
     trip: Trip | None = None
     for _, group in groupby(good, key=lambda order: id(order.recipe)):
         same, proofs = list(group), dict[Numerics, Verdict | None]()

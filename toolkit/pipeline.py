@@ -12,7 +12,7 @@ import onnx_ir as ir
 from toolkit.backends import backend
 from toolkit.calibration import Ranges
 from toolkit.calibration.fingerprint import Fingerprint
-from toolkit.disk.files import sha256, write_atomically
+from toolkit.disk.files import require_place, sha256, write_atomically
 from toolkit.disk.folders import new_folder, settled
 from toolkit.engine import locations
 from toolkit.engine.explain import explain, keep_answers, keep_proof
@@ -65,6 +65,7 @@ class Exported(NamedTuple):
 
 def export(recipe: Recipe, path: Path, stage: Stage = quiet, *, target: Target | None = None) -> Exported:
     """Write the typed graph for `target` (absent: the recipe's own) to `path`, with what an app needs beside it as metadata."""
+    require_place(path)
     target = target or Target.parse_many(recipe.build.target)[0]
     trip = prepare(msgspec.structs.replace(recipe, build=msgspec.structs.replace(recipe.build, target=str(target))), stage)
     graph = typed(trip, target)

@@ -27,6 +27,15 @@ UNDECIDED = 3  # exit code of a verdict that cannot be told with these images
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
 
 
+def place(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Of an option that names the file which long work ends in: whether it can be written, before the work."""
+    if path is not None and not ctx.resilient_parsing:
+        from toolkit.disk.files import require_place
+
+        require_place(path)
+    return path
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         import toolkit

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from toolkit.cli.app import UNDECIDED, EnginePath, Json, app, err, finish, out, plain, print_json
+from toolkit.cli.app import UNDECIDED, EnginePath, Json, app, err, finish, out, place, plain, print_json
 from toolkit.harness.measurement import Scenario
 from toolkit.types import printable
 
@@ -92,7 +92,9 @@ def _judged(engine: Path, found: Judgement) -> str:
 def bench(
     engines: Annotated[list[Path], typer.Argument(help="engines of one reference")],
     scenario: Annotated[Scenario, typer.Option(help="one caller, throughput, or Poisson arrivals")] = "single-stream",
-    output: Annotated[Path, typer.Option("-o", "--output", help="the file for raw samples and verdicts")] = Path("results.json"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", callback=place, help="the file for raw samples and verdicts")
+    ] = Path("results.json"),
     batch: Annotated[list[int] | None, typer.Option(min=1, help="a batch size; repeat the option for several")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="measure for 20 seconds only: wider intervals")] = False,
     seconds: Annotated[float | None, typer.Option(help="time to measure all engines together; offline and server: each")] = None,
@@ -102,7 +104,7 @@ def bench(
     data: Annotated[str | None, typer.Option(help="labeled images; default: those of the recipe's [accept]")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="threads of engines on the CPU; default: as they were built")] = None,
     share: Annotated[
-        Path | None, typer.Option(help="also a file to share: raw samples and versions, no paths, names or images")
+        Path | None, typer.Option(callback=place, help="also a file to share: raw samples, versions; no paths, names or images")
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.app import Json, app, finish, out, plain, print_json
+from toolkit.cli.app import Json, app, finish, out, place, plain, print_json
 
 SOURCES = "a calibration cache, a line of trtexec or Polygraphy in quotes, a builder script, or a file with one"
 
@@ -15,7 +15,7 @@ SOURCES = "a calibration cache, a line of trtexec or Polygraphy in quotes, a bui
 @app.command()
 def migrate(
     sources: Annotated[list[str], typer.Argument(help=SOURCES)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="the recipe")],
+    output: Annotated[Path, typer.Option("-o", "--output", callback=place, help="the recipe")],
     onnx: Annotated[Path | None, typer.Option(help="the ONNX file; default: the one that the line or the script names")] = None,
     data: Annotated[Path | None, typer.Option(help="a folder of images, to judge the engine and its old scales by")] = None,
     proof: Annotated[bool, typer.Option("--proof/--no-proof", help="with a cache and images: old scales against new")] = True,

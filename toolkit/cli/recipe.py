@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from toolkit.cli.app import Json, RecipePath, app, finish, out, plain, print_json
+from toolkit.cli.app import Json, RecipePath, app, finish, out, place, plain, print_json
 
 FOR_TRTEXEC = "its Q/DQ pairs are placed for a CPU, and TensorRT refuses those. For TensorRT: toolkit export RECIPE --for trtexec"
 
@@ -15,7 +15,7 @@ FOR_TRTEXEC = "its Q/DQ pairs are placed for a CPU, and TensorRT refuses those. 
 @app.command()
 def export(
     recipe: RecipePath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="the ONNX file")] = Path("model.onnx"),
+    output: Annotated[Path, typer.Option("-o", "--output", callback=place, help="the ONNX file")] = Path("model.onnx"),
     tool: Annotated[
         Literal["trtexec"] | None,
         typer.Option("--for", help="trtexec: typed for TensorRT, with the trtexec command in a script beside it"),
@@ -52,7 +52,7 @@ def export(
 @app.command()
 def calibrate(
     recipe: RecipePath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="the ranges")] = Path("ranges.json"),
+    output: Annotated[Path, typer.Option("-o", "--output", callback=place, help="the ranges")] = Path("ranges.json"),
     as_json: Json = False,
 ) -> None:
     """One pass over the calibration images; every method's range of every tensor."""
@@ -74,8 +74,10 @@ def calibrate(
 @app.command()
 def tune(
     recipe: RecipePath,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="the tuned recipe; default: RECIPE-tuned.toml")] = None,
-    limit: Annotated[int, typer.Option(help="the most graphs to evaluate")] = 60,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", callback=place, help="the tuned recipe; default: RECIPE-tuned.toml")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="the most graphs to evaluate")] = 60,
     targets: Annotated[
         str | None, typer.Option(help="such as cpu,openvino; default: the recipe's, and for a CPU every installed library")
     ] = None,

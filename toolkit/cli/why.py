@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.cli.app import EnginePath, Json, app, finish, out, print_json
+from toolkit.cli.app import EnginePath, Json, app, finish, out, place, print_json
 
 if TYPE_CHECKING:
     from toolkit.why import Why
 
-Page = Annotated[Path | None, typer.Option("-o", "--output", help="also as a page: one file, opens offline")]
+Page = Annotated[Path | None, typer.Option("-o", "--output", callback=place, help="also as a page: one file, opens offline")]
 Data = Annotated[str | None, typer.Option(help="images to use; default: those that the recipe names")]
 Side = Annotated[Path, typer.Argument(help="an engine's folder, an .onnx file or a recipe")]
 
@@ -21,7 +21,7 @@ Side = Annotated[Path, typer.Argument(help="an engine's folder, an .onnx file or
 def why(
     engine: EnginePath,
     as_json: Json = False,
-    write: Annotated[Path | None, typer.Option("--write", help="write the first remedy as a recipe")] = None,
+    write: Annotated[Path | None, typer.Option("--write", callback=place, help="write the first remedy as a recipe")] = None,
     output: Page = None,
     data: Data = None,
     remedies: Annotated[bool, typer.Option(help="try remedies, and measure each")] = True,

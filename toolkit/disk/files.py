@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from toolkit.disk.drafts import draft_file, sweep
+from toolkit.errors import ToolkitError
 
 CANNOT_MOVE = (errno.EXDEV, errno.EBUSY)  # a mount, or what lies in a lower layer of an overlay
 
@@ -107,11 +108,23 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException as error:
         if draft is not None:
             draft.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk's error does not say where
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # a full disk's does not say where, others name the draft
         raise
     sync_folder(path.parent)
     sweep(path.parent)
+
+
+def require_place(path: Path) -> None:
+    """Raise ToolkitError now where `write_atomically` could not put a file at `path` after long work."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with draft_file(path) as (draft, _):
+            draft.unlink()
+    except OSError as error:
+        remedy = "Name another file, or make its folder"
+        raise ToolkitError(f"cannot write {path}: {error.strerror or error}", remedy=remedy) from error
 
 
 def _put(draft: Path, path: Path, data: bytes) -> None:

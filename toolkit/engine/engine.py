@@ -15,7 +15,7 @@ from toolkit.backends.settings import checked
 from toolkit.cpu import cores
 from toolkit.disk.files import decode_json
 from toolkit.engine import layout, locations
-from toolkit.errors import EngineError, extras
+from toolkit.errors import EngineError, extras, named_options
 from toolkit.manifest import Manifest
 from toolkit.recipe import Recipe
 from toolkit.runtime.runner import Runner
@@ -50,17 +50,21 @@ class Engine:
         self.path, self.manifest, self.contents = path, manifest, contents
 
     @classmethod
-    def open(cls, path: str | Path, *, trusted: Sequence[str | Path] | None = None) -> Engine:
+    @named_options
+    def open(cls, path: str | Path, *, trusted: str | Path | Sequence[str | Path] | None = None) -> Engine:
         """The engine in a folder or a packed file. Raises EngineError: none there, damaged (it names the file), or foreign.
 
         `trusted` are files of public keys: an engine that none of them signed, just as it is, is refused.
         """
+        if not isinstance(path, (str, Path)):
+            what = f"{type(path).__name__} is not an engine"
+            raise EngineError(what, remedy="Give the path of an engine's folder, or of a packed file")
         manifest, contents = layout.read(Path(path))
         checked(manifest.settings, backend(manifest.to_target()).SETTINGS, f"the settings of {manifest.name}")
         if trusted is not None:
             from toolkit.engine.signing import verify
 
-            verify(contents, trusted, str(path))
+            verify(contents, [trusted] if isinstance(trusted, (str, Path)) else trusted, str(path))
         return cls(Path(path), manifest, contents)
 
     def __repr__(self) -> str:
@@ -153,6 +157,7 @@ class Engine:
         again = partial(_open_again, self.path.absolute(), self.manifest.seal, options)  # a runner can be pickled
         return Runner(manifest, executor, again, check_finite=check_finite)
 
+    @named_options
     def judge(
         self,
         data: str | Path | None = None,
@@ -167,7 +172,7 @@ class Engine:
         """
         from toolkit.engine.judge import judge
 
-        other = Engine.open(against) if isinstance(against, (str, Path)) else against
+        other = against if against is None or isinstance(against, Engine) else Engine.open(against)
         return judge(self, None if data is None else str(data), other, stage)
 
     def inspect(self) -> Inspection:
@@ -185,7 +190,7 @@ class Engine:
 
 
 def load(
-    path: str | Path, *, trusted: Sequence[str | Path] | None = None, check_finite: bool = False, **options: Any
+    path: str | Path, *, trusted: str | Path | Sequence[str | Path] | None = None, check_finite: bool = False, **options: Any
 ) -> Runner:
     """A live Runner of the engine in a folder or a packed file: `Engine.open(path, trusted=...).runner(...)`.
 

@@ -31,7 +31,10 @@ _AGAIN = "Copy it again or build it again"
 
 def read(path: Path) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest, and every file that it lists, by name; each hash is checked. Raises EngineError, which names the file."""
-    return _read_packed(path) if path.is_file() else _read_folder(path)
+    try:
+        return _read_packed(path) if path.is_file() else _read_folder(path)
+    except OSError as error:  # a name that no file can have
+        raise EngineError(f"{path} is not an engine: {error.strerror}", remedy="Give the folder of an engine") from error
 
 
 def read_manifest(path: Path) -> Manifest:

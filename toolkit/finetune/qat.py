@@ -164,6 +164,7 @@ def finetune(
     torch.set_num_threads(threads)
     if recipe.reference.arch is None or not recipe.precision.int8:
         raise RecipeError("fine-tuning needs a PyTorch reference (`arch`) and `int8 = true`")
+    out.mkdir(parents=True, exist_ok=True)  # before the work, should it not be possible
     torch.manual_seed(seed)
     trip = prepare(recipe, stage, proof=False)
     recipe = trip.recipe  # with the settings that it left open
@@ -171,7 +172,6 @@ def finetune(
     model = fake_quantized(trip.graph, trip.ranges, recipe, weight_bits)
     pictures = np.concatenate(list(calibration_images(recipe, images).batches(BATCH)))
     fine_tune(model, pictures, steps=steps, seed=seed, progress=stage(f"fine-tune for {steps} steps"))
-    out.mkdir(parents=True, exist_ok=True)
     name = f"{recipe.name}-qat"
     weights, ranges = out / f"{name}.safetensors", out / f"{name}.ranges.json"
     _save(model, recipe, weights, seed)

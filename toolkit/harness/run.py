@@ -23,6 +23,7 @@ from toolkit.harness.scenarios import Load, run_offline, run_server
 from toolkit.harness.verdict import Verdict
 from toolkit.harness.yardstick import Handoff, Yardstick
 from toolkit.recipe import Accept
+from toolkit.recipe.recipe import MOST_BATCH
 from toolkit.runtime.runner import Runner
 from toolkit.types import ON_CPU, Array, Float, Stage, noise, quiet
 
@@ -35,9 +36,22 @@ def plan_of(quick: bool = False, seconds: float | None = None, warmup: float | N
     plan = QUICK if quick else Sampling()
     given = {name: value for name, value in (("seconds", seconds), ("warmup", warmup)) if value is not None}
     for name, value in given.items():
-        if not 0 < value < math.inf:
-            raise MeasurementError(f"--{name} {value:g} is not a time to measure for", remedy="Give more than 0 seconds")
+        if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise MeasurementError(f"--{name} {value!r:.80} is not a time to measure for", remedy="Give more than 0 seconds")
     return msgspec.structs.replace(plan, **given)
+
+
+def check_wanted(scenario: str, batches: Sequence[int], bound: float | None) -> None:
+    """Raise MeasurementError for a scenario that is none, batches that no engine takes, a bound that bounds nothing."""
+    if scenario not in BATCHES:
+        raise MeasurementError(f"the scenario '{scenario}' is not known", remedy=f"There are {', '.join(BATCHES)}")
+    sizes = batches if isinstance(batches, (list, tuple)) else [batches]
+    wrong = [size for size in sizes if not isinstance(size, int) or not 1 <= size <= MOST_BATCH]
+    if wrong or sizes is not batches:
+        what = f"{wrong[0] if wrong else batches!r:.80} is not a batch to measure"
+        raise MeasurementError(what, remedy="Give a list of sizes, such as batches=[1, 8]")
+    if bound is not None and not (isinstance(bound, (int, float)) and 0 < bound < math.inf):
+        raise MeasurementError(f"{bound!r:.80} is no limit for p99", remedy="Give more than 0 seconds")
 
 
 def run_bench(
