@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import toolkit
-from toolkit.errors import GraphError, MeasurementError, RecipeError, ToolkitError
+from toolkit.errors import DataError, EngineError, GraphError, MeasurementError, RecipeError, ToolkitError
 from toolkit.graph.run import parse_graph
 
 HOW = {"size": (28, 28), "color": "L", "mean": [0.286], "std": [0.353]}
@@ -57,8 +57,6 @@ def test_a_bench_returns_results_and_a_table(engines: list[toolkit.Engine], tmp_
     results = toolkit.bench(engines, seconds=0.5, batches=(1,), save=tmp_path / "results.json")
     assert {"reference", "net-fp32", "net-int8"} <= set(results.engines)
     assert "net-int8" in toolkit.table(results) and (tmp_path / "results.json").is_file()
-    with pytest.raises(MeasurementError, match=r"no option 'second'.*seconds"):
-        toolkit.bench(engines, second=3)
 
 
 def test_what_columns_are_is_read_off_a_module(tmp_path: Path) -> None:
@@ -68,6 +66,56 @@ def test_what_columns_are_is_read_off_a_module(tmp_path: Path) -> None:
     assert any("synthetic" in note for note in engine.manifest.notes)
     (other,) = toolkit.build(Net().eval(), out=tmp_path, threads=1, color="L", size=(28, 28))
     assert any(note.startswith("assumed") for note in other.manifest.notes)
+
+
+WRONG = {
+    "bench option": (lambda e, t: toolkit.bench(e, second=3), ToolkitError, r"bench has no option 'second'.*seconds"),
+    "judge option": (lambda e, t: toolkit.judge(e[0], folder="x"), ToolkitError, r"judge has no option 'folder'.*It has .*data"),
+    "parity option": (lambda e, t: toolkit.parity(e[0], ways=1), ToolkitError, r"no option 'ways'.*only"),
+    "method option": (lambda e, t: e[0].judge(folder="x"), ToolkitError, r"no option 'folder'.*It has data, against, stage"),
+    "open option": (lambda e, t: toolkit.Engine.open(e[0].path, key=1), ToolkitError, r"no option 'key'.*It has path, trusted"),
+    "scenario": (lambda e, t: toolkit.bench(e, "fast"), MeasurementError, "'fast' is not known. There are single-stream"),
+    "seconds": (lambda e, t: toolkit.bench(e, seconds="2"), MeasurementError, "'2' is not a time"),
+    "no batch": (lambda e, t: toolkit.bench(e, batches=[0]), MeasurementError, "0 is not a batch"),
+    "one batch": (lambda e, t: toolkit.bench(e, batches=8), MeasurementError, r"8 is not a batch to measure.*batches=\[1, 8\]"),
+    "batch as text": (lambda e, t: toolkit.bench(e, batches="1,8"), MeasurementError, "'1,8' is not a batch"),
+    "bound": (lambda e, t: toolkit.bench(e, "server", bound=0), MeasurementError, "0 is no limit"),
+    "no engine": (lambda e, t: toolkit.bench([]), MeasurementError, "no engine to measure"),
+    "no path": (lambda e, t: toolkit.load(None), EngineError, "NoneType is not an engine"),
+    "long name": (lambda e, t: toolkit.load("a" * 5000), EngineError, "File name too long"),
+    "against": (lambda e, t: e[0].judge(against=3), EngineError, "int is not an engine"),
+    "trusted": (lambda e, t: toolkit.load(e[0].path, trusted=t / "k.pub"), EngineError, r"k\.pub cannot be read"),
+    "nothing": (lambda e, t: toolkit.build([]), RecipeError, "nothing to build"),
+    "targets": (lambda e, t: toolkit.build(Net().eval(), targets=["cpu", "tpu"], out=t), RecipeError, "'tpu' is not known"),
+    "out": (lambda e, t: toolkit.build(Net().eval(), out=t / "file", **HOW), EngineError, "the folder .*file cannot be made"),
+    "an engine": (lambda e, t: toolkit.build(e[0].path, out=t), RecipeError, "is an engine, which is built already"),
+    "arch": (lambda e, t: toolkit.build(t / "file", arch="resnet99"), RecipeError, "'resnet99' is not known. There are resnet18"),
+    "two": (lambda e, t: toolkit.export(Net().eval(), precision="fp32,fp16", **HOW), RecipeError, "several precisions"),
+    "no folder": (lambda e, t: toolkit.export(Net().eval(), t / "no" / "m", **HOW), ToolkitError, "cannot write .*/m: No such"),
+    "a folder": (lambda e, t: toolkit.bench(e, save=t), ToolkitError, "cannot write .*: Is a directory"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_wrong_is_said_before_any_work(engines: list[toolkit.Engine], tmp_path: Path, kind: str) -> None:
+    call, error, words = WRONG[kind]
+    (tmp_path / "file").write_text("a person's")
+
+    with pytest.raises(error, match=words):
+        call(engines, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_another_engine_to_be_held_against_needs_images(engines: list[toolkit.Engine], tmp_path: Path) -> None:
+    """The build's verdict, which is on the reference, would be an answer to another question."""
+    (blind,) = toolkit.build(Net().eval(), name="blind", out=tmp_path, threads=1, **HOW)
+    with pytest.raises(DataError, match=r"no images to judge it on, and blind is held against net-fp32\. Name images"):
+        blind.judge(against=engines[0])
+
+
+def test_a_target_said_twice_is_one_engine(tmp_path: Path) -> None:
+    (engine,) = toolkit.build(Net().eval(), targets="cpu,cpu", out=tmp_path, threads=1, **HOW)
+    assert engine.name == "net-fp32"
 
 
 def test_an_export_is_a_file(module: Net, tmp_path: Path) -> None:

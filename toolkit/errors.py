@@ -25,7 +25,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-Given, Result = ParamSpec("Given"), TypeVar("Result")
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 # Modules that an extra brings: the package's name, and the extra. A test compares it with pyproject.toml.
 _EXPORT = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors", "numba", "threadpoolctl")
@@ -117,7 +118,7 @@ def extras() -> Iterator[None]:
 
 def named_options(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """The same function, which tells an option that it does not have by those that it has, as a ToolkitError."""
-    code = function.__code__  # type: ignore[attr-defined]  # `inspect` would take milliseconds to import
+    code = function.__code__  # `inspect` would take milliseconds to import
     known = [name for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if name not in ("self", "cls")]
 
     @wraps(function)
