@@ -244,9 +244,11 @@ def test_a_packed_file_with_another_member_is_refused(built: Path, tmp_path: Pat
 
 def test_a_packed_file_cut_short_is_refused(built: Path, tmp_path: Path) -> None:
     packed = Engine.open(built).pack(tmp_path / "x.engine")
-    packed.write_bytes(packed.read_bytes()[:-100])
-    with pytest.raises(EngineError, match="not a packed engine, or is damaged"):
-        toolkit.load(packed)
+    data = packed.read_bytes()
+    for cut in (*range(0, len(data), len(data) // 20), len(data) - 100):
+        packed.write_bytes(data[:cut])
+        with pytest.raises(EngineError, match="not a packed engine, or is damaged"):
+            toolkit.load(packed)
 
 
 def test_a_folder_that_is_none_half_or_of_tomorrow(carried: Path, tmp_path: Path) -> None:
@@ -254,6 +256,9 @@ def test_a_folder_that_is_none_half_or_of_tomorrow(carried: Path, tmp_path: Path
         Engine.open(tmp_path / "nowhere")
     with pytest.raises(EngineError, match="is not an engine"):
         Engine.open(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(EngineError, match=r"no such file or folder\. Build one"):  # and not: did you mean this very name
+        Engine.open(tmp_path / "link")
     (carried / "ranges.json").unlink()
     with pytest.raises(EngineError, match=r"no file 'ranges\.json', which its manifest lists"):
         Engine.open(carried)

@@ -148,16 +148,16 @@ def _read_packed(path: Path) -> tuple[Manifest, dict[str, bytes]]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            if MANIFEST not in names:  # answers.npz, which is a zip file as well, may be the end of one that was cut short
+                raise zipfile.BadZipFile(f"it has no {MANIFEST}")
             for entry in entries:
                 _refuse_member(path, entry)
             if archive.comment and archive.comment != FRAME + _frame(archive):  # there is none where another program packed it
                 raise EngineError(f"{path} is damaged: its headers are not those that were packed", remedy=_AGAIN)
-            names = [entry.filename for entry in entries]
             twice = next((name for name, count in Counter(names).items() if count > 1), None)
             if twice is not None:
                 raise EngineError(f"{path} holds '{twice}' twice", remedy=_AGAIN)
-            if MANIFEST not in names:
-                raise EngineError(f"{path} is not an engine: it has no {MANIFEST}", remedy="Pack one: toolkit pack ENGINE")
 
             def read_file(name: str) -> bytes:
                 if name not in names:
