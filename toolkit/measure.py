@@ -49,9 +49,7 @@ def bench(
     the answers that this engine carries. `threads` overrules what engines on the CPU were built with (others: MeasurementError).
     """
     check_wanted(scenario, batches, bound)
-    opened = [engine if isinstance(engine, Engine) else Engine.open(engine) for engine in engines]
-    if not opened:
-        raise MeasurementError("there is no engine to measure", remedy="Name one, or several of one reference")
+    opened = _opened(engines)
     first = opened[0]
     options = _options([engine.manifest for engine in opened], threads)
     named = dict(zip(_names([engine.manifest for engine in opened]), opened, strict=True))
@@ -72,6 +70,12 @@ def bench(
     if save:
         save(results)
     return results
+
+
+def _opened(engines: Sequence[Engine | str | Path]) -> list[Engine]:
+    if not engines:
+        raise MeasurementError("there is no engine to measure", remedy="Name one, or several of one reference")
+    return [engine if isinstance(engine, Engine) else Engine.open(engine) for engine in engines]
 
 
 def _explained(results: Results, engines: Mapping[str, Engine], stage: Stage) -> Results:
