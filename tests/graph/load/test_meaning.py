@@ -188,6 +188,15 @@ JOINED = {
         ],
         "logits",
     ),
+    "logits within limits, by a clip": ([node("Clip", ["scores", "less", "hundred"], ["out"])], "logits"),
+    "a hard sigmoid, by a clip": (
+        [
+            node("Add", ["scores", "three"], ["more"]),
+            node("Clip", ["more", "none", "six"], ["within"]),
+            node("Div", ["within", "six"], ["out"]),
+        ],
+        "multilabel-probabilities",
+    ),
     "a yes or no for each": ([node("Greater", ["scores", "none"], ["out"])], "multilabel-probabilities"),
     "gated experts": (
         [node("Softmax", ["scores"], ["s"]), node("Relu", ["scores"], ["kept"]), node("Mul", ["s", "kept"], ["out"])],
@@ -197,6 +206,7 @@ JOINED = {
 NUMBERS = [
     tensor("zero", [0], np.int64), tensor("two", [2], np.int64), tensor("four", [4], np.int64), tensor("half", 0.5),
     tensor("order", [1, 0, 2, 3], np.int64), tensor("hundred", 100.0), tensor("none", 0.0),
+    tensor("three", 3.0), tensor("six", 6.0), tensor("less", -100.0),
     tensor("tenth", 0.1), tensor("byte", 255.0), tensor("groups", [[1, 0], [1, 0], [0, 1], [0, 1]]),
 ]  # fmt: skip
 

@@ -16,6 +16,7 @@ KEPT = (
 )  # fmt: skip
 MIXED = ("Concat", "Mean", "Max", "Min")
 DECIDED = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "And", "Or", "Not", "Xor")  # 0 or 1, once cast to a float
+ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 STEPS = 32  # operators, from the output back
 
 
@@ -29,10 +30,12 @@ def bounds_of(value: ir.Value | None, known: Callable[[ir.Value], Interval | Non
     if (activated := known(value)) is not None:
         return activated
     node = value.producer()
-    if node is None or node.domain or node.op_type not in (*KEPT, *MIXED, *DECIDED, "Where", "Sqrt", "Add", "Sub", "Mul", "Div"):
+    if node is None or node.domain or node.op_type not in (*KEPT, *MIXED, *DECIDED, "Clip", "Where", "Sqrt", *ARITHMETIC):
         return None
     if node.op_type in DECIDED:
         return 0.0, 1.0
+    if node.op_type == "Clip":
+        return _clipped(node, bounds_of(node.inputs[0], known, steps - 1))
     operands = node.inputs[:1] if node.op_type in KEPT else node.inputs[1:] if node.op_type == "Where" else node.inputs
     found = [part for operand in operands if (part := bounds_of(operand, known, steps - 1)) is not None]
     if len(found) < len(operands):
@@ -42,6 +45,14 @@ def bounds_of(value: ir.Value | None, known: Callable[[ir.Value], Interval | Non
     if node.op_type in (*KEPT, *MIXED, "Where"):
         return min(low for low, _ in found), max(high for _, high in found)
     return _combined(node.op_type, *found)
+
+
+def _clipped(node: ir.Node, inner: Interval | None) -> Interval | None:
+    limits = [constant(value) for value in node.inputs[1:3]]
+    if len(limits) < 2 or limits[0] is None or limits[1] is None:
+        return inner
+    low, high = (float(limit.ravel()[0]) for limit in limits if limit is not None)
+    return (low, high) if inner is None else (min(max(inner[0], low), high), min(max(inner[1], low), high))
 
 
 def _combined(operator: str, a: Interval, b: Interval) -> Interval | None:

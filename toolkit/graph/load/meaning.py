@@ -101,6 +101,8 @@ def _by_values(model: ir.Model, columns: int, path: Path) -> str:
     bounds = bounds_of(output, _activation_bounds)
     if bounds is not None and inner is not None and _is_tanh(inner) and bounds[1] - bounds[0] > 2 + NEAR:
         bounds = None  # a tanh that is scaled up only limits logits
+    if bounds is not None and inner is None and not _is_unit(bounds):
+        bounds = None  # and so does a clip
     one_of_many = kind_of(inner) == "softmax" and columns > 1
     if bounds is not None and _is_unit(bounds) and not total and not (one_of_many and most > 1 + NEAR * columns):
         return "softmax" if one_of_many else "sigmoid"
