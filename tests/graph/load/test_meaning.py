@@ -284,6 +284,20 @@ def test_a_softmax_over_the_batch_is_refused(tmp_path: Path) -> None:
     assert opened(path, output="scores").facts.outputs.are == "logits"
 
 
+def test_averages_over_noise_that_hardly_differ_are_logits_still(tmp_path: Path) -> None:
+    """As SqueezeNet ends: ReLUs, averaged over an image. On noise their sum is the same within a thousandth."""
+    end = [
+        node("Relu", ["scores"], ["kept"]),
+        node("Mul", ["kept", "little"], ["part"]),
+        node("Add", ["part", "much"], ["out"]),
+    ]
+    more = [tensor("little", 1e-3), tensor("much", [1.0, 2.0, 3.0, 4.0])]
+    loaded = opened(write(tmp_path / "m.onnx", end, output="out", more=more))
+    found = answers(loaded, images())
+    assert np.ptp(found.sum(axis=1)) < 1e-3 * found.sum(axis=1).mean()
+    assert loaded.facts.outputs.are == "logits"
+
+
 def test_distances_are_refused(tmp_path: Path) -> None:
     """To centers of classes: the least is the answer."""
     end = [
