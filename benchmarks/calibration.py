@@ -92,14 +92,19 @@ def auto(model: Path, count: int, threads: int) -> None:
 
     import onnx_ir as ir
 
-    from toolkit.calibration import Ranges, collect
+    from toolkit.calibration import Ranges, Tally, collect, origin_of
     from toolkit.graph.channels import IMAGES
     from toolkit.graph.scheme_cpu import watched
     from toolkit.graph.select import SHARE, Settings, select
     from toolkit.recipe import Calibration, Precision
 
+    tallies: dict[str, Tally] = {}  # as `settle.calibrate` has them
+
     def ranges(graph: ir.Model, whole: bool) -> Ranges:
-        return collect(graph, pictures(count if whole else SHARE), watched(graph), threads=threads)
+        origin = origin_of(graph, watched(graph))
+        tally = tallies.setdefault(origin.weights, Tally())
+        images = islice(pictures(count if whole else SHARE), tally.images, None)
+        return collect(graph, images, watched(graph), origin=origin, threads=threads, tally=tally)
 
     few, held = list(pictures(min(IMAGES, count))), np.concatenate(list(islice(pictures(count + HELD), count, None)))
     settings = Settings(Precision(int8=True), Calibration())

@@ -10,12 +10,16 @@ import pytest
 
 from tests.graph.conftest import Observed
 from tests.graph.networks import fashion_graph, pictures
+from toolkit.calibration import collect
+from toolkit.calibration.collect import Keeper
 from toolkit.graph.qdq import quantize
 from toolkit.graph.run import graph_runner, predicting_runner
+from toolkit.graph.scheme_cpu import watched
+from toolkit.graph.select import SHARE
 from toolkit.images.dataset import Images
 from toolkit.recipe import Calibration, Precision, Recipe
-from toolkit.settle import CHOOSING, JUDGING, Held, candidate_runner, hold_back, is_open
-from toolkit.types import Target
+from toolkit.settle import CHOOSING, JUDGING, Held, candidate_runner, hold_back, is_open, settle
+from toolkit.types import Float, Target, quiet
 
 ENGINE = Path(__file__).parent.parent / "engines/fashion-resnet18-int8.toml"
 
@@ -43,7 +47,7 @@ def test_no_image_serves_twice(tmp_path: Path, total: int, wanted: int) -> None:
     assert 1 <= len(parts[0]) <= wanted
     assert bool(parts[1]) == bool(parts[2]) == (total >= 4)
     if total < wanted + CHOOSING + JUDGING:
-        assert sorted(parts[0] + parts[1])[:wanted] == numbers(held.whole)
+        assert (parts[0] + parts[1])[:wanted] == numbers(held.whole)
 
 
 def test_what_lies_beyond_the_wanted_number_is_held_back_first(tmp_path: Path) -> None:
@@ -73,6 +77,39 @@ def test_fixed_settings_hold_nothing_back_for_a_choice() -> None:
     assert is_open(recipe)
     assert not is_open(fixed)
     assert hold_back(fixed).choosing is None
+
+
+def test_what_ranges_are_drawn_from_does_not_hang_on_what_is_open(tmp_path: Path) -> None:
+    held = parted(tmp_path, 200, 512)
+    recipe = Recipe.load(ENGINE)
+    given = {"equalize": "none", "weights": "absmax", "rounding": "nearest", "bias_correction": False}
+    precision = msgspec.structs.replace(recipe.precision, **given)
+    calibration = Calibration(data=str(tmp_path / "images.npy"), method="entropy")
+    accept = msgspec.structs.replace(recipe.accept, data=None)
+    fixed = hold_back(msgspec.structs.replace(recipe, precision=precision, calibration=calibration, accept=accept))
+    assert numbers(fixed.whole) == numbers(held.whole)
+    assert numbers(held.whole) == [*numbers(held.ranging), *numbers(held.choosing)]
+
+
+def test_no_image_runs_through_the_chosen_graph_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    np.save(tmp_path / "images.npy", pictures(192))
+    recipe = Recipe.load(ENGINE)
+    calibration, accept = Calibration(data=str(tmp_path / "images.npy")), msgspec.structs.replace(recipe.accept, data=None)
+    recipe, graph = msgspec.structs.replace(recipe, calibration=calibration, accept=accept), fashion_graph("resnet18")
+    held, ran, start = hold_back(recipe), [0], Keeper.start
+    assert held.whole is not None
+
+    def counted(keeper: Keeper, image: Float) -> None:
+        ran[0] += 1
+        start(keeper, image)
+
+    monkeypatch.setattr(Keeper, "start", counted)
+    found = settle(recipe, graph, held, Target("cpu"), quiet)
+    modes = 3  # none, pairs, streams
+    assert ran[0] == modes * SHARE + held.whole.count - SHARE
+    alone = collect(found.graph, held.whole.batches(8), watched(found.graph), origin=found.ranges.origin)
+    assert found.ranges.encode() == alone.encode()
 
 
 def test_candidates_for_a_gpu_are_run_as_their_engine_is_judged() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolkit import calibration
-from toolkit.calibration import Ranges, origin_of
+from toolkit.calibration import Ranges, Tally, origin_of
 from toolkit.disk.files import sha256_bytes
 from toolkit.errors import CalibrationError, RecipeError
 from toolkit.graph.channels import IMAGES, lane_threads
@@ -36,14 +36,17 @@ CHOOSING, JUDGING = 32, 96  # images held back, at most
 class Held(NamedTuple):
     """The calibration images: ranges are drawn from some, settings chosen on others, builds judged on others again.
 
-    Settings once chosen, ranges are drawn from `whole`: the first two together, where the choice took from what ranges were to
-    have. No `ranging` only where the recipe brings its ranges and names no images.
+    Settings once chosen, ranges are drawn from `whole`: the first two, one behind the other, where the choice took from what ranges
+    were to have. No `ranging` only where the recipe brings its ranges and names no images.
     """
 
     ranging: Images | None
     choosing: Images | None
     judging: Images | None
     whole: Images | None
+
+
+Tallies = dict[tuple[str, str], Tally]  # by layers and weights of the graph
 
 
 class Settled(NamedTuple):
@@ -80,11 +83,12 @@ def hold_back(recipe: Recipe) -> Held:
     else:
         order = random.permutation(total)
         fewest = min(LEAST, total // 4)
-        judging, choosing = min(judging, max(total // 8, fewest)), min(choosing, max(total // 4, fewest))
-        judged, chosen = order[:judging], order[judging : judging + choosing]
-        rest = [index for index in range(total) if index not in set(judged.tolist())][:wanted]
-        whole = everything.take(rest)
-        ranging = everything.take([index for index in rest if index not in set(chosen.tolist())]) if choosing else whole
+        judging, share = min(judging, max(total // 8, fewest)), min(CHOOSING, max(total // 4, fewest))
+        judged, chosen = order[:judging], order[judging : judging + share]
+        rest = sorted(order[judging + share :].tolist())
+        whole = everything.take([*rest, *sorted(chosen.tolist())][:wanted])
+        ranging = everything.take(rest[:wanted]) if choosing and len(rest) < whole.count else whole
+        chosen = chosen[:choosing]
     choice, judgement = (everything.take(sorted(part.tolist())) if part.size else None for part in (chosen, judged))
     return Held(ranging, choice, judgement, whole)
 
@@ -110,10 +114,13 @@ def settle(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: C
     whole, reasons = held.whole, alike(held.whole)
     roundings = roundings_on(recipe, whole)
     if settings.open and held.choosing is not None and held.choosing.count >= LEAST:
-        found = _select(recipe, graph, held, target, stage)
+        tallies: Tallies = {}
+        found = _select(recipe, graph, held, target, stage, tallies)
         settings, reasons = found.settings, (*reasons, *found.reasons)
-        if held.ranging is whole:
-            return Settled(_with(recipe, settings), found.graph, found.ranges, found.roundings, reasons)
+        assert held.ranging is not None
+        if held.ranging is whole or held.ranging.count >= IMAGES:  # the images that equalization and rounding go by are the same
+            ranges = found.ranges if held.ranging is whole else calibrate(recipe, found.graph, whole, stage, tallies)
+            return Settled(_with(recipe, settings), found.graph, ranges, found.roundings, reasons)
     elif settings.open:
         plain = settings.simply()
         said = f"{plain.calibration.method}, equalize = {plain.precision.equalize}, weights = {plain.precision.weights}"
@@ -123,7 +130,9 @@ def settle(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: C
     return Settled(_with(recipe, settings), graph, calibrate(recipe, graph, whole, stage), roundings, reasons)
 
 
-def _select(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: Callable[[str], Progress]) -> Selected:
+def _select(
+    recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: Callable[[str], Progress], tallies: Tallies
+) -> Selected:
     ranging = held.ranging
     assert ranging is not None and held.choosing is not None
     stage("choose the settings of INT8")
@@ -134,7 +143,7 @@ def _select(recipe: Recipe, graph: ir.Model, held: Held, target: Target, stage: 
         Settings(recipe.precision, recipe.calibration),
         few,
         np.concatenate(list(held.choosing.batches(8))),
-        lambda one, full: calibrate(recipe, one, ranging if full else share, stage),
+        lambda one, full: calibrate(recipe, one, ranging if full else share, stage, tallies),
         scheme=scheme_of(target),
         room=room_of(recipe, target),
         runner=lambda quantized: candidate_runner(recipe, quantized, target),
@@ -189,15 +198,25 @@ def _with(recipe: Recipe, settings: Settings) -> Recipe:
     return msgspec.structs.replace(recipe, precision=settings.precision, calibration=settings.calibration)
 
 
-def calibrate(recipe: Recipe, graph: ir.Model, images: Images, stage: Callable[[str], Progress]) -> Ranges:
-    """One pass over the images, unless the same was done before: the ranges that every target draws on."""
+def calibrate(
+    recipe: Recipe, graph: ir.Model, images: Images, stage: Callable[[str], Progress], tallies: Tallies | None = None
+) -> Ranges:
+    """One pass over the images, unless the same was done before: the ranges that every target draws on. With `tallies`, `images`
+    begin with those of earlier calls, which are not run through the same graph again."""
     tensors = watched(graph)
     origin = origin_of(graph, tensors, images.sha256, sha256_bytes(recipe.preprocess.card()))
     kept = calibration.find_ranges(origin, images.count)
     count = f"{images.count} images" if images.count > 1 else "1 image"
     progress = stage(f"calibrate on {count}{', from the cache' if kept else ''}")
+    tally, more = None, images
+    if tallies is not None:
+        tally = tallies.get((origin.layers, origin.weights))
+        if tally is not None:
+            tallies.clear()  # this graph was chosen; a tally is some 30 MB
+        tally = tallies[origin.layers, origin.weights] = tally or Tally()
+        more = images.take(range(tally.images, images.count))
     ranges = kept or calibration.collect_cached(
-        graph, images.batches(1), tensors, origin=origin, count=images.count, name_of=images.name, progress=progress
+        graph, more.batches(1), tensors, origin=origin, count=images.count, name_of=images.name, progress=progress, tally=tally
     )
     return not_blank(ranges, graph)
 

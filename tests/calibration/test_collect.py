@@ -12,7 +12,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from tests.calibration.network import TENSORS, network
-from toolkit.calibration import collect
+from toolkit.calibration import Tally, collect
 from toolkit.calibration.histogram import SIZE
 from toolkit.calibration.observer import Observer, Walk
 from toolkit.errors import CalibrationError
@@ -93,6 +93,36 @@ def test_goes_on_after_an_interrupt(graph: ir.Model, images: Float, tmp_path: Pa
     again = collect(graph, batches(images, 7), TENSORS, checkpoint=checkpoint, progress=progress)
     assert seen == list(range(after + 1, len(images) + 1))
     assert again.encode() == collect(graph, [images], TENSORS).encode()
+
+
+@pytest.mark.parametrize("first", [1, 40])
+def test_goes_on_from_what_other_images_gave(graph: ir.Model, images: Float, first: int, tmp_path: Path) -> None:
+    expected, tally, checkpoint = collect(graph, [images], TENSORS).encode(), Tally(), tmp_path / "kept"
+    start = collect(graph, [images[:first]], TENSORS, tally=tally)
+    assert start.encode() == collect(graph, [images[:first]], TENSORS).encode()
+    with pytest.raises(Stop):
+        collect(graph, interrupted(images[first:], 5), TENSORS, checkpoint=checkpoint, tally=tally)
+    assert tally.images == 0
+    collect(graph, [images[:first]], TENSORS, tally=tally)
+    assert collect(graph, [images[first:]], TENSORS, checkpoint=checkpoint, tally=tally).encode() == expected
+    assert tally.images == len(images)
+
+
+def test_a_checkpoint_behind_the_tally_is_left(graph: ir.Model, images: Float, tmp_path: Path) -> None:
+    tally, checkpoint = Tally(), tmp_path / "kept"
+    with pytest.raises(Stop):
+        collect(graph, interrupted(images, 5), TENSORS, checkpoint=checkpoint)
+    collect(graph, [images[:20]], TENSORS, tally=tally)
+    found = collect(graph, [images[20:]], TENSORS, checkpoint=checkpoint, tally=tally)
+    assert found.encode() == collect(graph, [images], TENSORS).encode()
+
+
+def test_an_image_behind_a_tally_is_named_by_its_number_of_all(graph: ir.Model, images: Float) -> None:
+    tally, broken = Tally(), images.copy()
+    collect(graph, [images[:20]], TENSORS, tally=tally)
+    broken[23] = np.nan
+    with pytest.raises(CalibrationError, match=r"image 23 \(picture 23\)"):
+        collect(graph, [broken[20:]], TENSORS, tally=tally, name_of=lambda index: f"picture {index}")
 
 
 def test_refuses_a_checkpoint_of_other_work(graph: ir.Model, images: Float, tmp_path: Path) -> None:

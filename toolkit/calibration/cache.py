@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from toolkit.calibration.collect import collect
+from toolkit.calibration.collect import Tally, collect
 from toolkit.calibration.ranges import Origin, Ranges
 from toolkit.disk import cache
 from toolkit.disk.files import sha256_bytes
@@ -43,8 +43,10 @@ def collect_cached(
     threads: int | None = None,
     name_of: Callable[[int], str] | None = None,
     progress: Progress | None = None,
+    tally: Tally | None = None,
 ) -> Ranges:
-    """`collect`, or what it gave before. Work that was cut short goes on where it was; without a cache it begins again.
+    """`collect`, or what it gave before. Work that was cut short goes on where it was; without a cache it begins again. Where a
+    `tally` is given, `images` are those behind the ones in it; origin and `count` are of all.
 
     `origin.images` and `origin.preprocess` must be set: they tell one set from another. Raises what `collect` raises.
     """
@@ -68,6 +70,7 @@ def collect_cached(
         threads=threads,
         name_of=name_of,
         progress=progress,
+        tally=tally,
     )
     cache.keep(KIND, name, ranges.encode())
     cache.forget(KIND, f"{name}.partial")

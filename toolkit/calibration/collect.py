@@ -57,10 +57,13 @@ def collect(
     threads: int | None = None,
     name_of: Callable[[int], str] | None = None,
     progress: Progress | None = None,
+    tally: Tally | None = None,
 ) -> Ranges:
     """Ranges of `tensors` over all `images`, which are batches [n, *input shape] float32 of any n.
 
-    `count` is how many images there are in all, for `progress`; `name_of(i)` names image i in an error. With `checkpoint`, the
+    `tally` brings what other images gave of the same graph and tensors, which count as if they came before these, and takes
+    away what all gave. `count` is how many images there are in all, for `progress`; `name_of(i)` names image i of all in an
+    error. With `checkpoint`, the
     state is kept there every 20 seconds and when the work is cut short (Ctrl-C too); called again with the same arguments,
     collection goes on from it, and the ranges are the same as if nothing had happened. The caller removes the file.
 
@@ -69,11 +72,12 @@ def collect(
     threads = threads or cpu.cores()
     walks = min(WALKS, threads)
     observer, origin = _prepare(graph, tensors, threads - walks + 1, origin)
-    keeper, saved = Keeper(observer, tensors, walks), time.monotonic()
+    keeper, saved = Keeper(observer, tensors, walks, tally), time.monotonic()
+    first = keeper.images
     if checkpoint is not None and checkpoint.exists():
         keeper.load(checkpoint, origin)
     try:
-        for done in _fill(keeper, images, name_of):
+        for done in _fill(keeper, images, first, name_of):
             if progress is not None:
                 progress(done, max(count or 0, done))
             if checkpoint is not None and time.monotonic() - saved > SAVE_EVERY:
@@ -85,7 +89,7 @@ def collect(
             keeper.save(checkpoint, origin)
         raise
     keeper.close()
-    return keeper.ranges(origin)
+    return keeper.ranges(origin, tally)
 
 
 def _prepare(graph: ir.Model, tensors: Sequence[str], threads: int, origin: Origin | None) -> tuple[Observer, Origin]:
@@ -95,11 +99,12 @@ def _prepare(graph: ir.Model, tensors: Sequence[str], threads: int, origin: Orig
         return Observer(graph, tensors, threads), key.result()
 
 
-def _fill(keeper: Keeper, images: Iterable[Float], name_of: Callable[[int], str] | None) -> Iterator[int]:
-    """Run what the keeper has not seen yet, as many images at a time as it takes; yields how many are done, one by one."""
+def _fill(keeper: Keeper, images: Iterable[Float], first: int, name_of: Callable[[int], str] | None) -> Iterator[int]:
+    """Run what the keeper has not seen yet of the images from number `first` on, as many at a time as it takes; yields how many
+    are done, one by one."""
     done = landed = keeper.images
     singly = (batch[i : i + 1] for batch in images for i in range(len(batch)))
-    for index, image in enumerate(singly):
+    for index, image in enumerate(singly, first):
         if index < done:
             continue
         if keeper.is_full:
@@ -122,15 +127,29 @@ def _land(keeper: Keeper, index: int, name_of: Callable[[int], str] | None) -> N
         raise CalibrationError(f"tensor '{bad}' holds a NaN or an infinity for {where}", remedy=remedy)
 
 
+class Tally:
+    """What was counted of a graph's tensors, for a collection over more images to go on from; mutable."""
+
+    def __init__(self) -> None:
+        self.histograms: _Histograms = {}
+        self.images = 0
+
+    def take(self) -> tuple[_Histograms, int]:
+        """All of it; nothing stays, since a collection that fails leaves nothing that could be gone on from."""
+        taken = self.histograms, self.images
+        self.histograms, self.images = {}, 0
+        return taken
+
+
 class Keeper:
     """The histograms, and threads that fill them, each with a walk through the graph and an image of its own.
 
     An image that has started is counted whole, whatever interrupts the caller.
     """
 
-    def __init__(self, observer: Observer, tensors: Sequence[str], walks: int) -> None:
-        self.histograms: _Histograms = {name: Histogram() for name in tensors}
-        self.images = 0  # that are counted
+    def __init__(self, observer: Observer, tensors: Sequence[str], walks: int, tally: Tally | None = None) -> None:
+        counted, self.images = tally.take() if tally is not None else ({}, 0)  # images that are counted
+        self.histograms: _Histograms = {name: counted.get(name) or Histogram() for name in tensors}
         self.broken = False  # whether an image is lost halfway: what was counted is of no more use
         self.flying: deque[Future[str | None]] = deque()
         self._observer = observer
@@ -177,11 +196,16 @@ class Keeper:
         self._free.clear()
         self.flying.clear()
 
-    def ranges(self, origin: Origin) -> Ranges:
-        """What was counted, once closed; histograms go as they are read. Raises CalibrationError where there was no image."""
+    def ranges(self, origin: Origin, tally: Tally | None = None) -> Ranges:
+        """What was counted, once closed. Histograms go as they are read, unless a tally takes them.
+
+        Raises CalibrationError where there was no image.
+        """
         if not self.images:
             remedy = "Check `calibration.data` and `calibration.images`"
             raise CalibrationError("there is no image to calibrate with", remedy=remedy)
+        if tally is not None:
+            tally.histograms, tally.images = dict(self.histograms), self.images
         tensors = {name: TensorRange.of(self.histograms.pop(name)) for name in tuple(self.histograms)}
         return Ranges(origin=origin, images=self.images, tensors=tensors)
 
@@ -203,7 +227,7 @@ class Keeper:
             write_atomically(path, buffer.getvalue())
 
     def load(self, path: Path, origin: Origin) -> None:
-        """Take up a saved state. Raises CalibrationError where it is damaged or of other work."""
+        """Take up a saved state that is further on than this one. Raises CalibrationError where it is damaged or of other work."""
         remedy = f"Delete {path} to calibrate from the start"
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
@@ -215,5 +239,6 @@ class Keeper:
         difference = found.difference(origin)
         if difference is not None:
             raise CalibrationError(f"the calibration kept in {path} is stale: {difference}", remedy=remedy)
-        self.histograms = {name: Histogram.restore(c, s) for name, c, s in zip(names, counts, states, strict=True)}
-        self.images = images
+        if images > self.images:
+            self.histograms = {name: Histogram.restore(c, s) for name, c, s in zip(names, counts, states, strict=True)}
+            self.images = images

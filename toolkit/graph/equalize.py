@@ -56,13 +56,16 @@ def equalize(model: ir.Model, mode: Mode, images: Iterable[Float] | None = None)
     """
     if mode == "none":
         return model.clone()
-    return scaled(model, mode, measure(model, noise(model) if images is None else images, needed(model, mode)))
+    return scaled(model, mode, evidence(model, mode, noise(model) if images is None else images))
 
 
-def needed(model: ir.Model, mode: Mode) -> list[str]:
-    """The tensors whose channels tell the scales of this mode, sorted."""
-    branches = joined_branches(model) if mode not in ("none", "pairs") else []
-    return sorted({*branches, *(name for group in _sets(model, mode) for name in _read_tensors(group))})
+def evidence(model: ir.Model, mode: Mode, images: Iterable[Float]) -> dict[str, Channels]:
+    """What the channels of the first 64 images carry, at once for every mode but `none`, which needs nothing: outputs change what
+    ONNX Runtime fuses, and so last bits, by which the scales of a mode must not depend on what else is tried."""
+    if mode == "none":
+        return {}
+    read = {name for group in channel_sets(model) for name in _read_tensors(group)}
+    return measure(model, images, sorted({*joined_branches(model), *read}))
 
 
 def _sets(model: ir.Model, mode: Mode) -> list[ChannelSet]:
@@ -70,7 +73,7 @@ def _sets(model: ir.Model, mode: Mode) -> list[ChannelSet]:
 
 
 def scaled(model: ir.Model, mode: Mode, seen: Mapping[str, Channels]) -> ir.Model:
-    """`equalize` by what the `needed` tensors of the same graph carry. What offsets move no layer reads, so the rest stays so."""
+    """`equalize` by the `evidence` of the same graph. What offsets move no layer reads, so the rest stays so."""
     model = share_offsets(model, seen) if mode not in ("none", "pairs") else model.clone()
     sets = _sets(model, mode)
     if not sets:

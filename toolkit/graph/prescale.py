@@ -20,7 +20,7 @@ import onnx_ir as ir
 from toolkit.graph.activations import Activation, units
 from toolkit.graph.channels import IMAGES, Channels, Real, measure, singly
 from toolkit.graph.edit import constant, finish, initializer, make, weight_of
-from toolkit.graph.equalize import PEAK, ChannelSet, Mode, factors, is_reader, needed, scale_layer, scaled
+from toolkit.graph.equalize import PEAK, ChannelSet, Mode, evidence, factors, is_reader, scale_layer, scaled
 from toolkit.types import Float
 
 POOLS = ("GlobalAveragePool", "AveragePool", "MaxPool")
@@ -29,12 +29,7 @@ POOLS = ("GlobalAveragePool", "AveragePool", "MaxPool")
 def equalized(model: ir.Model, mode: Mode, images: Iterable[Float]) -> ir.Model:
     """`equalize`, and for `activations` products around activation functions too. Raises GraphError, CalibrationError."""
     few = list(islice(singly(images), IMAGES)) if mode != "none" else []
-    return equalized_by(model, mode, evidence(model, (mode,), few), few)
-
-
-def evidence(model: ir.Model, modes: Iterable[Mode], images: Iterable[Float]) -> dict[str, Channels]:
-    """What the scales of `equalize` go by in any of these modes, out of one pass of the first 64 images."""
-    return measure(model, images, sorted({name for mode in modes for name in needed(model, mode)}))
+    return equalized_by(model, mode, evidence(model, mode, few), few)
 
 
 def equalized_by(model: ir.Model, mode: Mode, seen: Mapping[str, Channels], images: Iterable[Float]) -> ir.Model:

@@ -199,7 +199,7 @@ def _measure(model: ir.Model, layers: list[_Layer], images: list[Float]) -> None
     each = -(-POSITIONS // len(images))
     random = np.random.default_rng(SEED)
     run = (lambda image: session.run(wanted, {entry: image})) if wanted else (lambda image: [])
-    for image, found in zip(images, read_ahead(images, run, LANES), strict=True):
+    for image, found in zip(images, read_ahead(images, run, LANES + 1), strict=True):
         seen = dict(zip(wanted, found, strict=True)) | {entry: image}
         for layer in layers:
             layer.add(seen[layer.source], each, random)

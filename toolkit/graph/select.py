@@ -11,7 +11,7 @@ few others would decide alone. Weights are rounded once (`rounded.py`), and serv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from toolkit.calibration import Ranges
 from toolkit.graph.channels import IMAGES, LANES, lane_threads
-from toolkit.graph.equalize import Mode, channel_sets
-from toolkit.graph.prescale import equalized, equalized_by, evidence, has_functions
+from toolkit.graph.equalize import Mode, channel_sets, evidence
+from toolkit.graph.prescale import equalized, equalized_by, has_functions
 from toolkit.graph.qdq import Scheme, quantize
 from toolkit.graph.rounded import Rounded, Roundings
 from toolkit.graph.run import graph_runner
@@ -192,23 +192,29 @@ class _Selection:
         return Selected(best.settings, graph, ranges, self.roundings, (*self.reasons, last))
 
     def _equalized(self) -> ir.Model:
-        """The graph with the channel scales that bring most. They are compared as few images give them, with ranges by
-        the same few and weights as `SIMPLE` has them."""
+        """The graph with the channel scales that bring most. They are compared with ranges by a few images and weights as
+        `SIMPLE` has them."""
         simple = self.now.precision.equalize
         kinds: tuple[Mode, ...] = (simple,)
         if "equalize" in self.open:
             sets = channel_sets(self.plain)
             kinds = (*kinds, *(("pairs", "none") if any(found.stream for found in sets) else ("none",) if sets else ()))
             kinds = (*kinds, "activations") if has_functions(self.plain) else kinds
-        if len(kinds) > 1:
-            share = self.few[:SHARE]
-            seen = evidence(self.plain, kinds, share)
-            plain = self.now.having(rounding="nearest", bias_correction=False)
-            graphs = read_ahead(kinds, lambda kind: equalized_by(self.plain, kind, seen, share), LANES)
-            ways = ((kind, plain.having(equalize=kind), graph) for kind, graph in zip(kinds, graphs, strict=True))
-            tried = self._measured(_Try(*way, self.collect(way[-1], False)) for way in ways)
-            self.now = self.now.having(equalize=self._better("equalize", tried).name)
-        return equalized(self.plain, self.now.precision.equalize, self.few)
+        if len(kinds) == 1:
+            return equalized(self.plain, simple, self.few)
+        seen = evidence(self.plain, simple, self.few)
+        plain = self.now.having(rounding="nearest", bias_correction=False)
+        graphs: dict[str, ir.Model] = {}
+
+        def tries() -> Iterator[_Try]:
+            ready = read_ahead(kinds, lambda kind: equalized_by(self.plain, kind, seen, self.few), LANES)
+            for kind, graph in zip(kinds, ready, strict=True):
+                graphs[kind] = graph
+                yield _Try(kind, plain.having(equalize=kind), graph, self.collect(graph, False))
+
+        best = self._better("equalize", self._measured(tries())).name
+        self.now = self.now.having(equalize=best)
+        return graphs[best]
 
     def _changes(self, best: _Candidate, graph: ir.Model, ranges: Ranges) -> list[_Change]:
         """What is tried one after the other: rounding, bias, then another method for each quarter of the tensors."""
