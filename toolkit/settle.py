@@ -36,8 +36,8 @@ CHOOSING, JUDGING = 32, 96  # images held back, at most
 class Held(NamedTuple):
     """The calibration images: ranges are drawn from some, settings chosen on others, builds judged on others again.
 
-    Settings once chosen, ranges are drawn from `whole`: the first two, one behind the other, where the choice took from what ranges
-    were to have. No `ranging` only where the recipe brings its ranges and names no images.
+    Settings once chosen, ranges are drawn from `whole`: the first two, one behind the other, where the choice took from what
+    ranges were to have. No `ranging` only where the recipe brings its ranges and names no images.
     """
 
     ranging: Images | None

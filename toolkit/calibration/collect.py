@@ -63,9 +63,9 @@ def collect(
 
     `tally` brings what other images gave of the same graph and tensors, which count as if they came before these, and takes
     away what all gave. `count` is how many images there are in all, for `progress`; `name_of(i)` names image i of all in an
-    error. With `checkpoint`, the
-    state is kept there every 20 seconds and when the work is cut short (Ctrl-C too); called again with the same arguments,
-    collection goes on from it, and the ranges are the same as if nothing had happened. The caller removes the file.
+    error. With `checkpoint`, the state is kept there every 20 seconds and when the work is cut short (Ctrl-C too); called again
+    with the same arguments, collection goes on from it, and the ranges are the same as if nothing had happened. The caller
+    removes the file.
 
     Raises CalibrationError: no images, a NaN or an infinity in a tensor (named with the image), a checkpoint of other work.
     """
@@ -227,7 +227,7 @@ class Keeper:
             write_atomically(path, buffer.getvalue())
 
     def load(self, path: Path, origin: Origin) -> None:
-        """Take up a saved state that is further on than this one. Raises CalibrationError where it is damaged or of other work."""
+        """Take up a saved state that is further on. Raises CalibrationError where it is damaged or of other work."""
         remedy = f"Delete {path} to calibrate from the start"
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
