@@ -61,17 +61,9 @@ def collect_cached(
     except OSError:
         checkpoint = None
     ranges = collect(
-        graph,
-        images,
-        tensors,
-        origin=origin,
-        count=count,
-        checkpoint=checkpoint,
-        threads=threads,
-        name_of=name_of,
-        progress=progress,
-        tally=tally,
-    )
+        graph, images, tensors, origin=origin, count=count, checkpoint=checkpoint,
+        threads=threads, name_of=name_of, progress=progress, tally=tally,
+    )  # fmt: skip
     cache.keep(KIND, name, ranges.encode())
     cache.forget(KIND, f"{name}.partial")
     return ranges

@@ -61,19 +61,15 @@ def collect(
 ) -> Ranges:
     """Ranges of `tensors` over all `images`, which are batches [n, *input shape] float32 of any n.
 
-    `tally` brings what other images gave of the same graph and tensors, which count as if they came before these, and takes
-    away what all gave. `count` is how many images there are in all, for `progress`; `name_of(i)` names image i of all in an
-    error. With `checkpoint`, the state is kept there every 20 seconds and when the work is cut short (Ctrl-C too); called again
-    with the same arguments, collection goes on from it, and the ranges are the same as if nothing had happened. The caller
-    removes the file.
+    `tally` brings what images before these gave of the same graph and tensors, and takes away what all gave. `count` is how
+    many images there are in all, for `progress`; `name_of(i)` names image i of all in an error. With `checkpoint`, the state is
+    kept there every 20 seconds and when the work is cut short (Ctrl-C too); called again with the same arguments, collection
+    goes on from it, and the ranges are the same as if nothing had happened. The caller removes the file.
 
     Raises CalibrationError: no images, a NaN or an infinity in a tensor (named with the image), a checkpoint of other work.
     """
-    threads = threads or cpu.cores()
-    walks = min(WALKS, threads)
-    observer, origin = _prepare(graph, tensors, threads - walks + 1, origin)
-    keeper, saved = Keeper(observer, tensors, walks, tally), time.monotonic()
-    first = keeper.images
+    keeper, origin = _prepare(graph, tensors, threads or cpu.cores(), origin, tally)
+    first, saved = keeper.images, time.monotonic()
     if checkpoint is not None and checkpoint.exists():
         keeper.load(checkpoint, origin)
     try:
@@ -92,11 +88,14 @@ def collect(
     return keeper.ranges(origin, tally)
 
 
-def _prepare(graph: ir.Model, tensors: Sequence[str], threads: int, origin: Origin | None) -> tuple[Observer, Origin]:
+def _prepare(
+    graph: ir.Model, tensors: Sequence[str], threads: int, origin: Origin | None, tally: Tally | None
+) -> tuple[Keeper, Origin]:
     """The graph made ready to run; its origin is found beside that, since hashing the weights takes a while."""
+    walks = min(WALKS, threads)
     with ThreadPoolExecutor(1) as aside:
         key = aside.submit(lambda: origin or origin_of(graph, tensors))
-        return Observer(graph, tensors, threads), key.result()
+        return Keeper(Observer(graph, tensors, threads - walks + 1), tensors, walks, tally), key.result()
 
 
 def _fill(keeper: Keeper, images: Iterable[Float], first: int, name_of: Callable[[int], str] | None) -> Iterator[int]:
