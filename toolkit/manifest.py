@@ -97,6 +97,11 @@ class Manifest(Frozen, frozen=True):
         return max((profile.max for profile in self.profiles), default=1)
 
     @property
+    def columns(self) -> int:
+        """How many an answer has."""
+        return int(self.outputs[0].shape[1])
+
+    @property
     def meaning(self) -> Outputs:
         """What the columns of an answer mean, and how they are read."""
         return Outputs(are=self.outputs_are, threshold=self.threshold)
@@ -145,10 +150,13 @@ class Manifest(Frozen, frozen=True):
             raise ValueError("an engine has one input, outputs and profiles")
         if self.version == 1 and (self.files or self.seal != UNSEALED):
             raise ValueError("format version 1 has neither a seal nor hashes of all files")
-        if any(isinstance(size, int) and not 1 <= size <= MOST for spec in (*self.inputs, *self.outputs) for size in spec.shape):
+        ends = (*self.inputs, *self.outputs)
+        if len(self.outputs[0].shape) != 2 or any(isinstance(size, str) for spec in ends for size in spec.shape[1:]):
+            raise ValueError("answers are [N, classes], and only the batch is open")
+        if any(isinstance(size, int) and not 1 <= size <= MOST for spec in ends for size in spec.shape):
             raise ValueError(f"a size is 1 to {MOST}")
-        columns = self.outputs[0].shape[-1] if self.outputs[0].shape else None
-        if isinstance(columns, int) and self.classes is not None and len(self.classes) != self.meaning.classes(columns):
+        columns = self.columns
+        if self.classes is not None and len(self.classes) != self.meaning.classes(columns):
             raise ValueError(f"it names {len(self.classes)} classes, and its answers have {columns} columns")
 
     def write(self, folder: Path) -> Manifest:

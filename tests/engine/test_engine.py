@@ -292,13 +292,13 @@ def test_a_folder_replaced_while_it_is_read_is_read_whole(built: Path, tmp_path:
     card.write(spare)
     read, done = layout._read_regular, []
 
-    def swap(where: Path, handle: int | None, name: str) -> bytes:
+    def swap(where: Path, handle: int | None, name: str, limit: int) -> bytes:
         if name != MANIFEST and not done:
             done.append(name)
             os.rename(folder, tmp_path / "old")
             os.rename(spare, folder)
             shutil.rmtree(tmp_path / "old")
-        return read(where, handle, name)
+        return read(where, handle, name, limit)
 
     monkeypatch.setattr(layout, "_read_regular", swap)
     engine = Engine.open(folder)

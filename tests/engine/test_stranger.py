@@ -6,19 +6,26 @@ import json
 import os
 import zipfile
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from tests.fuzz.bounds import bounds
 from tests.fuzz.readers import tiny
+from toolkit.calibration import Ranges
 from toolkit.disk.files import sha256_bytes
+from toolkit.engine.answers import encode
 from toolkit.engine.engine import Engine
 from toolkit.engine.layout import read_manifest
-from toolkit.errors import EngineError
+from toolkit.engine.locations import is_here, recipe_of
+from toolkit.errors import CalibrationError, EngineError
 from toolkit.manifest import MANIFEST, UNSEALED, Manifest
+from toolkit.report.engine_page import engine_page
+from toolkit.report.inspection import cuts
 
 Card = dict[str, Any]
 
@@ -123,3 +130,114 @@ def test_a_manifest_that_grows_when_it_is_read_is_refused_wherever_it_is_read(tm
     for reading in (Engine.open, read_manifest):
         with pytest.raises(EngineError, match=r"holds 'manifest\.json' compressed"):
             reading(tmp_path / "x.engine")
+
+
+def with_file(folder: Path, name: str, data: bytes) -> Path:
+    """The engine with another file, under hashes that fit it."""
+    (folder / name).write_bytes(data)
+    fits: Card = {"files": {name: sha256_bytes(data)}, "hashes": {"file": sha256_bytes(data)} if name == "model.onnx" else {}}
+    return resealed(folder, lambda card: [card[key].update(more) for key, more in fits.items()])
+
+
+def test_weights_that_lie_in_no_file_of_the_engine_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime takes them from the current folder: a key that lies there would come out as answers."""
+    import onnx
+
+    folder = tiny(tmp_path / "engine")
+    model = onnx.load(folder / "model.onnx")
+    secret = model.graph.initializer.add(name="secret", data_type=1, dims=[3], data_location=onnx.TensorProto.EXTERNAL)
+    secret.external_data.add(key="location", value="secret.bin")
+    model.graph.node[0].output[0] = "mean"
+    model.graph.node.add(op_type="Add", input=["mean", "secret"], output=["logits"])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.bin").write_bytes(b"private keys")
+    with pytest.raises(EngineError, match="keeps weights in another file"):
+        Engine.open(with_file(folder, "model.onnx", model.SerializeToString()))
+
+
+KEYS = [("accept", "data"), ("calibration", "data"), ("calibration", "ranges"), ("reference", "onnx"), ("reference", "classes")]
+
+
+@pytest.mark.parametrize(("table", "key"), KEYS)
+def test_a_recipe_from_elsewhere_names_no_file_of_this_machine(tmp_path: Path, table: str, key: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a\nb\nc\n")
+    folder = resealed(tiny(tmp_path / "engine"), lambda card: card["recipe"].setdefault(table, {}).update({key: str(secret)}))
+    engine = Engine.open(folder)
+    with pytest.raises(EngineError, match="names a file of a machine"):
+        _ = engine.recipe
+
+
+@pytest.mark.parametrize("spec", ["images", "../images", "x:images", "C:images"])
+def test_a_relative_path_in_a_recipe_from_elsewhere_is_not_looked_for(spec: str) -> None:
+    assert not is_here(spec)
+    assert is_here("packaged:fashion-test")
+
+
+@pytest.mark.parametrize("seal", ["../../secret", "/secret", "", "a" * 63])
+def test_results_name_no_other_record_by_their_seal(tmp_path: Path, seal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    card = {"name": "x", "reference": {"onnx": "model.onnx"}}
+    (tmp_path / "resnet-deploy/built").mkdir(parents=True)
+    if not seal.startswith("/"):
+        (tmp_path / f"resnet-deploy/built/{seal}.json").write_text(json.dumps({**card, "name": "secret"}))
+    assert recipe_of(card, seal, "x").name == "x"
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "ranges.json", "layers.json"])
+def test_a_file_of_holes_is_refused_before_it_takes_memory(tmp_path: Path, name: str) -> None:
+    folder = tiny(tmp_path / "engine")
+    os.truncate(folder / name, 1 << 40)
+    with bounds(), pytest.raises(EngineError, match="larger than"):
+        Engine.open(folder)
+
+
+def test_members_that_lie_over_each_other_are_refused(tmp_path: Path) -> None:
+    """Each holds all that come after it: a file of megabytes would be terabytes."""
+    path = tmp_path / "x.engine"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in (MANIFEST, "a", "b"):
+            archive.writestr(zipfile.ZipInfo(name), bytes(100))
+        inner = archive.getinfo("b")
+        archive.filelist = [copy(inner) for _ in range(9)]
+        for number, member in enumerate(archive.filelist):
+            member.filename = str(number)
+    with pytest.raises(EngineError, match="lie over each other"):
+        Engine.open(path)
+
+
+def test_a_verdict_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
+    engine = Engine.open(with_file(tiny(tmp_path / "engine"), "verdict.json", b'{"x":' + b"[" * 100_000))
+    with pytest.raises(EngineError, match=r"verdict\.json of .* cannot be read"):
+        _ = engine.proof
+
+
+def test_stored_answers_have_the_columns_of_the_engine(tmp_path: Path) -> None:
+    data = encode(np.ones((2, 4), np.float32), np.arange(2, dtype=np.uint64))
+    engine = Engine.open(with_file(tiny(tmp_path / "engine"), "answers.npz", data))
+    with pytest.raises(EngineError, match="the stored answers have 4 columns, those of tiny 3"):
+        _ = engine.answers
+
+
+@pytest.mark.parametrize("shape", [[], ["N"], ["N", "x"], ["N", 3, 1], [3]])
+def test_answers_have_columns_that_are_known(tmp_path: Path, shape: list[object]) -> None:
+    folder = resealed(tiny(tmp_path / "engine"), lambda card: card["outputs"][0].update(shape=shape))
+    with pytest.raises(EngineError, match=r"answers are \[N, classes\]"):
+        Engine.open(folder)
+
+
+def test_a_recipe_of_other_types_is_no_fault_of_the_page(tmp_path: Path) -> None:
+    folder = resealed(tiny(tmp_path / "engine"), lambda card: card["recipe"].update(calibration="x"))
+    assert "<html" in engine_page(Engine.open(folder).inspect(), ())
+
+
+def test_a_range_beyond_any_float32_is_refused_and_one_beyond_its_tensor_is_drawn(tmp_path: Path) -> None:
+    ranges = json.loads((Path(__file__).parent / "golden/version-1/ranges.json").read_bytes())
+    first = next(iter(ranges["tensors"].values()))
+    first |= {"min": 0.0, "max": 1e-300, "bars": [1] * 64, "thresholds": {"minmax": 3e38}}
+    engine = Engine.open(with_file(tiny(tmp_path / "engine"), "ranges.json", json.dumps(ranges).encode()))
+    assert engine.ranges is not None
+    assert cuts(next(iter(engine.ranges.tensors.values()))).endswith("m")
+    first["thresholds"]["minmax"] = 1e39
+    with pytest.raises(CalibrationError, match="a range is one of float32 values"):
+        Ranges.decode(json.dumps(ranges).encode(), "x")

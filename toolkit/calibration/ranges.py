@@ -27,6 +27,7 @@ from toolkit.types import Frozen
 
 VERSION = 1
 BARS = 64
+MOST = float(np.finfo(np.float32).max)
 LIMIT = 1 << 28  # bytes of a file: some 600 a tensor
 _AGAIN = "Calibrate again: toolkit calibrate RECIPE"
 
@@ -74,6 +75,8 @@ class TensorRange(Frozen, frozen=True):
     def __post_init__(self) -> None:
         if not self.min <= self.max or min(self.values, self.zeros, *self.bars, *self.thresholds.values()) < 0:
             raise ValueError("a range has min <= max, and no negative count or threshold")
+        if max(-self.min, self.max, *self.thresholds.values()) > MOST:
+            raise ValueError("a range is one of float32 values")
 
     @classmethod
     def of(cls, histogram: Histogram) -> TensorRange:

@@ -13,6 +13,7 @@ from toolkit.diff.result import Diff, Difference, Latency, LayerDiff
 from toolkit.diff.running import run
 from toolkit.diff.sides import Side, open_side
 from toolkit.diff.tensors import Ratios, tensors
+from toolkit.engine.locations import is_here
 from toolkit.errors import DataError, GraphError
 from toolkit.graph.channels import noise
 from toolkit.images.dataset import Images, open_data
@@ -104,6 +105,8 @@ def _images(one: Side, two: Side, data: str | None, notes: list[str]) -> tuple[I
         specs = (data,) if data is not None else (recipe.accept.data, recipe.calibration_data)
         for spec in dict.fromkeys(spec for spec in specs if spec is not None):
             try:
+                if data is None and not is_here(spec):  # of an engine that was built elsewhere
+                    raise DataError(f"'{spec}' is on another machine")
                 images = _judged(side, spec, labeled=data is not None or spec == recipe.accept.data)
                 return images, list(images.take(range(min(IMAGES, images.count))).batches(1))
             except DataError as error:

@@ -77,8 +77,11 @@ def near(path: Path, otherwise: str) -> str:
 def read_regular(path: Path, limit: int | None = None, folder: int | None = None) -> bytes:
     """All bytes of a regular file. Raises OSError: no such file, another kind of thing, or more than `limit` bytes."""
     with open_regular(path, folder) as file:
-        data = file.read() if limit is None else file.read(limit + 1)
-    if limit is not None and len(data) > limit:
+        size = os.fstat(file.fileno()).st_size
+        data = b"" if limit is not None and size > limit else file.read(size + 1) or b""  # None: nothing as yet
+        while size < len(data) and (limit is None or len(data) <= limit) and (more := file.read(1 << 20)):
+            data += more  # it grows, or is of /proc, whose files say that they are empty
+    if limit is not None and max(size, len(data)) > limit:
         raise OSError(errno.EFBIG, f"larger than the {limit} bytes that such a file may have", str(path))
     return data
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import io
 import zipfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from toolkit.errors import EngineError
+from toolkit.images.dataset import DAMAGED_ARRAY
 from toolkit.types import Float
 
 TOP = 5
 STEPS = 32767
+ARRAYS = {"steps": "<i2", "scale": "<f4", "top": "<i4", "digests": "<u8"}
+MOST, RATIO = 1 << 28, 50  # bytes of an array, or so many times those that it takes in the file where that is more
 
 
 class StoredAnswers(NamedTuple):
@@ -40,32 +44,47 @@ def encode(logits: Float, digests: NDArray[np.uint64]) -> bytes:
     scale = np.abs(logits).max(axis=1, keepdims=True).astype(np.float32)
     scale[scale == 0] = 1
     arrays = {
-        "steps": np.rint(logits / scale * STEPS).astype("<i2"),
-        "scale": scale[:, 0].astype("<f4"),
-        "top": np.argsort(-logits, axis=1, kind="stable")[:, :TOP].astype("<i4"),
-        "digests": digests.astype("<u8"),
+        "steps": np.rint(logits / scale * STEPS),
+        "scale": scale[:, 0],
+        "top": np.argsort(-logits, axis=1, kind="stable")[:, :TOP],
+        "digests": digests,
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             member = io.BytesIO()
-            np.save(member, array, allow_pickle=False)
+            np.save(member, array.astype(ARRAYS[name]), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
 def decode(data: bytes) -> StoredAnswers:
-    """Raises EngineError: no such file, or shapes that do not belong together."""
+    """Raises EngineError: other arrays than `encode` writes, values that no answer has, or shapes that do not belong together."""
+    again = "Build the engine again"
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            steps, scale, top, digests = (arrays[name] for name in ("steps", "scale", "top", "digests"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise EngineError(f"the stored answers cannot be read: {error}", remedy="Build the engine again") from error
-    count = len(steps)
-    if steps.ndim != 2 or scale.shape != (count,) or top.shape != (count, min(TOP, steps.shape[1])) or digests.shape != (count,):
-        raise EngineError("the stored answers do not belong together", remedy="Build the engine again")
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            steps, scale, top, digests = (_array(archive, name, kind) for name, kind in ARRAYS.items())
+    except (*DAMAGED_ARRAY, NotImplementedError, RuntimeError) as error:
+        raise EngineError(f"the stored answers cannot be read: {error}", remedy=again) from error
+    count, columns = steps.shape if steps.ndim == 2 else (0, 0)
+    whole = scale.shape == (count,) and top.shape == (count, min(TOP, columns)) and digests.shape == (count,)
+    if columns == 0 or not whole or not np.isfinite(scale).all() or ((top < 0) | (top >= columns)).any():
+        raise EngineError("the stored answers do not belong together", remedy=again)
     logits = steps.astype(np.float32) * (scale[:, None] / np.float32(STEPS))
     return StoredAnswers(digests, _in_order(logits, top))
+
+
+def _array(archive: zipfile.ZipFile, name: str, kind: str) -> NDArray[Any]:
+    """One of the arrays, of the very type that it is written in. Raises what a damaged archive or header does, and ValueError."""
+    member = archive.getinfo(f"{name}.npy")
+    if member.file_size > max(MOST, RATIO * member.compress_size):
+        raise ValueError(f"'{name}' would take {member.file_size:,} bytes, and is stored in {member.compress_size:,}")
+    stream = io.BytesIO(archive.read(member))
+    npy.read_magic(stream)
+    shape, _, dtype = npy.read_array_header_1_0(stream)
+    if dtype != np.dtype(kind):
+        raise ValueError(f"'{name}' is of {dtype}, not {np.dtype(kind)}")
+    return np.frombuffer(stream.getbuffer()[stream.tell() :], dtype).reshape(shape)
 
 
 def _in_order(logits: Float, top: NDArray[np.int32]) -> Float:

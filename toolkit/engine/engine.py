@@ -125,7 +125,11 @@ class Engine:
         from toolkit.engine.answers import decode
 
         data = self.contents.get(layout.ANSWERS)
-        return None if data is None else decode(data)
+        found = None if data is None else decode(data)
+        if found is not None and found.logits.shape[1] != self.manifest.columns:
+            what = f"the stored answers have {found.logits.shape[1]} columns, those of {self.name} {self.manifest.columns}"
+            raise EngineError(what, remedy="Build the engine again")
+        return found
 
     @cached_property
     def proof(self) -> Proof | None:
@@ -135,7 +139,7 @@ class Engine:
         data = self.contents.get(layout.VERDICT)
         try:
             return None if data is None else proof_of(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise EngineError(f"{layout.VERDICT} of {self.path} cannot be read: {error}", remedy="Build it again") from error
 
     def runner(self, *, check_finite: bool = False, **options: Any) -> Runner:

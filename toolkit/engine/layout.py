@@ -15,6 +15,7 @@ from toolkit.disk.files import near, read_regular, sha256_bytes, write_atomicall
 from toolkit.disk.folders import settled
 from toolkit.errors import EngineError
 from toolkit.manifest import LIMIT, MANIFEST, SIGNATURE, UNSEALED, Manifest, is_inside, is_sealed
+from toolkit.onnxfile import is_whole
 from toolkit.recipe.refusals import MODELS
 
 MODEL = "model.onnx"  # a compiled file that is the typed graph itself
@@ -25,6 +26,7 @@ ANSWERS = "answers.npz"  # the reference's answers on the images of `[accept]`
 VERDICT = "verdict.json"  # the verdict of the build, and its provenance
 SUFFIX = ".engine"
 FRAME = b"resnet-deploy "  # a packed engine's comment begins so
+MOST = 1 << 32  # bytes of all files together: a plan holds its weights, and a graph of 2 GiB or more is refused before
 TRIES = 5  # a folder that is replaced while it is read is read again
 _AGAIN = "Copy it again or build it again"
 
@@ -44,7 +46,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         with zipfile.ZipFile(path) as archive:
             _refuse_member(path, archive.getinfo(MANIFEST))
-            return Manifest.decode(archive.read(MANIFEST), f"{path}{os.sep}{MANIFEST}")
+            return Manifest.decode(_unpacked(archive, path, MANIFEST, LIMIT), f"{path}{os.sep}{MANIFEST}")
     except (KeyError, zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise EngineError(f"{path} is not a packed engine, or is damaged: {error}", remedy=_AGAIN) from error
 
@@ -84,18 +86,20 @@ def _read_folder(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _members(read_file: Callable[[str], bytes], where: str) -> tuple[Manifest, dict[str, bytes]]:
-    data = read_file(MANIFEST)
+def _members(read_file: Callable[[str, int], bytes], where: str) -> tuple[Manifest, dict[str, bytes]]:
+    """`read_file` gives the file of a name that has so many bytes at most."""
+    data = read_file(MANIFEST, LIMIT)
     manifest = Manifest.decode(data, f"{where}{os.sep}{MANIFEST}")
-    contents = {MANIFEST: data}
+    contents, left = {MANIFEST: data}, MOST
     for name, digest in (manifest.files or {manifest.file: manifest.hashes.get("file", "")}).items():
         if not is_inside(name):
             raise EngineError(f"{where} names a file outside itself: '{name}'", remedy="Build the engine again")
-        contents[name] = read_file(name)
+        contents[name] = read_file(name, left)
+        left -= len(contents[name])
         if sha256_bytes(contents[name]) != digest:
             raise EngineError(f"{name} in {where} is not the file that its manifest describes", remedy=_AGAIN)
     with suppress(EngineError):
-        contents[SIGNATURE] = read_file(SIGNATURE)
+        contents[SIGNATURE] = read_file(SIGNATURE, LIMIT)
     if SIGNATURE in contents and not is_sealed(contents[SIGNATURE]):
         raise EngineError(f"{SIGNATURE} in {where} is damaged: its text does not match its own seal", remedy=_AGAIN)
     if manifest.file not in contents:
@@ -103,9 +107,13 @@ def _members(read_file: Callable[[str], bytes], where: str) -> tuple[Manifest, d
     if not manifest.files:  # version 1 hashed nothing but the compiled file; what lies beside it is taken as it is
         for name in (GRAPH, RANGES, LAYERS):
             try:
-                contents[name] = read_file(name)
+                contents[name] = read_file(name, MOST)
             except EngineError:
                 continue
+    for name, data in contents.items():
+        if name.endswith(".onnx") and not is_whole(data):
+            what = f"{name} in {where} keeps weights in another file, which no seal covers"
+            raise EngineError(what, remedy="Build the engine again")
     return manifest, contents
 
 
@@ -129,11 +137,10 @@ def _replaced(folder: Path, handle: int | None) -> bool:
     return (now.st_dev, now.st_ino) != (then.st_dev, then.st_ino)
 
 
-def _read_regular(folder: Path, handle: int | None, name: str) -> bytes:
+def _read_regular(folder: Path, handle: int | None, name: str, limit: int) -> bytes:
     """A regular file's bytes: a pipe or a device of that name would block, or never end."""
-    path = Path(name) if handle is not None else folder / name
     try:
-        return read_regular(path, LIMIT if name in (MANIFEST, SIGNATURE) else None, handle)
+        return read_regular(Path(name) if handle is not None else folder / name, limit, handle)
     except FileNotFoundError:
         if name == MANIFEST:
             what = f"{folder} is not an engine: it has no {MANIFEST}"
@@ -153,18 +160,15 @@ def _read_packed(path: Path) -> tuple[Manifest, dict[str, bytes]]:
                 raise zipfile.BadZipFile(f"it has no {MANIFEST}")
             for entry in entries:
                 _refuse_member(path, entry)
+            if sum(entry.file_size for entry in entries) > path.stat().st_size:
+                raise EngineError(f"{path} holds files that lie over each other", remedy=_AGAIN)
             if archive.comment and archive.comment != FRAME + _frame(archive):  # there is none where another program packed it
                 raise EngineError(f"{path} is damaged: its headers are not those that were packed", remedy=_AGAIN)
             twice = next((name for name, count in Counter(names).items() if count > 1), None)
             if twice is not None:
                 raise EngineError(f"{path} holds '{twice}' twice", remedy=_AGAIN)
 
-            def read_file(name: str) -> bytes:
-                if name not in names:
-                    raise EngineError(f"{path} has no file '{name}'", remedy=_AGAIN)
-                return archive.read(name)
-
-            manifest, contents = _members(read_file, str(path))
+            manifest, contents = _members(partial(_unpacked, archive, path), str(path))
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         if (kind := {**MODELS, ".toml": "a recipe"}.get(path.suffix.lower())) is not None and path.is_file():
             raise EngineError(f"{path} is {kind}, not an engine", remedy=f"Build one: toolkit build {path}") from error
@@ -187,6 +191,16 @@ def _frame(archive: zipfile.ZipFile) -> bytes:
     archive.fp.seek(at)
     parts.append(archive.fp.read()[: -len(UNSEALED)])
     return sha256_bytes(*parts, UNSEALED.encode()).encode()
+
+
+def _unpacked(archive: zipfile.ZipFile, path: Path, name: str, limit: int) -> bytes:
+    try:
+        member = archive.getinfo(name)
+    except KeyError:
+        raise EngineError(f"{path} has no file '{name}'", remedy=_AGAIN) from None
+    if member.file_size > limit:
+        raise EngineError(f"{path}: '{name}' is larger than the {limit} bytes that it may have", remedy=_AGAIN)
+    return archive.read(member)
 
 
 def _refuse_member(path: Path, entry: zipfile.ZipInfo) -> None:

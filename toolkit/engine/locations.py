@@ -7,15 +7,16 @@ lay, so that `toolkit bench` finds the reference and the images again; elsewhere
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from toolkit.disk.files import cache_folder, write_atomically
+from toolkit.disk.files import cache_folder, decode_json, read_regular, write_atomically
 from toolkit.errors import EngineError
 from toolkit.recipe import Recipe
-from toolkit.recipe.paths import paths_in, with_paths
+from toolkit.recipe.paths import has_word, paths_in, with_paths
 
 
 def remember(seal: str, recipe: Recipe) -> None:
@@ -29,21 +30,28 @@ def remember(seal: str, recipe: Recipe) -> None:
 
 
 def recipe_of(card: dict[str, Any], seal: str, name: str) -> Recipe:
-    """The recipe in a manifest, `card`; with absolute paths where the engine with `seal` was built here. Raises EngineError."""
+    """The recipe in a manifest, `card`; with absolute paths where the engine with `seal` was built here.
+
+    Raises EngineError, also where `card` itself holds an absolute path: no build writes one, and a stranger's would have files of
+    this machine read.
+    """
     try:
         recipe = msgspec.convert(card, Recipe)
     except (msgspec.ValidationError, RecursionError) as error:
         what = f"the manifest of {name} has no usable recipe: {error}"
         raise EngineError(what, remedy="Build the engine again") from error
     try:
-        return msgspec.convert(msgspec.json.decode(_record(seal).read_bytes()), Recipe)
+        return msgspec.convert(decode_json(read_regular(_record(seal))), Recipe)
     except (OSError, RuntimeError, ValueError):
-        return recipe
+        pass
+    if told := paths_in(recipe.to_dict()):
+        raise EngineError(f"the recipe of {name} names a file of a machine: '{told[0][2]}'", remedy="Build the engine again")
+    return recipe
 
 
 def is_here(spec: str | None) -> bool:
-    """Whether a recipe's path can be looked for: it is packaged, or absolute, and so of this machine."""
-    return spec is not None and (":" in spec.partition("/")[0] or Path(spec).is_absolute())
+    """Whether a path in an engine's recipe can be looked for: it is packaged, or absolute, and so of this machine."""
+    return spec is not None and (has_word(spec) or Path(spec).is_absolute())
 
 
 def portable(recipe: Recipe) -> dict[str, Any]:
@@ -73,4 +81,6 @@ def _shared(recipe: Recipe) -> str:
 
 
 def _record(seal: str) -> Path:
+    if re.fullmatch("[0-9a-f]{64}", seal) is None:
+        raise OSError(f"no seal: {seal!r:.80}")
     return cache_folder() / "built" / f"{seal}.json"

@@ -30,7 +30,7 @@ from toolkit.recipe import Preprocess, Recipe
 from toolkit.types import Array, Float
 
 # What NumPy raises on headers that are damaged, or meant to do harm.
-_DAMAGED = (
+DAMAGED_ARRAY = (
     OSError, ValueError, EOFError, SyntaxError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError,
     LookupError, zipfile.BadZipFile, tokenize.TokenError,
 )  # fmt: skip
@@ -217,7 +217,7 @@ def _packaged(spec: str, preprocess: Preprocess, limit: int | None) -> Images:
 def _array(path: Path, preprocess: Preprocess, limit: int | None) -> Images:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _DAMAGED as error:
+    except DAMAGED_ARRAY as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise DataError(
             f"{path} cannot be read as a .npy file: {reason}", remedy="Write it with numpy.save as float32"

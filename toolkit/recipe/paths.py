@@ -28,9 +28,14 @@ def with_paths(values: dict[str, Any], change: Callable[[str], str]) -> dict[str
     return made
 
 
+def has_word(value: str) -> bool:
+    """Whether `value` is no path, as a word stands in front of it."""
+    return re.match(r"(packaged|torchvision|random|memory):", value) is not None
+
+
 def absolute(value: str | None, folder: Path) -> Any:
     """`value` made absolute against `folder`, `~` expanded. Raises RecipeError for what can be no path here."""
-    if value is None or re.match(r"(packaged|torchvision|random|memory):", value):
+    if value is None or has_word(value):
         return value
     if "\0" in value:
         raise RecipeError(f"a path cannot hold a NUL character: {value!r:.200}")

@@ -38,7 +38,7 @@ def _remedy(columns: int, names: int, outputs: Outputs, otherwise: str) -> str:
 def refuse_unfit(manifest: Manifest, images: Images, who: str = "the reference") -> None:
     """Raises DataError where a label is no class that `manifest` answers, or where labels come from folders that are not as many
     as its classes and it has no names to match them by, so that a label means another one. `who` is the message's word for it."""
-    count = manifest.meaning.classes(int(manifest.outputs[0].shape[1]))
+    count = manifest.meaning.classes(manifest.columns)
     names = images.classes
     labels = images.labels if images.labels is not None and not manifest.meaning.multilabel else np.zeros(1, np.int64)
     lowest, highest = int(labels.min()), int(labels.max())
@@ -62,7 +62,7 @@ def called_by_folders(manifest: Manifest, images: Images | None) -> tuple[str, .
     names = images.classes if images is not None and images.labels is not None else None
     if names is None or manifest.meaning.multilabel or _numbers(names):
         return None
-    return names if len(names) == manifest.meaning.classes(int(manifest.outputs[0].shape[1])) else None
+    return names if len(names) == manifest.meaning.classes(manifest.columns) else None
 
 
 def said(names: tuple[str, ...], images: Images) -> str:

@@ -56,5 +56,5 @@ def _findings(found: Inspection) -> list[Element]:
 def _ranges(found: Inspection) -> list[Element]:
     if found.ranges is None:
         return [tag("p", "It was not calibrated.", class_="absent")]
-    calibration = (found.manifest.recipe or {}).get("calibration") or {}
-    return histograms(found.ranges, str(calibration.get("method", "")))
+    calibration = found.manifest.recipe.get("calibration")
+    return histograms(found.ranges, str(calibration.get("method", "")) if isinstance(calibration, dict) else "")

@@ -96,5 +96,5 @@ def cuts(tensor: TensorRange) -> str:
     peak = max(-tensor.min, tensor.max)
     for name, mark in MARKS.items():
         if line and peak > 0 and name in tensor.thresholds:
-            line[min(int(tensor.thresholds[name] / peak * len(line)), len(line) - 1)] = mark
+            line[min(int(min(tensor.thresholds[name] / peak, 1.0) * len(line)), len(line) - 1)] = mark
     return "".join(line)

@@ -22,7 +22,8 @@ def pictures(results: Results, data: str) -> Images | None:
             continue
         tried.add((data_of, recipe.preprocess))
         try:
-            images = open_data(data_of, recipe.preprocess, count, classes=class_names(recipe))
+            names = class_names(recipe) if is_here(recipe.reference.classes) else None
+            images = open_data(data_of, recipe.preprocess, count, classes=names)
         except DataError:
             continue  # moved or deleted since: the report then says that the pictures are not here
         if images.sha256 == data:

@@ -69,7 +69,7 @@ def read_noise(path: str | Path) -> tuple[str, dict[str, float]]:
         found = msgspec.json.decode(read_regular(Path(path)), type=_Why)
     except OSError as error:
         raise MeasurementError(f"{path} cannot be read: {error.strerror or error}", remedy=again) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise MeasurementError(f"{path} is not what `toolkit why --json` prints: {error}", remedy=again) from error
     return found.engine, {layer.name: layer.share for layer in found.layers}
 

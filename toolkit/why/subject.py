@@ -90,6 +90,8 @@ def _trip(engine: Engine, stage: Stage) -> tuple[Trip | None, tuple[str, ...]]:
         if RANGES in engine.contents:
             own.write_bytes(engine.contents[RANGES])
         try:
+            if not is_here(spec := engine.recipe.reference.onnx or engine.recipe.reference.weights):
+                raise DataError(f"'{spec}' is on another machine")
             trip = pipeline.prepare(_given(engine.recipe, own), stage, proof=False)
             return trip._replace(recipe=_outside(engine.recipe)), ()
         except ToolkitError as error:

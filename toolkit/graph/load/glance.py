@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from toolkit.disk.files import read_regular
 from toolkit.errors import GraphError
-from toolkit.graph.load.read import not_onnx
+from toolkit.graph.load.read import MOST_BYTES, not_onnx
 
 
 class Tensor(NamedTuple):
@@ -44,7 +44,7 @@ def glance(path: Path) -> Glance:
     """Raises GraphError where it is no ONNX file."""
     data = b""
     try:
-        data = read_regular(path)
+        data = read_regular(path, MOST_BYTES)
         proto = onnx.load_model_from_string(data)
     except FileNotFoundError:
         raise GraphError(f"there is no file {path}") from None
