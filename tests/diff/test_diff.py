@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ import onnx_ir as ir
 import pytest
 from PIL import Image
 
+from tests.engine.test_stranger import resealed
+from tests.graph.load.test_hostile import bomb
 from tests.graph.networks import fashion_graph, pictures
 from tests.why.conftest import RECIPE, build
 from toolkit.diff import Diff, diff
@@ -223,3 +227,27 @@ def test_a_binary_network_is_judged_by_its_threshold(tmp_path: Path) -> None:
         )
     found = diff(tmp_path / "a.toml", tmp_path / "b.toml", seconds=0)
     assert found.verdict is not None and found.verdict.agreement == 0
+
+
+@pytest.mark.parametrize("kind", ["Expand of an activation", "ConstantOfShape", "MatMul"])
+def test_a_bare_file_that_would_fill_the_memory_is_not_opened_here(tmp_path: Path, kind: str) -> None:
+    """In this process neither for its shapes, nor to run it."""
+    path = bomb(tmp_path / "m.onnx", kind)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(GraphError, match=r"bomb|ended the process|does not run on one image"), answers(open_side(path, quiet)):
+        pass
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+
+
+def test_an_engine_from_elsewhere_is_not_compared_on_what_lies_here(
+    engines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its recipe names relative paths, and a folder of that name may lie in the current one."""
+    (tmp_path / "images").mkdir()
+    Image.new("L", (28, 28)).save(tmp_path / "images/1.png")
+    monkeypatch.chdir(tmp_path)
+    foreign = resealed(shutil.copytree(engines["int8"], tmp_path / "foreign"), lambda card: card["recipe"].update(
+        accept={"data": "images"}, calibration={"data": "images"}))  # fmt: skip
+    found = diff(foreign, foreign, seconds=0)
+    assert found.verdict is None
+    assert any("'images' is on another machine" in note for note in found.notes)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.disk.files import cache_folder, decode_json, read_regular, sha256, write_atomically
+from toolkit.recipe.toml import read_toml
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,3 +62,25 @@ def test_a_cache_needs_a_home_or_an_absolute_path(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Path, "home", homeless)
     with pytest.raises(OSError, match="XDG_CACHE_HOME"):
         cache_folder()
+
+
+@pytest.mark.parametrize("digits", ["9" * 400, "-" + "9" * 4000, "18446744073709551616"])
+def test_a_number_beyond_64_bits_is_refused(digits: str) -> None:
+    """It would become no float later, in the middle of a report."""
+    with pytest.raises(ValueError, match="bits is beyond any"):
+        decode_json(f'{{"a": [{{"b": {digits}}}]}}'.encode())
+    with pytest.raises(ValueError, match="bits is beyond any"):
+        read_toml(f"[a]\nb = [{digits}]")
+
+
+def test_digits_in_texts_and_the_largest_numbers_are_taken() -> None:
+    assert decode_json(b'{"a": "99999999999999999999999", "b": [18446744073709551615, -9223372036854775808]}') == {
+        "a": "9" * 23, "b": [(1 << 64) - 1, -(1 << 63)],
+    }  # fmt: skip
+
+
+def test_a_file_that_grows_and_one_that_says_it_is_empty_are_read_to_their_end(tmp_path: Path) -> None:
+    assert read_regular(Path("/proc/self/status")).startswith(b"Name:")
+    assert len(read_regular(Path("/proc/self/status"), 1 << 20)) > 500
+    with pytest.raises(OSError, match="larger than"):
+        read_regular(Path("/proc/self/status"), 10)

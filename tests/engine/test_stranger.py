@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.fuzz.bounds import bounds
-from tests.fuzz.readers import tiny
+from tests.fuzz.engines import tiny
 from toolkit.calibration import Ranges
 from toolkit.disk.files import sha256_bytes
 from toolkit.engine.answers import encode

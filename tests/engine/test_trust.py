@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import toolkit
-from tests.fuzz.readers import tiny
+from tests.fuzz.engines import tiny
 from toolkit.engine import layout
 from toolkit.engine.bom import bill_of_materials
 from toolkit.engine.engine import Engine

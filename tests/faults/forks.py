@@ -132,9 +132,9 @@ def hunt(place: Path, name: str, points: int, error: str | None) -> int:
     for number, moment in enumerate(moments):
         clear(place)
         before = None
-        if number % 2:  # one of a good run stands there
-            run(place, command, None)
-            before = good
+        if number % 2 or command.first:  # one of a good run stands there
+            run(place, command.before, None)
+            before = command.read(place / command.output)
         code, said, _ = run(place, command, moment, error)
         found = wrong(place, command, code, said, [before, good])
         if found is None:  # the next good run makes it well, and clears up

@@ -1,6 +1,7 @@
 """Commands under faults, by night: `python -m tests.faults.nightly --first 0 --each 50`. Exit code 1 where something was found.
 
-Each command (build, calibrate, pack) is started as a user starts it, and a seed says what befalls it:
+Each command (build, calibrate, pack, tune; swap: a build in place of another engine) is started as a user starts it, and a
+seed says what befalls it:
 
 - `kill`: SIGKILL as it, or any process or thread of it, enters a system call, by strace;
 - `error`: that system call fails with EIO, ENOSPC, EXDEV, EROFS or EDQUOT, by strace;
@@ -92,9 +93,9 @@ def _try(place: Path, command: Command, kind: str, dice: random.Random, good: ob
     """One fault, and the good run after it: what is wrong; None; or `skipped`."""
     clear(place)
     before = None
-    if dice.random() < 0.5:
-        finish(start(place, command))
-        before = good
+    if dice.random() < 0.5 or command.first:
+        finish(start(place, command.before))
+        before = command.read(place / command.output)
         if dice.random() < 0.5:
             shutil.rmtree(place / "cache/resnet-deploy", ignore_errors=True)
     code, said = FAULTS[kind](place, command, dice)

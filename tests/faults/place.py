@@ -14,6 +14,7 @@ from PIL import Image
 from tests.fuzz.foreign import models
 from toolkit.calibration.ranges import Ranges
 from toolkit.engine.engine import Engine
+from toolkit.recipe import Recipe
 
 RECIPE = """name = "net"
 [reference]
@@ -39,11 +40,20 @@ min_agreement = 0.0
 
 
 class Command(NamedTuple):
-    """`output` is what it writes, which `read` opens as whoever uses it would, and gives back as something to compare."""
+    """`output` is what it writes, which `read` opens as whoever uses it would, and gives back as something to compare.
+
+    `first` leaves something else in its place, where there is such a command; else what stands there is what it writes itself.
+    """
 
     words: tuple[str, ...]
     output: str
     read: Callable[[Path], object]
+    first: tuple[str, ...] | None = None
+
+    @property
+    def before(self) -> Command:
+        """What lays down what stands there before."""
+        return self if self.first is None else self._replace(words=self.first)
 
 
 def _engine(path: Path) -> object:
@@ -52,9 +62,17 @@ def _engine(path: Path) -> object:
     return {name: data for name, data in engine.contents.items() if name.endswith(".onnx") or name.startswith("ranges")}
 
 
+def _recipe(path: Path) -> object:
+    """Which of several graphs of one speed a search prefers, the clock decides: what all winners have in common."""
+    recipe = Recipe.load(path)
+    return recipe.name, recipe.reference, recipe.preprocess, recipe.accept
+
+
 COMMANDS = {
     "build": Command(("build", "r.toml", "-o", "built"), "built/net", _engine),
     "calibrate": Command(("calibrate", "r.toml", "-o", "out/ranges.json"), "out/ranges.json", Ranges.read),
+    "swap": Command(("build", "r.toml", "-o", "built"), "built/net", _engine, ("build", "other.toml", "-o", "built")),
+    "tune": Command(("tune", "tune.toml", "-o", "out/t.toml", "--limit", "12", "--targets", "cpu"), "out/t.toml", _recipe),
     "pack": Command(("pack", "made/net", "-o", "out/net.engine"), "out/net.engine", _engine),
 }
 
@@ -68,6 +86,8 @@ def lay_out(place: Path) -> None:
     for index in range(24):
         Image.fromarray(noise.integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(place / f"images/{index:02}.png")
     (place / "r.toml").write_text(RECIPE)
+    (place / "other.toml").write_text(RECIPE.replace("int8 = true", 'compute = "fp16"'))
+    (place / "tune.toml").write_text(RECIPE.replace("[accept]", '[accept]\ndata = "images"'))
 
 
 def environment(place: Path) -> dict[str, str]:

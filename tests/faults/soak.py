@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 import toolkit
-from tests.fuzz.readers import tiny
+from tests.fuzz.engines import tiny
 from toolkit.disk.folders import new_folder
 from toolkit.runtime.batcher import Batcher
 from toolkit.runtime.runner import Runner

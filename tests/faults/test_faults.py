@@ -26,6 +26,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes and signals a
         ("pack", 12, None),
         ("pack", 4, "EIO"),
         ("calibrate", 3, None),
+        ("swap", 4, None),
+        ("tune", 3, None),
         ("build", 3, None),
         ("build", 3, "ENOSPC"),
     ],

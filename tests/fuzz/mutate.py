@@ -9,7 +9,9 @@ from typing import Any
 
 BYTES = (b"\0", b"\xff", b"\x80", b"\x7f\xff\xff\xff", b"\xff" * 8, b"[", b"{", b'"', b"\n", b"%s", b"../", b"\x1b[2J")
 NUMBERS = ("0", "-1", "1e999", "1e-999", "9223372036854775808", "18446744073709551616", "1.5", "100000", "NaN", "null", '"x"')
-VALUES: tuple[Any, ...] = (None, True, 0, -1, 1.5, 10**9, 2**70, "", "x", "../x", "[/x]", "\x00\x1b[2J", [], {}, [None], {"": 0})
+VALUES: tuple[Any, ...] = (
+    None, True, 0, -1, 1.5, 10**9, 2**70, 10**400, 10**4290, "", "x", "../x", "[/x]", "\x00\x1b[2J", [], {}, [None], {"": 0},
+)  # fmt: skip
 
 
 def mutant(data: bytes, seed: int) -> bytes:

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import ast
 import io
-import json
-import os
-import tempfile
-import zipfile
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from PIL import Image
 
-from tests.fuzz import foreign, requests
+from tests.fuzz import engines, foreign, requests
 from tests.fuzz.mutate import changed_value, mutant
 from toolkit.calibration.ranges import Ranges
 from toolkit.cli.console import PlainConsole
 from toolkit.draft import commented, draft
-from toolkit.engine import layout
-from toolkit.engine.bom import bill_of_materials
-from toolkit.engine.engine import Engine
 from toolkit.errors import EngineError
-from toolkit.handoff.ray import to_ray
-from toolkit.handoff.triton import to_triton
 from toolkit.harness.results import Results
 from toolkit.images.dataset import open_data, read_classes, read_idx
 from toolkit.images.picture import preprocess
-from toolkit.manifest import MANIFEST, UNSEALED, Manifest, Profile
+from toolkit.manifest import Manifest
 from toolkit.migrate.cache import read_cache
 from toolkit.migrate.migrate import migrate
 from toolkit.migrate.polygraphy import read_polygraphy
@@ -40,11 +28,9 @@ from toolkit.migrate.script import read_script
 from toolkit.migrate.trtexec import read_line
 from toolkit.recipe import Preprocess, Recipe
 from toolkit.reference.weights.load import read_weights
-from toolkit.report.inspection import inspection
 from toolkit.report.junit import junit
 from toolkit.report.page import html
 from toolkit.report.table import markdown, table
-from toolkit.types import TensorSpec
 
 ROOT = Path(__file__).parents[2]
 SMALL = Preprocess(size=(8, 8))
@@ -127,86 +113,6 @@ def _pickles() -> list[bytes]:
     return found
 
 
-def tiny(folder: Path, operator: str = "ReduceMean") -> Path:
-    """An engine for ONNX Runtime, whole and sealed: [N, 3, 8, 8] -> the mean of each channel, or another operator's."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", *s]) for n, s in (("input", [3, 8, 8]), ("logits", [3]))]
-    node = helper.make_node(operator, ["input"], ["logits"], name="mean", axes=[2, 3], keepdims=0)
-    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
-    folder.mkdir()
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "model.onnx")
-    finding = {"rule": "r", "node": "mean", "what": "w", "fix": "f"}
-    (folder / layout.LAYERS).write_text(json.dumps({"operators": {"ReduceMean": 1}, "findings": [finding]}))
-    (folder / layout.RANGES).write_bytes(_ranges()[0])
-    Manifest(
-        name="tiny",
-        target="cpu",
-        file="model.onnx",
-        precision="fp32",
-        inputs=(TensorSpec(name="input", dtype="float32", shape=("N", 3, 8, 8)),),
-        outputs=(TensorSpec(name="logits", dtype="float32", shape=("N", 3)),),
-        profiles=(Profile(min=1, opt=1, max=4),),
-        preprocess=SMALL,
-        classes=("a", "b", "c"),
-        hashes={"file": layout.sha256_bytes((folder / "model.onnx").read_bytes())},
-        versions={"onnxruntime": "1.22.0"},
-        settings={"threads": 1, "spin": False},
-        recipe={"name": "tiny", "reference": {"onnx": "model.onnx"}},
-        notes=("a note",),
-    ).write(folder)
-    return folder
-
-
-@cache
-def served() -> Engine:
-    """What requests are made to, in memory."""
-    with tempfile.TemporaryDirectory() as place:
-        return Engine.open(tiny(Path(place, "tiny")))
-
-
-def _packed() -> list[bytes]:
-    with tempfile.TemporaryDirectory() as place:
-        return [Engine.open(tiny(Path(place, "tiny"))).pack(Path(place, "x.engine")).read_bytes()]
-
-
-def _stranger(data: bytes, seed: int) -> bytes:
-    """A packed engine in which one JSON file is changed and everything is sealed again, as whoever means harm would do."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-    name = (MANIFEST, MANIFEST, layout.LAYERS, layout.RANGES)[seed % 4]
-    contents[name] = changed_value(contents[name], seed)
-    manifest = json.loads(contents[MANIFEST])
-    if isinstance(manifest, dict):
-        if isinstance(manifest.get("files"), dict):
-            manifest["files"] |= {n: layout.sha256_bytes(contents[n]) for n in manifest["files"] if n in contents}
-        manifest["seal"] = UNSEALED
-        text = msgspec.json.format(json.dumps(manifest).encode(), indent=1)
-        contents[MANIFEST] = text.replace(UNSEALED.encode(), layout.sha256_bytes(text).encode())
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for member, content in contents.items():
-            archive.writestr(zipfile.ZipInfo(member), content)
-    return buffer.getvalue()
-
-
-def _use_engine(path: Path) -> None:
-    engine = Engine.open(path)
-    PlainConsole(file=io.StringIO()).print(inspection(engine.inspect()))
-    _ = engine.answers, engine.proof, engine.remarks, engine.recipe
-    bill_of_materials(engine)
-    with tempfile.TemporaryDirectory(dir=path.parent) as place:
-        to_triton([engine], Path(place, "triton"))
-        to_ray(engine, Path(place, "ray"))
-        for script in (*Path(place).rglob("*.py"),):
-            ast.parse(script.read_text())
-        assert len(os.listdir(place)) == 2, "a handoff wrote outside its folder"
-    with engine.runner() as runner:
-        runner.classify([np.zeros((9, 9, 3), np.uint8)])
-        runner(np.zeros((3, 3, 8, 8), np.float32))
-
-
 def _keys() -> list[bytes]:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -257,8 +163,8 @@ READERS = {
     "ranges": Reader(".json", _ranges, Ranges.read, _either),
     "manifest": Reader(".json", lambda: [(ROOT / "tests/engine/golden/version-1/manifest.json").read_bytes()],
                        lambda path: Manifest.decode(path.read_bytes(), str(path)), _either),
-    "packed engine": Reader(".engine", _packed, _use_engine),
-    "a stranger's engine": Reader(".engine", _packed, _use_engine, _stranger),
+    "packed engine": Reader(".engine", engines.packed, engines.use),
+    "a stranger's engine": Reader(".engine", engines.packed, engines.use, engines.stranger),
     "picture": Reader(".png", _pictures, lambda path: preprocess(path, SMALL)),
     "array": Reader(".npy", _arrays, _see_array),
     "IDX file": Reader(".gz", _idx, read_idx),
@@ -274,10 +180,10 @@ READERS = {
     "Polygraphy line": Reader(".txt", lambda: [_CONVERT], lambda path: read_polygraphy(path.read_text(errors="replace"))),
     "builder script": Reader(".py", lambda: [_SCRIPT], lambda path: read_script(path.read_text(errors="replace"), path.parent)),
     "infer request": Reader(
-        ".bin", requests.infer_requests, lambda path: requests.read_infer(path, served()), requests.changed_request
+        ".bin", requests.infer_requests, lambda path: requests.read_infer(path, engines.served()), requests.changed_request
     ),
     "picture request": Reader(
-        ".bin", lambda: requests.picture_requests(_pictures()[3]), lambda path: requests.read_picture(path, served())
+        ".bin", lambda: requests.picture_requests(_pictures()[3]), lambda path: requests.read_picture(path, engines.served())
     ),
     "public key": Reader(".pub", _keys, _read_key_file),
 }  # fmt: skip

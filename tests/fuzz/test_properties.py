@@ -15,7 +15,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.readers import tiny
+from tests.fuzz.engines import tiny
 from toolkit import types
 from toolkit.calibration.ranges import Origin, Ranges, TensorRange
 from toolkit.engine import layout

@@ -147,7 +147,7 @@ def test_caches_as_they_lie_about_are_read(tmp_path: Path) -> None:
         b"/layer1/layer1.0/conv1/Conv_output_0: 0x3fb6163c\r\n\r\n"
     )
     cache = read_cache(path)
-    assert is_cache(path.read_bytes()) and (cache.version, cache.method) == ("8XXX", "min-max")
+    assert is_cache(path) and (cache.version, cache.method) == ("8XXX", "min-max")
     assert list(cache.scales) == ["input_1:0", "(Unnamed Layer* 64) [Shuffle]_output", "/layer1/layer1.0/conv1/Conv_output_0"]
     assert list(cache.scales.values())[:2] == [struct.unpack(">f", bytes.fromhex("3c010a14"))[0], 0.0]
     path.write_text("TRT-101401-EntropyCalibration2\na: 3c010a14\na: 3c010a14\n")

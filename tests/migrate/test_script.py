@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from toolkit.errors import RecipeError
+from tests.fuzz.bounds import bounds
+from toolkit.errors import RecipeError, ToolkitError
 from toolkit.migrate.script import is_script, read_script
+from toolkit.migrate.sources import read_sources
 
 SCRIPT = '''
 """Builds an engine. \\d is no escape."""
@@ -128,3 +131,45 @@ def test_what_is_no_python_is_no_script(tmp_path: Path) -> None:
         assert not is_script(text)
     with pytest.raises(RecipeError, match="no Python"):
         read_script("x = (", tmp_path)
+
+
+def test_names_that_double_at_each_step_are_counted_once(tmp_path: Path) -> None:
+    """2^15 sums for each of 2,000 calls."""
+    text = "".join(f"x{i} = x{i + 1} + x{i + 1}\n" for i in range(15)) + f"x15 = {1 << 20}\n"
+    asks = "config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, x0)\n" * 2000
+    with bounds():
+        assert read_script(text + asks, tmp_path).build["workspace_mib"] == 1 << 15
+
+
+def test_what_a_script_says_is_said_in_bounds(tmp_path: Path) -> None:
+    long = " or ".join(f"a{index}" for index in range(3000))
+    flags = "".join(f"    config.set_flag(trt.BuilderFlag.FP16)  # {index}\n" for index in range(1000))
+    with bounds():
+        found = read_script(f"if {long}:\n{flags}", tmp_path)
+    assert len(found.said) == 1000
+    assert max(map(len, found.said)) < 300
+    number = f"config.max_workspace_size = 0x{'f' * 10_000}\n"
+    said = "line 1: ...: only a run of the script would tell `...`: set `build.workspace_mib`"
+    assert read_script(number, tmp_path).said == (said,)
+
+
+def test_a_script_that_names_layers_without_end_is_refused(tmp_path: Path) -> None:
+    names = ", ".join(f"'l{index}'" for index in range(20_000))
+    text = f"for layer in network:\n  if layer.name in [{names}]:\n" + "    layer.precision = trt.float32\n" * 9
+    with bounds(), pytest.raises(RecipeError, match="more than 100,000 layers"):
+        read_script(text, tmp_path)
+
+
+def test_a_file_that_a_script_names_is_not_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "big").touch()
+    os.truncate(tmp_path / "big", 1 << 40)
+    with bounds():
+        assert read_script("open('big')\nopen('/proc/kmsg')\n", tmp_path).cache is None
+
+
+@pytest.mark.parametrize("start", [b"trtexec --fp16", b"TRT-8601-EntropyCalibration2\ninput: 3c010a14\n"])
+def test_a_source_of_terabytes_is_refused(start: bytes, tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(start)
+    os.truncate(tmp_path / "source", 1 << 40)
+    with bounds(), pytest.raises(ToolkitError, match="cannot be read: larger than"):
+        read_sources([str(tmp_path / "source")])

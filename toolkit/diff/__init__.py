@@ -84,6 +84,9 @@ def _tensors(one: Side, two: Side, few: list[Float], notes: list[str], stage: St
             shapes = " and ".join(f"{kind.name if kind else '?'} {shape}" for shape, kind in (_takes(one), _takes(two)))
             notes.append(f"they take images of different shapes or types, {shapes}: only their nodes are compared")
         return {}
+    if broken := one.broken or two.broken:
+        notes.append(f"tensors are not compared: {broken}")
+        return {}
     stage("tensors of both")
     try:
         return tensors(one.graph, two.graph, few)

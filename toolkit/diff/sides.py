@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import onnx_ir as ir
-from onnx_ir.passes.common import NameFixPass, ShapeInferencePass
 
 from toolkit import pipeline
 from toolkit.engine.engine import Engine
 from toolkit.engine.judge import answering
 from toolkit.engine.layout import SUFFIX
 from toolkit.errors import EngineError, GraphError
-from toolkit.graph.load.read import read
+from toolkit.graph.load.apart import read_apart
 from toolkit.graph.run import graph_runner, predicting_runner
 from toolkit.manifest import Manifest
 from toolkit.recipe import Recipe
@@ -33,6 +32,7 @@ class Side(NamedTuple):
     recipe: Recipe | None = None
     engine: Engine | None = None
     trip: Trip | None = None
+    broken: str = ""  # why a bare graph does not run
 
     @property
     def manifest(self) -> Manifest | None:
@@ -58,7 +58,8 @@ def open_side(path: Path, stage: Stage, like: Trip | None = None) -> Side:
         trip = pipeline.prepare(recipe, stage, proof=False, like=like)
         return Side(recipe.name, "recipe", pipeline.typed(trip, target), str(target), recipe, trip=trip)
     if path.suffix == ".onnx":
-        return Side(path.stem, "graph", _graph(path))
+        graph, broken = read_apart(path)
+        return Side(path.stem, "graph", graph, broken=broken)
     raise EngineError(f"{path} is neither an engine, nor .onnx, nor .toml", remedy="Name one of these")
 
 
@@ -69,21 +70,10 @@ def answers(side: Side) -> Iterator[tuple[Classifier, str]]:
         with answering(side.engine) as (runner, how):
             yield runner, "" if how == "measured" else f"{side.name} is {how}"
         return
+    if side.broken:
+        raise GraphError(side.broken)
     if side.target in ("", "cpu"):
         yield graph_runner(side.graph), ""
         return
     note = f"ONNX Runtime's CPU ran {side.name}, which is for {side.target}, rounded as that rounds"
     yield predicting_runner(side.graph, Target.parse(side.target)), note
-
-
-def _graph(path: Path) -> ir.Model:
-    """An ONNX file of whatever origin, every node with a name. Raises GraphError."""
-    model = read(path).model
-    try:
-        NameFixPass()(model)
-        ShapeInferencePass()(model)
-    except (ValueError, RuntimeError) as error:
-        raise GraphError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}", remedy="Export it again") from error
-    for index, node in enumerate(model.graph):
-        node.name = node.name or f"{node.op_type}_{index}"
-    return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 from contextlib import suppress
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ import msgspec
 from toolkit.disk.drafts import draft_file, sweep
 from toolkit.errors import ToolkitError
 
+_DIGITS = re.compile(rb"\d{20}")
 CANNOT_MOVE = (errno.EXDEV, errno.EBUSY)  # a mount, or what lies in a lower layer of an overlay
 
 
@@ -87,11 +89,24 @@ def read_regular(path: Path, limit: int | None = None, folder: int | None = None
 
 
 def decode_json(data: bytes) -> Any:
-    """JSON -> plain values. Raises ValueError, also for what is nested so deeply that no file of ours can be."""
+    """JSON -> plain values. Raises ValueError, also for what is nested so deeply, or with a number so long that it is none."""
     try:
-        return msgspec.json.decode(data)
+        found = msgspec.json.decode(data)
     except RecursionError:
         raise ValueError("JSON is malformed: it is nested too deeply") from None
+    if _DIGITS.search(data):
+        refuse_long(found)
+    return found
+
+
+def refuse_long(value: Any) -> None:
+    """Raise ValueError for a whole number of more than 64 bits among plain values: it becomes no float, and no array holds it."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, int) and not -(1 << 63) <= one < 1 << 64:
+            raise ValueError(f"a whole number of {one.bit_length()} bits is beyond any that is written here")
+        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -139,7 +139,7 @@ class Engine:
         data = self.contents.get(layout.VERDICT)
         try:
             return None if data is None else proof_of(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except ValueError as error:
             raise EngineError(f"{layout.VERDICT} of {self.path} cannot be read: {error}", remedy="Build it again") from error
 
     def runner(self, *, check_finite: bool = False, **options: Any) -> Runner:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from toolkit.disk.files import decode_json
 from toolkit.engine.locations import is_here
 from toolkit.errors import BackendError, DataError, DeviceError, ToolkitError, extras
 from toolkit.harness.accuracy import answers_of, compare_accuracy
@@ -272,4 +273,5 @@ def answering(engine: Engine) -> Iterator[tuple[Classifier, str]]:
 
 
 def proof_of(data: bytes) -> Proof:
-    return msgspec.json.decode(data, type=Proof)
+    """Raises ValueError where the bytes are no such file."""
+    return msgspec.convert(decode_json(data), Proof)

@@ -89,16 +89,7 @@ def lower_bound(broken: int, mended: int, n: int, *, confidence: float = 0.95) -
 
 def upper_share(hits: int, n: int, *, confidence: float = 0.95) -> float:
     """One-sided upper bound of a share of which `hits` of n were seen (Clopper and Pearson, Biometrika 26 (1934), 404-413)."""
-    misses = n - hits
-    if misses == 0:
-        return 1.0
-    low, high = 0.0, misses / n  # of the share of misses: where so many or more are seen with 1 - confidence
-    for _ in range(60):
-        middle = (low + high) / 2
-        seen, other = math.log(middle), math.log1p(-middle)
-        fewer = sum(math.exp(_log_choose(n, k) + k * seen + (n - k) * other) for k in range(misses))
-        low, high = (middle, high) if 1 - fewer < 1 - confidence else (low, middle)
-    return 1 - low
+    return 1 - _crossing(n - hits - 1, n, confidence) if hits < n else 1.0
 
 
 def share_interval(hits: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -110,17 +101,15 @@ def share_interval(hits: int, n: int, *, confidence: float = 0.95) -> tuple[floa
 
 def _crossing(most: int, n: int, chance: float) -> float:
     """The share at which `most` or fewer of n are seen with this chance; it falls with the share."""
+    k = np.arange(most + 1)
+    ways = np.concatenate([[0.0], np.cumsum(np.log((float(n) - k[:-1]) / (k[:-1] + 1)))])  # log of n choose k
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
         seen, other = math.log(middle), math.log1p(-middle)
-        fewer = sum(math.exp(_log_choose(n, k) + k * seen + (n - k) * other) for k in range(most + 1))
+        fewer = float(np.exp(ways + k * seen + (float(n) - k) * other).sum())
         low, high = (middle, high) if fewer > chance else (low, middle)
     return (low + high) / 2
-
-
-def _log_choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def tango(broken: int, mended: int, n: int, difference: float) -> float:

@@ -47,6 +47,10 @@ class Verdict(Frozen, frozen=True):
     lowest_label: tuple[str, float] | None = None  # the label that agrees least, and the share of images that it agrees on
     shared_yes: float | None = None  # of all yes answers of either, the share given by both; None where neither gave any
 
+    def __post_init__(self) -> None:
+        if not len(self.margins) <= len(self.disagreements) <= self.images or not 0 <= self.agreement <= 1:
+            raise ValueError("a verdict has no more disagreements than images, and an agreement of 0 to 1")
+
     @property
     def word(self) -> Word:
         """same: the loss is shown to be below the margin (one-sided 95 %). better, worse: the 95 % interval leaves out 0."""

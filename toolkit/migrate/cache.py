@@ -14,6 +14,7 @@ import re
 import struct
 from pathlib import Path
 
+from toolkit.disk.files import open_regular, read_regular
 from toolkit.errors import CalibrationError
 from toolkit.types import Frozen
 
@@ -26,6 +27,7 @@ CALIBRATORS = {
     "LegacyCalibration": "percentile",
 }
 LEAST, MOST = 1e-20, 1e20  # between them lie the scales of real tensors; 0 is that of a tensor without any value
+MOST_BYTES = 64 << 20  # of a cache: some hundred thousand tensors
 BOM = b"\xef\xbb\xbf"
 
 
@@ -42,14 +44,23 @@ class Cache(Frozen, frozen=True):
         return CALIBRATORS.get(self.calibrator, self.calibrator)
 
 
-def is_cache(data: bytes) -> bool:
-    """Whether the file begins as a calibration cache does."""
-    return HEAD.match(data.removeprefix(BOM)[:100].decode("ascii", errors="replace")) is not None
+def is_cache(path: Path) -> bool:
+    """Whether the file begins as a calibration cache does; one that cannot be read does not."""
+    try:
+        with open_regular(path) as file:
+            data = file.read(100) or b""
+    except OSError:
+        return False
+    return HEAD.match(data.removeprefix(BOM).decode("ascii", errors="replace")) is not None
 
 
 def read_cache(path: Path) -> Cache:
     """Raises CalibrationError where the file is no cache, or a line of it cannot be understood (it names the line)."""
-    lines = path.read_bytes().removeprefix(BOM).decode("utf-8", errors="replace").split("\n")
+    try:
+        data = read_regular(path, MOST_BYTES)
+    except OSError as error:
+        raise CalibrationError(f"{path} cannot be read: {error.strerror}", remedy="Give the file that TensorRT wrote") from error
+    lines = data.removeprefix(BOM).decode("utf-8", errors="replace").split("\n")
     head = HEAD.fullmatch(lines[0].strip())
     if head is None:
         raise CalibrationError(f"{path} is not a calibration cache of TensorRT: its first line is not TRT-VERSION-CALIBRATOR")

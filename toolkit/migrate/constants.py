@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+from functools import lru_cache
 from typing import Any
 
 OPERATORS: dict[type[ast.operator], Any] = {
@@ -14,9 +15,13 @@ MOST = 1 << 62  # beyond it no size, level or batch lies; powers and shifts are 
 DEPTH = 32
 
 
+@lru_cache(maxsize=1 << 12)  # a condition is told for each flag that hangs on it
 def text_of(node: ast.AST) -> str:
     """The expression on one line."""
-    return " ".join(ast.unparse(node).split())
+    try:
+        return " ".join(ast.unparse(node).split())
+    except ValueError:  # a number of more digits than Python writes
+        return "..."
 
 
 class Constants:
@@ -39,12 +44,13 @@ class Constants:
             elif isinstance(node, ast.arg):  # a parameter: its value is the caller's
                 bound.setdefault(node.arg, []).append(None)
         self._bound = {name: values[0] for name, values in bound.items() if len(values) == 1 and values[0] is not None}
+        self._numbers: dict[ast.expr, int] = {}  # else `a = b + b; b = c + c; ...` doubles at every step
 
     def number(self, node: ast.expr, depth: int = 0) -> int | None:
         """The whole number that an expression of constants is; None where only a run would tell."""
-        found: int | None = None
-        if depth > DEPTH:
-            return None
+        found = self._numbers.get(node)
+        if depth > DEPTH or found is not None:
+            return found
         if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and abs(node.value) < MOST:
             found = int(node.value) if node.value == int(node.value) else None
         elif isinstance(node, ast.Name) and node.id in self._bound:
@@ -52,10 +58,14 @@ class Constants:
         elif isinstance(node, ast.Call) and text_of(node.func) == "int" and len(node.args) == 1:
             found = self.number(node.args[0], depth + 1)
         elif isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-            left, right = self.number(node.left, depth + 1), self.number(node.right, depth + 1)
+            left = self.number(node.left, depth + 1)
+            right = None if left is None else self.number(node.right, depth + 1)
             if left is not None and right is not None and (0 <= right <= 62 or not isinstance(node.op, (ast.Pow, ast.LShift))):
                 found = None if isinstance(node.op, ast.FloorDiv) and right == 0 else OPERATORS[type(node.op)](left, right)
-        return found if found is not None and abs(found) < MOST else None
+        if found is None or abs(found) >= MOST:
+            return None
+        self._numbers[node] = found
+        return found
 
     def first(self, node: ast.expr, depth: int = 0) -> int | None:
         """The first size of a shape: `(1, 3, h, w)`, `[batch] + list(shape[1:])`, or a name for either."""

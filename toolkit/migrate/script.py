@@ -31,6 +31,7 @@ FLAGS_GONE = {
     "REJECT_EMPTY_ALGORITHMS": GONE, "GPU_FALLBACK": "about DLA, which is not a target here", "TF32": TF32,
 }  # fmt: skip
 MODES = {"fp16_mode": "FP16", "int8_mode": "INT8"}  # of a builder before TensorRT 8
+MOST_LAYERS = 100_000
 SIZES = ("max_workspace_size",)
 ASKS = re.compile(r"platform_has_fast_|platform_has_tf32")  # whether the GPU has a type: an engine's target has said so
 
@@ -145,7 +146,7 @@ class _Reader:
             else:
                 self.build[BOOLEANS[name]] = True
             if doubts := [text_of(test) for test in conditions if not ASKS.search(text_of(test))]:
-                self.said.append(f"line {where.lineno}: {name} is set where `{doubts[-1]}`: taken as if that held")
+                self.said.append(f"line {where.lineno}: {name} is set where `{doubts[-1][:200]}`: taken as if that held")
         else:
             self._tell(where, "not taken over; look for it in docs/reference/recipe.md")
 
@@ -177,11 +178,14 @@ class _Reader:
     def _layer(self, target: ast.Attribute, kind: str, conditions: tuple[ast.expr, ...]) -> None:
         names, doubts = selected(target.value, conditions, self.constants)
         self.layers += [(name, kind) for name in names]
+        if len(self.layers) > MOST_LAYERS:
+            what = f"the script gives more than {MOST_LAYERS:,} layers a precision"
+            raise RecipeError(what, remedy="Write what it sets as a trtexec line, with patterns")
         if names == ["*"] and conditions:  # on something else than the layer, such as its number
             where = f"line {target.lineno}: {kind} for every layer where"
             self.said.append(f"{where} `{text_of(conditions[-1])}`: look which those are")
         where = f"line {target.lineno}: {kind} for the layers with"
-        self.said += [f"{where} `{doubt}`, which only a run of the script would tell" for doubt in doubts]
+        self.said += [f"{where} `{doubt[:200]}`, which only a run of the script would tell" for doubt in doubts]
 
     def _tell(self, node: ast.AST, why: str) -> None:
         self.said.append(f"line {getattr(node, 'lineno', 0)}: {text_of(node)[:60]}: {why}")
@@ -200,7 +204,7 @@ class _Reader:
     def _cache(self) -> str | None:
         """The first file that the script names and that is a calibration cache."""
         paths = (path for text in self._strings() for path in self._places(text))
-        return next((str(path) for path in paths if is_cache(path.read_bytes()[:200])), None)
+        return next((str(path) for path in paths if is_cache(path)), None)
 
     def _places(self, text: str) -> list[Path]:
         """The file of this name, where it lies beside the script or in the current folder."""

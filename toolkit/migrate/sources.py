@@ -7,12 +7,15 @@ from pathlib import Path
 
 import msgspec
 
+from toolkit.disk.files import read_regular
 from toolkit.errors import RecipeError
 from toolkit.migrate.cache import Cache, is_cache, read_cache
 from toolkit.migrate.old import OldBuild, is_there
 from toolkit.migrate.polygraphy import is_polygraphy, read_polygraphy
 from toolkit.migrate.script import is_script, read_script
 from toolkit.migrate.trtexec import read_line
+
+MOST = 1 << 18  # bytes of a command line or a script
 
 
 def read_sources(sources: list[str]) -> tuple[OldBuild, Cache | None]:
@@ -25,10 +28,10 @@ def read_sources(sources: list[str]) -> tuple[OldBuild, Cache | None]:
         path = Path(source)
         if not is_there(path):
             old.append(_build_of(source, Path()))
-        elif is_cache(path.read_bytes()[:200]):
+        elif is_cache(path):
             cache.append(read_cache(path))
         else:
-            old.append(_build_of(path.read_text(encoding="utf-8-sig", errors="replace"), path.parent))
+            old.append(_build_of(_text(path), path.parent))
     for kind, found in (("builds", old), ("calibration caches", cache)):
         if len(found) > 1:
             raise RecipeError(f"{len(found)} {kind} were given, and one recipe is one engine", remedy="Migrate each by itself")
@@ -38,6 +41,13 @@ def read_sources(sources: list[str]) -> tuple[OldBuild, Cache | None]:
     elif not cache and build.cache:
         build = msgspec.structs.replace(build, said=(*build.said, f"the calibration cache {build.cache} is not here"))
     return build, cache[0] if cache else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_regular(path, MOST).decode("utf-8-sig", errors="replace")
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}", remedy="Give a command line or a builder script") from error
 
 
 def _build_of(text: str, folder: Path) -> OldBuild:

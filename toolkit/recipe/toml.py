@@ -6,6 +6,8 @@ import re
 import tomllib
 from typing import Any
 
+from toolkit.disk.files import refuse_long
+
 SIZE = 1 << 20  # characters
 DEPTH = 32  # parts of a key, and brackets within brackets
 # Strings (each ends with its line or the file, should it not be closed) and comments; each alternative takes what it begins with.
@@ -25,4 +27,6 @@ def read_toml(text: str) -> dict[str, Any]:
         depth += 1 if bracket in "[{" else -1
         if depth > DEPTH:
             raise ValueError(f"brackets are nested more than {DEPTH} deep")
-    return tomllib.loads(text)
+    found = tomllib.loads(text)
+    refuse_long(found)
+    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from toolkit.disk.files import read_regular, write_atomically
+from toolkit.disk.files import decode_json, read_regular, write_atomically
 from toolkit.errors import MeasurementError
 from toolkit.harness.results import Results
 from toolkit.images.dataset import Images
@@ -66,10 +66,10 @@ def read_noise(path: str | Path) -> tuple[str, dict[str, float]]:
     """(engine, layer -> its share of the noise) of a file that `toolkit why --json` printed. Raises MeasurementError."""
     again = "Make it: toolkit why ENGINE --json > why.json"
     try:
-        found = msgspec.json.decode(read_regular(Path(path)), type=_Why)
+        found = msgspec.convert(decode_json(read_regular(Path(path))), _Why)
     except OSError as error:
         raise MeasurementError(f"{path} cannot be read: {error.strerror or error}", remedy=again) from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except ValueError as error:
         raise MeasurementError(f"{path} is not what `toolkit why --json` prints: {error}", remedy=again) from error
     return found.engine, {layer.name: layer.share for layer in found.layers}
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from toolkit.manifest import Manifest
+from toolkit.manifest import MOST, Manifest
 from toolkit.serve.refused import JSON, Answer, Refused
 from toolkit.types import Array, Float, TensorSpec
 
@@ -22,6 +22,7 @@ DATATYPES = {
     "float32": "FP32", "float16": "FP16", "uint8": "UINT8", "int8": "INT8", "int32": "INT32", "int64": "INT64",
 }  # fmt: skip
 DEEPEST = 8  # brackets around a value of a tensor: no engine here has so many axes
+LONGEST = 10**12  # microseconds that a request may give itself: more is no number that a clock takes
 HEADER_LENGTH = b"inference-header-content-length"
 _BINARY = b"application/octet-stream"
 Parameters = dict[str, bool | int | float | str]
@@ -105,8 +106,8 @@ def _seconds(request: Request) -> float | None:
     timeout = request.parameters.get("timeout")
     if timeout is None or timeout == 0:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout < 0:
-        raise Refused(400, "`timeout` is a number of microseconds", "parameters")
+    if isinstance(timeout, bool) or not isinstance(timeout, int) or not 0 <= timeout <= LONGEST:
+        raise Refused(400, f"`timeout` is a number of microseconds, up to {LONGEST}", "parameters")
     return timeout / 1e6
 
 
@@ -122,6 +123,8 @@ def _tensor(given: Input, spec: TensorSpec, rest: memoryview) -> Array:
         raise Refused(400, f"input '{spec.name}' has shape [{wanted}], not {list(shape)}", "shape")
     if shape[0] == 0:
         raise Refused(400, f"input '{spec.name}' is a batch of 0 images", "shape")
+    if shape[0] > MOST:
+        raise Refused(400, f"input '{spec.name}' is a batch of more than {MOST} images", "shape")
     size = given.parameters.get("binary_data_size")
     if size is None:
         if len(rest):

@@ -114,7 +114,7 @@ class Routes:
         name = name if name is not None else _one(query, "model")
         version = version if version is not None else _one(query, "version")
         top = _one(query, "top") or "5"
-        if not top.isascii() or not top.isdigit() or not 1 <= int(top[:6]) <= MOST_TOP:
+        if not top.isascii() or not top.isdigit() or len(top) > 4 or not 1 <= int(top) <= MOST_TOP:
             raise Refused(400, f"`top` is a number from 1 to {MOST_TOP}", "parameters")
         model = self.models.find(name, version)
         return "classify", model, partial(self._classify, model, int(top))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.readers import tiny
+from tests.fuzz.engines import tiny
 
 ROOT = Path(__file__).parents[3]
 LOAD = """

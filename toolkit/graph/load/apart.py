@@ -31,31 +31,45 @@ REQUEST, ANSWER, GRAPH, ORIGINAL = "request", "answer", "graph.onnx", "original.
 
 
 class LoadRequest(Frozen, frozen=True):
-    """What the child is to open."""
+    """What the child is to open; without `preprocess` as it stands, no matter what it is for."""
 
     path: str
-    preprocess: Preprocess
-    reference: Reference
     memory: int
     seconds: int
+    preprocess: Preprocess | None = None
+    reference: Reference | None = None
 
 
 class LoadAnswer(Frozen, frozen=True):
-    """The facts; or else an error's class, what it says and its remedy."""
+    """The facts, or why a graph that stands as it is does not run; or else an error's class, what it says and its remedy."""
 
     facts: Facts | None = None
-    error: tuple[str, str, str | None] = ("", "", None)
+    broken: str = ""
+    error: tuple[str, str, str | None] | None = None
 
 
 def load_apart(
     path: Path, preprocess: Preprocess, reference: Reference, *, memory: int = MEMORY, seconds: int = SECONDS
 ) -> LoadedGraph:
     """As `load`, in a child process with limits. Raises GraphError, also where the child reaches one."""
+    where = str(path.absolute())
+    request = LoadRequest(path=where, memory=memory, seconds=seconds, preprocess=preprocess, reference=reference)
+    graph, original, answer = _opened(path, request)
+    assert answer.facts is not None
+    return LoadedGraph(graph, answer.facts, original)
+
+
+def read_apart(path: Path, *, memory: int = MEMORY, seconds: int = SECONDS) -> tuple[ir.Model, str]:
+    """As `as_it_stands`, in a child process with limits. Raises GraphError, also where the child reaches one."""
+    graph, _, answer = _opened(path, LoadRequest(path=str(path.absolute()), memory=memory, seconds=seconds))
+    return graph, answer.broken
+
+
+def _opened(path: Path, request: LoadRequest) -> tuple[ir.Model, ir.Model | None, LoadAnswer]:
+    """The graph, the file as it is to be run where that is another, and the rest of the child's answer."""
     with scratch() as folder:
-        where = str(path.absolute())
-        request = LoadRequest(path=where, preprocess=preprocess, reference=reference, memory=memory, seconds=seconds)
         (folder / REQUEST).write_bytes(msgspec.msgpack.encode(request))
-        code, said = _run(folder, PATIENCE * seconds)
+        code, said = _run(folder, PATIENCE * request.seconds)
         answer = folder / ANSWER
         if code == CANNOT_WRITE:
             what = f"{path} cannot be opened, as there is no place for temporary files: {said}: '{folder.parent}'"
@@ -63,11 +77,11 @@ def load_apart(
         if not answer.is_file():
             raise _died(path, code)
         found = msgspec.msgpack.decode(answer.read_bytes(), type=LoadAnswer)
-        if found.facts is None:
+        if found.error is not None:
             kind, what, remedy = found.error
             raise getattr(errors, kind)(what, remedy=remedy)
         original = _take(folder / ORIGINAL) if (folder / ORIGINAL).exists() else None
-        return LoadedGraph(_take(folder / GRAPH), found.facts, original)
+        return _take(folder / GRAPH), original, found
 
 
 def _run(folder: Path, seconds: float) -> tuple[int | None, str]:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from toolkit.errors import GraphError, ToolkitError
 from toolkit.graph.load.apart import ANSWER, CANNOT_WRITE, GRAPH, ORIGINAL, REQUEST, LoadAnswer, LoadRequest
-from toolkit.graph.load.loading import load
+from toolkit.graph.load.loading import as_it_stands, load
 
 COPIES = 10  # of the file's bytes: as stored, as arrays, folded, converted, serialized, and what ONNX Runtime makes of them
 SPEED = 4_000_000  # bytes of a file that a second of computing is allowed for
@@ -45,11 +45,16 @@ def main(folder: Path) -> None:
     limit(0)
     path = Path(request.path)
     try:
-        loaded = load(path, request.preprocess, request.reference, limit)
-        _save(loaded.graph, folder / GRAPH)
-        if loaded.original is not None:
-            _save(loaded.original, folder / ORIGINAL)
-        answer = LoadAnswer(facts=loaded.facts)
+        if request.preprocess is None:
+            graph, broken = as_it_stands(path, limit)
+            _save(graph, folder / GRAPH)
+            answer = LoadAnswer(broken=broken)
+        else:
+            loaded = load(path, request.preprocess, request.reference, limit)
+            _save(loaded.graph, folder / GRAPH)
+            if loaded.original is not None:
+                _save(loaded.original, folder / ORIGINAL)
+            answer = LoadAnswer(facts=loaded.facts)
     except ToolkitError as error:
         answer = LoadAnswer(error=(type(error).__name__, error.what, error.remedy))
     except MemoryError:

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, NameFixPass, RemoveInitializersFromInputsPass
+from onnx_ir.passes.common import InlinePass, NameFixPass, RemoveInitializersFromInputsPass, ShapeInferencePass
 
 from toolkit.errors import GraphError, ToolkitError
 from toolkit.graph.edit import finish
@@ -29,14 +30,16 @@ from toolkit.graph.load.randomness import refuse_randomness
 from toolkit.graph.load.read import read
 from toolkit.graph.load.share import unshare
 from toolkit.graph.load.training import to_inference
-from toolkit.graph.load.trial import know_rank, trial
+from toolkit.graph.load.trial import know_rank, run, trial
 from toolkit.graph.load.widths import float_output, to_float32, unfit_for_cpu
 from toolkit.graph.origin import forget_origin
+from toolkit.onnxfile import serialize
 from toolkit.outputs import Outputs
 from toolkit.recipe import Preprocess, Reference
 from toolkit.types import Frozen
 
 WIDENED = "the reference runs in float32 too: ONNX Runtime's CPU cannot run the file as it is"
+OPEN = 224  # what an open height or width is tried with
 MOST_NESTED = 8  # conditions that depend on each other
 
 
@@ -105,6 +108,29 @@ def load(
             labels=labels_note(texts, columns),
         )  # fmt: skip
         return LoadedGraph(model, facts, original)
+
+
+def as_it_stands(path: Path, sized: Callable[[int], None] = lambda size: None) -> tuple[ir.Model, str]:
+    """The graph of a file, nothing changed, every node with a name and every shape that can be inferred; and why it does not run
+    on one image, empty where it does: what does not run here, where memory and time are limited, is not to be run elsewhere.
+
+    Raises GraphError.
+    """
+    with _foreign(path):
+        model = read(path, sized).model
+        NameFixPass()(model)
+        ShapeInferencePass()(model)
+        for index, node in enumerate(model.graph):
+            node.name = node.name or f"{node.op_type}_{index}"
+        check_budget(model, path)
+        image = model.graph.inputs[0]
+        shape = [dim if isinstance(dim, int) else OPEN if axis else 1 for axis, dim in enumerate(image.shape or ())]
+        kind = image.dtype.numpy() if image.dtype is not None else np.float32
+        try:
+            run(serialize(model), {image.name or "": np.zeros(shape, kind)}, None, path)
+        except GraphError as error:
+            return model, error.what
+        return model, ""
 
 
 def _plain(model: ir.Model, path: Path, stored: int) -> ir.Model:
