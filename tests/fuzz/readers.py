@@ -17,7 +17,9 @@ from toolkit.calibration.ranges import Ranges
 from toolkit.cli.console import PlainConsole
 from toolkit.draft import commented, draft
 from toolkit.errors import EngineError
+from toolkit.harness.compare import compare
 from toolkit.harness.results import Results
+from toolkit.harness.share import shared
 from toolkit.images.dataset import open_data, read_classes, read_idx
 from toolkit.images.picture import preprocess
 from toolkit.manifest import Manifest
@@ -28,9 +30,12 @@ from toolkit.migrate.script import read_script
 from toolkit.migrate.trtexec import read_line
 from toolkit.recipe import Preprocess, Recipe
 from toolkit.reference.weights.load import read_weights
+from toolkit.report.compare_page import compare_page
+from toolkit.report.gallery import galleries
 from toolkit.report.junit import junit
 from toolkit.report.page import html
 from toolkit.report.table import markdown, table
+from toolkit.report.told import told
 
 ROOT = Path(__file__).parents[2]
 SMALL = Preprocess(size=(8, 8))
@@ -61,7 +66,11 @@ def _either(data: bytes, seed: int) -> bytes:
 def _tell_results(path: Path) -> None:
     results = Results.read(path)
     PlainConsole(file=io.StringIO()).print(table(results))
-    html(results, ())
+    html(results, galleries(results, lambda data: None))
+    told(results)
+    shared(results)
+    comparison = compare(results, results)
+    compare_page(results, results, comparison)
     markdown(results)
     junit(results)
 

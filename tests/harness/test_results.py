@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
+from tests.fuzz.bounds import bounds
 from toolkit.errors import MeasurementError
+from toolkit.harness.accuracy import compare_accuracy
 from toolkit.harness.environment import read_environment
 from toolkit.harness.measurement import Block, Measurement
 from toolkit.harness.results import Results
+from toolkit.harness.share import hidden
 
 
 @pytest.fixture
@@ -90,3 +95,54 @@ def test_a_manifest_of_other_types_is_refused(results: Results, tmp_path: Path, 
         Results.read(path)
     msgspec.structs.replace(results, manifests={"x": {"name": "x", "of tomorrow": 1}}).write(path)
     Results.read(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("measurements", {"batch": -1}),
+        ("measurements", {"batch": 0}),
+        ("measurements", {"duration_ns": -1}),
+        ("measurements", {"joules": -1.0}),
+        ("answers", {"labels": [1]}),
+        ("answers", {"ranks": [0, 0, -1]}),
+        ("verdicts", {"images": 0, "disagreements": [1]}),
+        ("verdicts", {"agreement": 2.0}),
+        ("verdicts", {"margins": [0.5] * 9}),
+        ("peaks", {"bytes": 0.0}),
+        ("peaks", {"macs": {"fp32": 0.0}}),
+        ("work", {"activation_bytes": -1}),
+        ("seed", 10**400),
+    ],
+)
+def test_numbers_that_no_bench_writes_are_refused(tmp_path: Path, kind: str, change: Any) -> None:
+    """Each would end a report in the middle."""
+    verdict = compare_accuracy(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), None, 1.0, 0.5, name="x")
+    whole: dict[str, Any] = {
+        "measurements": {"engine": "x", "precision": "fp32", "target": "cpu", "batch": 1, "clock": "device", "started": ""},
+        "answers": {"engine": "x", "data": "", "top1": [0, 1, 2], "labels": [0, 1, 2]},
+        "verdicts": msgspec.to_builtins(verdict),
+        "peaks": {"macs": {"fp32": 1.0}, "bytes": 1.0, "threads": 1, "how": ""},
+        "work": {"macs": 1, "weight_bytes": 0, "activation_bytes": 0},
+    }
+
+    def file(parts: dict[str, Any]) -> Path:
+        held = {"environment": read_environment(), "version": 1, "peaks": parts["peaks"], "work": {"x": parts["work"]}}
+        held |= {name: [parts[name]] for name in ("measurements", "answers", "verdicts")}
+        (tmp_path / "r.json").write_bytes(msgspec.json.encode(held))
+        return tmp_path / "r.json"
+
+    Results.read(file(whole))
+    path = file(whole | {kind: whole[kind] | change} if kind in whole else whole)
+    if kind not in whole:
+        path.write_bytes(path.read_bytes()[:-1] + f', "{kind}": {change}}}'.encode())
+    with pytest.raises(MeasurementError, match=r"is damaged|bits is beyond any"):
+        Results.read(path)
+
+
+@pytest.mark.parametrize("text", ["a" * 100_000, "a@" * 50_000, "/a" * 50_000, "a." * 50_000])
+def test_to_hide_places_takes_no_longer_than_the_text(text: str) -> None:
+    """It took a minute for a name of 100,000 letters."""
+    with bounds():
+        hidden(text)
+    assert hidden("x ~me+you@host.org, C:\\a\\b img/s " + "a" * 100 + "@b.c") == "x PATHPATH, PATH img/s PATH"

@@ -616,3 +616,12 @@ def test_names_beside_a_checkpoint_and_what_is_none(state: State, save: Callable
         (path.parent / "config.json").write_text(json.dumps({"id2label": names}))
         said = "`id2label` (tench, LABEL_1, LABEL_2, LABEL_3, ... (5))"
         assert any(said in note for note in open_weights(reference(path)).notes) == wanted
+
+
+def test_an_archive_of_zeros_is_refused_before_it_fills_the_memory(tmp_path: Path, save: Callable[..., Path]) -> None:
+    """Packed they are a thousandth of it."""
+    path = save({"fc.weight": torch.zeros(30_000_000)}, "plain.pth")
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as packed:
+        for member in plain.infolist():
+            packed.writestr(member.filename, plain.read(member))
+    assert "bytes, and would be 120,00" in refused(tmp_path / "w.pth")

@@ -70,7 +70,7 @@ def decode(data: bytes) -> StoredAnswers:
     whole = scale.shape == (count,) and top.shape == (count, min(TOP, columns)) and digests.shape == (count,)
     if columns == 0 or not whole or not np.isfinite(scale).all() or ((top < 0) | (top >= columns)).any():
         raise EngineError("the stored answers do not belong together", remedy=again)
-    logits = steps.astype(np.float32) * (scale[:, None] / np.float32(STEPS))
+    logits: Float = (steps.astype(np.float32) * (scale[:, None] / np.float32(STEPS))).astype(np.float32, copy=False)
     return StoredAnswers(digests, _in_order(logits, top))
 
 

@@ -21,6 +21,11 @@ class Answers(Frozen, frozen=True):
     labels: tuple[int, ...] | None = None
     ranks: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        for each in (self.labels, self.ranks):
+            if each is not None and (len(each) != len(self.top1) or min(each, default=0) < 0):
+                raise ValueError("labels and ranks are 0 or more, one an image")
+
     @classmethod
     def of(cls, engine: str, data: str, logits: Float, labels: Labels | None, meaning: Outputs = Outputs()) -> Answers:  # noqa: B008
         """From outputs [n, columns], read as `meaning` says, and labels [n]. Of several labels an image the likeliest is kept."""

@@ -91,6 +91,10 @@ class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     seed: int = 0  # of the order of rounds, or of the arrivals
     settings: dict[str, Any] = {}  # what else the scenario was set to
 
+    def __post_init__(self) -> None:
+        if self.batch < 1 or min(self.images, self.duration_ns, self.joules or 0) < 0:
+            raise ValueError("a measurement is of 1 image or more, and counts none, no time and no energy below 0")
+
     @property
     def key(self) -> tuple[str, int, str, str]:
         """What two files must share for their numbers to be compared."""

@@ -6,6 +6,7 @@ faster than a large copy moves the bytes it must read and write.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -26,6 +27,10 @@ class Peaks(Frozen, frozen=True):
     threads: int
     how: str
 
+    def __post_init__(self) -> None:
+        if not min(self.bytes, *self.macs.values(), math.inf) > 0:
+            raise ValueError("peaks are above 0")
+
 
 class Work(Frozen, frozen=True):
     """What an engine must do: multiply-adds and activation bytes an image, weight bytes a batch."""
@@ -34,9 +39,13 @@ class Work(Frozen, frozen=True):
     weight_bytes: int
     activation_bytes: int
 
+    def __post_init__(self) -> None:
+        if min(self.macs, self.weight_bytes, self.activation_bytes) < 0:
+            raise ValueError("no work is below 0")
+
     def intensity(self, batch: int) -> float:
         """Multiply-adds for each byte that must come from or go to memory."""
-        return self.macs * batch / (self.weight_bytes + self.activation_bytes * batch)
+        return self.macs * batch / max(1, self.weight_bytes + self.activation_bytes * batch)
 
 
 class Reach(Frozen, frozen=True):

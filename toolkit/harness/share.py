@@ -13,7 +13,7 @@ from toolkit.harness.results import Results
 
 KEEP = ("name", "target", "device", "precision", "settings", "versions", "notes", "inputs", "outputs", "profiles", "outputs_are")
 SETTINGS = ("OMP_", "OPENBLAS_", "MKL_", "KMP_", "GOMP_", "CUDA_")  # of threads and devices, no paths
-_PLACE = re.compile(r"(?:[A-Za-z]:)?(?:[\\/](?:[^\s\\/:'\"]+))+[\\/]?|~[\w./-]+|[\w.+-]+@[\w.-]+")
+_PLACE = re.compile(r"(?:[A-Za-z]:)?(?:[\\/](?:[^\s\\/:'\"]+))+[\\/]?|~[\w./-]+|(?:(?<![\w.+-])[\w.+-]+|[\w.+-]{1,64})@[\w.-]+")
 HIDDEN = "PATH"
 NO_IMAGES: dict[str, Any] = {"disagreements": (), "margins": (), "changes": (), "worst_image": 0, "lowest_label": None}
 

@@ -18,6 +18,7 @@ from toolkit.errors import WeightsError
 from toolkit.reference.weights.records import load_inert
 
 AGAIN = "Save it again: torch.save(model.state_dict(), path)"
+MOST_RATIO = 50  # that an archive is larger unpacked; torch.save packs nothing, and what others pack shrinks by a few percent
 _FETCH = "Fetch the file again"
 _ONNX = "write onnx = FILE in [reference], in place of arch and weights"
 _ORIGIN = "Give the ONNX file or the weights that it was made from"
@@ -144,7 +145,11 @@ _MERGE = "from safetensors.torch import load_file, save_file; save_file({**load_
 
 def _refuse_archives(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+        names, stored = archive.namelist(), path.stat().st_size
+        size = sum(member.file_size for member in archive.infolist())
+    if size > MOST_RATIO * stored:
+        what = f"{path} has {stored:,} bytes, and would be {size:,} unpacked: no weights are so alike"
+        raise WeightsError(what, remedy="Do not load it; take the weights from their author again")
     tails = {name.partition("/")[2] or name for name in names}
     if "constants.pkl" in tails:
         line = f"torch.save(torch.jit.load('{path}', map_location='cpu').state_dict(), '{path.with_suffix('')}-state.pth')"
