@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from tests.fuzz.bounds import bounds
 from toolkit.errors import DataError, InputError, ToolkitError
 from toolkit.images.dataset import open_data, preprocess, read_classes, read_idx
 from toolkit.recipe import Preprocess
@@ -312,3 +313,17 @@ def test_class_names_that_only_look_like_it(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(DataError, match="are JSON, but no list of names"):
             read_classes(str(path))
+
+
+@pytest.mark.parametrize("name", ["../packaged/fashion", "/etc/x", "a\0b", "x" * 5000])
+def test_packaged_class_names_lie_with_the_package(name: str) -> None:
+    """The word may be a stranger's: it stands in the recipe of an engine."""
+    with pytest.raises(DataError, match=r"are packaged|cannot be read"):
+        read_classes(f"packaged:{name}")
+
+
+def test_a_picture_of_holes_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    os.truncate(tmp_path / "a.png", 1 << 40)
+    with bounds(), pytest.raises(DataError, match="larger than"):
+        _ = open_data(str(tmp_path), Preprocess(size=(8, 8))).digests

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.fuzz.bounds import bounds
 from toolkit.errors import DataError, InputError
 from toolkit.images.bounds import pixels_of
 from toolkit.images.picture import pictures_of, preprocess, restore
@@ -388,3 +389,15 @@ def test_a_strip_counts_as_what_it_is_resized_to() -> None:
     assert pixels_of(stream.getvalue(), 64) == 64 * 64 * 2000
     with pytest.raises(DataError, match="would become"):
         pixels_of(stream.getvalue(), 1024)
+
+
+def test_a_jpeg_of_scans_without_end_is_refused_before_it_is_decoded() -> None:
+    """The whole picture is gone over for each: some minutes for a file of a megabyte."""
+    buffer = io.BytesIO()
+    Image.new("L", (2000, 2000), 128).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    few, many = (data[:-2] + last * count + data[-2:] for count in (9, 30_000))
+    assert preprocess(few, Preprocess(size=(8, 8))).shape == (3, 8, 8)
+    with bounds(), pytest.raises(DataError, match=r"a JPEG of 30,0\d\d scans"):
+        preprocess(many, Preprocess(size=(8, 8)))

@@ -20,9 +20,11 @@ def read_classes(spec: str) -> tuple[str, ...]:
     names either way round; or `packaged:NAME`. Raises DataError."""
     kind, _, name = spec.partition(":")
     path = PACKAGED / f"{name}-classes.txt" if kind == "packaged" else Path(spec)
+    if kind == "packaged" and path.parent != PACKAGED:  # the name is a stranger's, where an engine's recipe holds it
+        raise DataError(f"no class names '{name:.80}' are packaged", remedy="Give a text file, one name a line")
     try:
         text = read_regular(path, MOST_NAMES).decode("utf-8-sig").strip()  # editors on Windows write a mark before the first name
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # the latter of other encodings, and of names that hold a NUL
         raise DataError(f"the class names {path} cannot be read: {error}", remedy="Give a text file, one name a line") from error
     lines = _names_in_json(text, path) if _is_json(text) else tuple(line.strip() for line in text.splitlines())
     if "" in lines or not lines:

@@ -29,6 +29,7 @@ from toolkit.images.picture import normalized, open_picture, preprocess, restore
 from toolkit.recipe import Preprocess, Recipe
 from toolkit.types import Array, Float
 
+MOST_BYTES = 1 << 30  # of the file of one picture
 # What NumPy raises on headers that are damaged, or meant to do harm.
 DAMAGED_ARRAY = (
     OSError, ValueError, EOFError, SyntaxError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError,
@@ -122,7 +123,12 @@ class Images:
         return np.array([int.from_bytes(digest[:8], "little") for digest in hashes], np.uint64)
 
     def _bytes(self, item: Any) -> bytes:
-        return read_regular(Path(item)) if isinstance(item, (str, Path)) else np.ascontiguousarray(item).tobytes()
+        if not isinstance(item, (str, Path)):
+            return np.ascontiguousarray(item).tobytes()
+        try:
+            return read_regular(Path(item), MOST_BYTES)
+        except OSError as error:
+            raise DataError(f"{item} cannot be read: {error.strerror}", remedy="Replace it or remove it") from error
 
     @cached_property
     def sha256(self) -> str:

@@ -27,6 +27,7 @@ from toolkit.types import Array, Float
 
 DRAFT_GAP = 2  # with `draft`, how many times the size that is asked for the decoder leaves at least
 MOST_PIXELS = 1 << 27  # a resized picture is 3 bytes a pixel: a strip of 1 x 20,000 must not take the memory of its host
+MOST_SCANS = 500  # of a JPEG: a progressive one has some ten, and scripts of jpegtran come to a hundred
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -143,6 +144,7 @@ def _open_file(file: Any, mode: str, exif: bool, least: int | None) -> Image.Ima
         if isinstance(file, (bytes, bytearray, memoryview)):
             file = io.BytesIO(file)
         with Image.open(file, formats=formats()) as image:
+            _refuse_scans(image, where)
             if least is not None:
                 image.draft(None, (least, least))
             return _convert(ImageOps.exif_transpose(image) if exif else image, mode)
@@ -150,6 +152,20 @@ def _open_file(file: Any, mode: str, exif: bool, least: int | None) -> Image.Ima
         raise DataError(f"the image {where} does not exist") from None
     except DAMAGED as error:
         raise unreadable(where, error) from error
+
+
+def _refuse_scans(image: Image.Image, where: str) -> None:
+    """Raise DataError for a JPEG of more scans than any encoder writes: the whole picture is gone over for each, and a file of a
+    megabyte may hold a hundred thousand."""
+    if image.format not in ("JPEG", "MPO"):
+        return
+    stream: Any = image.fp  # type: ignore[attr-defined]
+    place = stream.tell()
+    stream.seek(0)
+    count = stream.read().count(b"\xff\xda")  # inside a scan a byte of 255 is followed by a 0
+    stream.seek(place)
+    if count > MOST_SCANS:
+        raise DataError(f"{where} is a JPEG of {count:,} scans", remedy="Save it again; a progressive JPEG has some ten")
 
 
 def unreadable(where: str, error: BaseException) -> DataError:

@@ -164,8 +164,8 @@ def _smooth_noise(count: int, channels: int, random: torch.Generator) -> Tensor:
 
 def _seed(spec: str) -> int:
     text = spec.removeprefix("random:")
-    if not text.isdecimal():
-        raise WeightsError(f"'{spec}' has no seed", remedy="Write a whole number, such as random:0")
+    if not text.isdecimal() or len(text) > 18:
+        raise WeightsError(f"'{spec:.80}' has no seed", remedy="Write a whole number of at most 18 digits, such as random:0")
     return int(text)
 
 
@@ -176,7 +176,7 @@ def _file(arch: str, spec: str, progress: Progress | None) -> Path:
     if kind != "packaged":
         return Path(spec)
     path = PACKAGED / f"{name}.safetensors"
-    if not path.is_file():
+    if path.parent != PACKAGED or not path.is_file():  # the name is a stranger's, where an engine's recipe holds it
         names = ", ".join(f"packaged:{known.stem}" for known in sorted(PACKAGED.glob("*.safetensors")))
         raise WeightsError(f"no weights named '{name}' are packaged", remedy=f"Packaged are: {names}")
     return path
