@@ -315,7 +315,7 @@ def test_class_names_that_only_look_like_it(tmp_path: Path) -> None:
             read_classes(str(path))
 
 
-@pytest.mark.parametrize("name", ["../packaged/fashion", "/etc/x", "a\0b", "x" * 5000])
+@pytest.mark.parametrize("name", ["../packaged/fashion", "/etc/x", "a\0b"])
 def test_packaged_class_names_lie_with_the_package(name: str) -> None:
     """The word may be a stranger's: it stands in the recipe of an engine."""
     with pytest.raises(DataError, match=r"are packaged|cannot be read"):

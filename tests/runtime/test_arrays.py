@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from toolkit.errors import InputError
+from toolkit.images.picture import preprocess
+from toolkit.recipe import Preprocess
 from toolkit.runtime.arrays import DeviceArray, adopt, host_view
 from toolkit.runtime.device import LEGACY_STREAM
 
@@ -125,3 +127,12 @@ def test_a_view_of_host_memory():
     view = host_view(array.ctypes.data, (2, 3), np.int32)
     view[1, 2] = 9
     assert array[5] == 9
+
+
+def test_masked_values_are_not_taken_for_what_lies_beneath():
+    array = np.ma.masked_greater(np.arange(6, dtype=np.float32).reshape(2, 3), 3)
+    with pytest.raises(InputError, match=r"masked values cannot be taken. Say what they are: array\.filled"):
+        adopt(array)
+    assert adopt(np.ma.masked_greater(array, 99).filled(0)).tolist() == [[0, 1, 2], [3, 0, 0]]
+    with pytest.raises(InputError, match="masked values"):
+        preprocess(np.ma.masked_equal(np.zeros((4, 4, 3), np.uint8), 0), Preprocess(size=(4, 4)))

@@ -71,9 +71,16 @@ def _axis(shape: tuple[int, ...], first: bool) -> int | None:
     return next((axis for counts in CHANNELS for axis in order if shape[axis] in counts), None)
 
 
+def unmasked(array: Array) -> Array:
+    """The array. Raises InputError where values of it are masked: they would be taken for what lies beneath."""
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise InputError("an array with masked values cannot be taken", remedy="Say what they are: array.filled(VALUE)")
+    return array
+
+
 def _array(value: Any) -> Array:
     if isinstance(value, np.ndarray):
-        return value
+        return unmasked(value)
     try:
         return np.asarray(value.float() if str(value.dtype) == "torch.bfloat16" else value)  # which NumPy has not
     except Exception as error:  # whatever a library raises for a tensor that has gradients, or is elsewhere

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import InputError
+from toolkit.images.memory import unmasked
 from toolkit.runtime.device import LEGACY_STREAM
 from toolkit.types import Array
 
@@ -52,7 +53,7 @@ def adopt(value: Any) -> Array | DeviceArray:
     conjugated or negated view of torch's is resolved first, which copies it: its memory holds other values than it has.
     """
     if isinstance(value, np.ndarray):
-        return value
+        return unmasked(value)
     try:
         value = _resolved(value)
         where = getattr(value, "__dlpack_device__", None)

@@ -16,8 +16,9 @@ import pytest
 
 from tests.graph.load.files import HOW, TensorProto, answers, helper, images, node, opened, scores, tensor, write
 from toolkit.errors import GraphError
-from toolkit.graph.load import load
+from toolkit.graph.load import load, loading
 from toolkit.graph.load.apart import load_apart
+from toolkit.graph.load.trial import trial
 from toolkit.recipe import Reference
 
 WHOLE = {name: tensor(name, value, np.int64) for name, value in
@@ -225,3 +226,25 @@ def test_a_child_without_time_is_an_error(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run([sys.executable, "-c", script], env=env, timeout=60, check=False)
     assert done.returncode == -24
+
+
+def test_what_no_output_needs_is_not_run_in_the_file_itself_either(tmp_path: Path) -> None:
+    """ONNX Runtime runs such operators: the reference is the file, and would fill the memory of this process."""
+    loaded = opened(bomb(tmp_path / "m.onnx", "a node that no output needs"))
+    assert loaded.original is not None
+    assert [node.op_type for node in loaded.original.graph if node.name == "bomb"] == []
+    assert "operators that no output needs are left out, of the reference too: 1" in loaded.facts.notes
+    assert opened(write(tmp_path / "m.onnx")).original is None
+
+
+def test_a_branch_that_is_never_taken_is_tried_where_memory_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime computes the constants of both."""
+    tried = []
+    monkeypatch.setattr(loading, "trial", lambda *given: tried.append(given[5]) or trial(*given))
+    gives = {name: helper.make_tensor_value_info(f"{name}2", 1, None) for name in ("scores", "big")}
+    ends = [helper.make_graph([node("Identity", [name], [f"{name}2"])], name, [], [end]) for name, end in gives.items()]
+    choice = helper.make_node("If", ["yes"], ["out"], then_branch=ends[0], else_branch=ends[1])
+    end = [node("Relu", ["scores"], ["big"]), choice]
+    opened(write(tmp_path / "m.onnx", end, output="out", more=[tensor("yes", True, np.bool_)]))
+    opened(write(tmp_path / "m.onnx"))
+    assert tried == [False, True]

@@ -40,6 +40,7 @@ from toolkit.types import Frozen
 
 WIDENED = "the reference runs in float32 too: ONNX Runtime's CPU cannot run the file as it is"
 OPEN = 224  # what an open height or width is tried with
+CONTROL = ("If", "Loop", "Scan")
 MOST_NESTED = 8  # conditions that depend on each other
 
 
@@ -82,9 +83,13 @@ def load(
         texts = texts_of(model)
         InlinePass()(model)
         RemoveInitializersFromInputsPass()(model)
+        whole = len(model.graph)
         notes = [*select_output(model, reference, path), *select_input(model, reference, path)]
         finish_names(model)
         drop_unused(model)
+        if not notes and (spare := whole - len(model.graph)):  # ONNX Runtime would run them, and nothing here looks at them
+            notes.append(f"operators that no output needs are left out, of the reference too: {spare}")
+        has_control = any(node.op_type in CONTROL for node in model.graph)
         notes += to_inference(model, path)
         refuse_foreign(model, path)
         original = model.clone() if notes else None
@@ -99,7 +104,7 @@ def load(
         free_batch(model, preprocess, batch)
         norm = first_norm(model)
         model = _with_scores(model, path, reference.offset)
-        known = check_budget(model, path)
+        known = check_budget(model, path) and not has_control  # ONNX Runtime looks into branches that are never taken
         columns = trial(model, original or path, name, kind, batch, known, path)
         facts = Facts(
             input=name, input_type=kind, batch=batch, output=output, columns=columns, sha256=digest,
@@ -135,7 +140,7 @@ def as_it_stands(path: Path, sized: Callable[[int], None] = lambda size: None) -
 
 def _plain(model: ir.Model, path: Path, stored: int) -> ir.Model:
     """No constant left to compute, opset 18 or later, no control flow."""
-    has_control = any(node.op_type in ("If", "Loop", "Scan") for node in model.graph)
+    has_control = any(node.op_type in CONTROL for node in model.graph)
     for _ in range(MOST_NESTED if has_control else 0):  # before the converter, which does not look into branches
         fold_constants(model, path, stored)
         if not any(node.op_type == "If" for node in model.graph):
