@@ -163,7 +163,7 @@ def _read_packed(path: Path) -> tuple[Manifest, dict[str, bytes]]:
             if sum(entry.file_size for entry in entries) > path.stat().st_size:
                 raise EngineError(f"{path} holds files that lie over each other", remedy=_AGAIN)
             if archive.comment and archive.comment != FRAME + _frame(archive):  # there is none where another program packed it
-                raise EngineError(f"{path} is damaged: its headers are not those that were packed", remedy=_AGAIN)
+                raise zipfile.BadZipFile("its headers are not those that were packed")
             twice = next((name for name, count in Counter(names).items() if count > 1), None)
             if twice is not None:
                 raise EngineError(f"{path} holds '{twice}' twice", remedy=_AGAIN)

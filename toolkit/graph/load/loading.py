@@ -83,12 +83,7 @@ def load(
         texts = texts_of(model)
         InlinePass()(model)
         RemoveInitializersFromInputsPass()(model)
-        whole = len(model.graph)
-        notes = [*select_output(model, reference, path), *select_input(model, reference, path)]
-        finish_names(model)
-        drop_unused(model)
-        if not notes and (spare := whole - len(model.graph)):  # ONNX Runtime would run them, and nothing here looks at them
-            notes.append(f"operators that no output needs are left out, of the reference too: {spare}")
+        notes = _choose_ends(model, reference, path)
         has_control = any(node.op_type in CONTROL for node in model.graph)
         notes += to_inference(model, path)
         refuse_foreign(model, path)
@@ -113,6 +108,17 @@ def load(
             labels=labels_note(texts, columns),
         )  # fmt: skip
         return LoadedGraph(model, facts, original)
+
+
+def _choose_ends(model: ir.Model, reference: Reference, path: Path) -> list[str]:
+    """The image and the scores are chosen, and what these do not need goes; what was chosen and left out, in words. In place."""
+    whole = len(model.graph)
+    notes = [*select_output(model, reference, path), *select_input(model, reference, path)]
+    finish_names(model)
+    drop_unused(model)
+    if not notes and (spare := whole - len(model.graph)):  # ONNX Runtime would run them, and nothing here looks at them
+        notes.append(f"operators that no output needs are left out, of the reference too: {spare}")
+    return notes
 
 
 def as_it_stands(path: Path, sized: Callable[[int], None] = lambda size: None) -> tuple[ir.Model, str]:
