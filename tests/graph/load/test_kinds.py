@@ -261,6 +261,15 @@ def test_an_input_that_nothing_needs_is_left_out(tmp_path: Path) -> None:
     assert [value.name for value in loaded.original.graph.inputs] == ["image"]
 
 
+def test_constants_that_are_inputs_are_no_second_picture(tmp_path: Path) -> None:
+    """tf2onnx leaves means of one value a channel among the inputs; `build` took the file for one without an image."""
+    mean = helper.make_tensor_value_info("mean", 1, [1, 3, 1, 1])
+    path = write(tmp_path / "m.onnx", start=[node("Sub", ["pixels", "mean"], ["image"])], inputs=[mean])
+    assert draft(path).recipe.preprocess.size == (8, 8)
+    loaded = opened(path, feed={"mean": [[[[0.0]], [[0.0]], [[0.0]]]]})
+    np.testing.assert_allclose(answers(loaded, images()), scores(images()), rtol=1e-5, atol=1e-6)
+
+
 def test_a_second_picture_that_nothing_reads_is_not_asked_for(tmp_path: Path) -> None:
     mask = helper.make_tensor_value_info("mask", 1, ["N", 1, 8, 8])
     loaded = opened(write(tmp_path / "m.onnx", inputs=[mask]))

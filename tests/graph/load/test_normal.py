@@ -177,6 +177,16 @@ def test_the_order_of_colors_is_read_off_means_that_are_imagenets(tmp_path: Path
     assert found is not None and found.color == COLORS[form]
 
 
+def test_a_slice_of_several_axes_turns_the_one_that_it_steps_back_on(tmp_path: Path) -> None:
+    """As TensorFlow writes `x[..., ::-1]`: every image of the batch, and the colors from the last on. Caffe's means follow."""
+    flip = node("Slice", ["pixels", "from", "to", "axes", "steps"], ["x"])
+    values = {"from": [0, -1], "to": [9999, -9999], "axes": [0, 1], "steps": [1, -1]}
+    more = [*(tensor(name, value, np.int64) for name, value in values.items()), channel([103.939, 116.779, 123.68], "mid")]
+    path = write(tmp_path / "m.onnx", start=[flip, node("Sub", ["x", "mid"], ["image"])], more=more)
+    found = normalization_of(path)
+    assert found is not None and (found.scale, found.color) == (1.0, "RGB")
+
+
 @pytest.mark.parametrize("turn", ["channels", "width"])
 def test_a_file_that_turns_its_colors_before_it_subtracts_means_takes_bgr(tmp_path: Path, turn: str) -> None:
     """ImageNet's means behind a flip of the channels are those of BGR; a mirrored picture keeps its colors."""

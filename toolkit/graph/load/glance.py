@@ -36,7 +36,7 @@ class Glance(NamedTuple):
     @property
     def image(self) -> Tensor | None:
         """The input that takes pictures, where one alone can: the only one, or the only one of four dimensions."""
-        images = [tensor for tensor in self.inputs if len(tensor.shape) == 4]
+        images = [tensor for tensor in self.inputs if len(tensor.shape) == 4 and tensor.shape[1:].count(1) < 2]  # no one pixel
         return images[0] if len(images) == 1 else None
 
 

@@ -48,6 +48,7 @@ def _guess(values: list[ir.Value]) -> ir.Value | None:
     if len(values) == 1:
         return values[0]
     images = [value for value in values if value.shape is not None and len(value.shape) == 4]
+    images = [value for value in images if list(value.shape or ())[1:].count(1) < 2]  # constants a channel are no picture
     return images[0] if len(images) == 1 else None
 
 

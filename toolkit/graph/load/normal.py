@@ -119,8 +119,10 @@ def _followed(found: _Followed) -> _Followed:
             perm = attribute(node, "perm", None) if node.op_type == "Transpose" else None
             found = found._replace(end=node.outputs[0], axis=list(perm).index(found.axis) if perm else found.axis)
         elif _turns(node, found.end):
-            of_colors = _axis(node) in (found.axis, found.axis - 4)  # else the picture is mirrored
-            found = _Followed(so_far.turned((2, 1, 0)) if of_colors else so_far, node.outputs[0], found.axis)
+            axis = _axis(node)
+            mirrored = axis is not None and axis % 4 != found.axis
+            turned = so_far.turned((2, 1, 0)) if axis is not None else so_far._replace(order=())
+            found = _Followed(so_far if mirrored else turned, node.outputs[0], found.axis)
         elif (mixed := _by_convolution(node, found.end)) is not None:
             found = _Followed(so_far.turned(mixed[2]).then(mixed[0], mixed[1], _called(node)), node.outputs[0], found.axis)
         elif (step := _step(node, found.end)) is not None and _fits(step, so_far.a):
@@ -153,11 +155,14 @@ def _joined(before: _Followed, readers: list[ir.Node]) -> _Followed | None:
 
 
 def _axis(node: ir.Node) -> int | None:
-    """Of a Gather, or a Slice of one axis."""
+    """That a Gather or a Slice turns round; None where it is not one alone, or not told."""
     if node.op_type == "Gather":
         return int(attribute(node, "axis", 0))
-    axes = constant(node.inputs[3]) if len(node.inputs) > 3 else None
-    return int(axes.ravel()[0]) if axes is not None and axes.size == 1 else None
+    axes, steps = constant(node.inputs[3]), constant(node.inputs[4])
+    steps = np.zeros(0) if steps is None else steps.ravel()
+    named = range(steps.size) if axes is None else axes.ravel().tolist()
+    turned = [axis for axis, step in zip(named, steps.tolist(), strict=False) if step == -1]
+    return int(turned[0]) if len(turned) == 1 else None
 
 
 def _channel(value: ir.Value) -> int:
