@@ -177,6 +177,19 @@ def test_the_order_of_colors_is_read_off_means_that_are_imagenets(tmp_path: Path
     assert found is not None and found.color == COLORS[form]
 
 
+def test_colors_that_are_indexed_are_turned(tmp_path: Path) -> None:
+    """As torch.export writes `x[:, [2, 1, 0]]`: by a GatherND of the first axis, between two Transposes."""
+    start = [
+        node("Transpose", ["pixels"], ["t"], perm=[1, 0, 2, 3]),
+        node("GatherND", ["t", "order"], ["u"], batch_dims=0),
+        node("Transpose", ["u"], ["x"], perm=[1, 0, 2, 3]),
+        node("Sub", ["x", "mid"], ["image"]),
+    ]
+    path = write(tmp_path / "m.onnx", start=start, more=[tensor("order", [[2], [1], [0]], np.int64), channel(255 * MEAN, "mid")])
+    found = normalization_of(path)
+    assert found is not None and (found.scale, found.color) == (1.0, "BGR")
+
+
 def test_a_slice_of_several_axes_turns_the_one_that_it_steps_back_on(tmp_path: Path) -> None:
     """As TensorFlow writes `x[..., ::-1]`: every image of the batch, and the colors from the last on. Caffe's means follow."""
     flip = node("Slice", ["pixels", "from", "to", "axes", "steps"], ["x"])

@@ -32,7 +32,7 @@ STEPS = 24
 IMAGENET = (0.485, 0.456, 0.406)  # red, green, blue; Caffe's 123.68, 116.779 and 103.939 are the same of 255
 CLOSE = 0.02
 _THROUGH = ("Cast", "Identity", "Transpose", "Dropout", "Squeeze", "Unsqueeze", "Resize", "Upsample", "Clip")
-_TURNS = ("Gather", "Slice")  # of three channels: RGB to BGR
+_TURNS = ("Gather", "GatherND", "Slice")  # of three channels: RGB to BGR
 _SHAPES = ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten")
 
 
@@ -119,10 +119,8 @@ def _followed(found: _Followed) -> _Followed:
             perm = attribute(node, "perm", None) if node.op_type == "Transpose" else None
             found = found._replace(end=node.outputs[0], axis=list(perm).index(found.axis) if perm else found.axis)
         elif _turns(node, found.end):
-            axis = _axis(node)
-            mirrored = axis is not None and axis % 4 != found.axis
-            turned = so_far.turned((2, 1, 0)) if axis is not None else so_far._replace(order=())
-            found = _Followed(so_far if mirrored else turned, node.outputs[0], found.axis)
+            of_colors = found.axis in {axis % 4 for axis in _axes(node)}  # else the picture is mirrored
+            found = _Followed(so_far.turned((2, 1, 0)) if of_colors else so_far, node.outputs[0], found.axis)
         elif (mixed := _by_convolution(node, found.end)) is not None:
             found = _Followed(so_far.turned(mixed[2]).then(mixed[0], mixed[1], _called(node)), node.outputs[0], found.axis)
         elif (step := _step(node, found.end)) is not None and _fits(step, so_far.a):
@@ -154,15 +152,14 @@ def _joined(before: _Followed, readers: list[ir.Node]) -> _Followed | None:
     return _Followed(Affine(so_far.a * a, so_far.b * a + b, (*so_far.nodes, *nodes), so_far.order), join.outputs[0], before.axis)
 
 
-def _axis(node: ir.Node) -> int | None:
-    """That a Gather or a Slice turns round; None where it is not one alone, or not told."""
-    if node.op_type == "Gather":
-        return int(attribute(node, "axis", 0))
+def _axes(node: ir.Node) -> list[int]:
+    """Those that a Gather or a Slice turns round."""
+    if node.op_type != "Slice":
+        return [int(attribute(node, "axis", 0))]
     axes, steps = constant(node.inputs[3]), constant(node.inputs[4])
     steps = np.zeros(0) if steps is None else steps.ravel()
     named = range(steps.size) if axes is None else axes.ravel().tolist()
-    turned = [axis for axis, step in zip(named, steps.tolist(), strict=False) if step == -1]
-    return int(turned[0]) if len(turned) == 1 else None
+    return [int(axis) for axis, step in zip(named, steps.tolist(), strict=False) if step == -1]
 
 
 def _channel(value: ir.Value) -> int:
@@ -248,8 +245,8 @@ def _turns(node: ir.Node, value: ir.Value) -> bool:
     """Whether a node picks all three channels in the other order."""
     if node.op_type not in _TURNS or node.inputs[0] is not value:
         return False
-    if node.op_type == "Gather":
-        picks = constant(node.inputs[1])
+    if node.op_type != "Slice":
+        picks = constant(node.inputs[1]) if attribute(node, "batch_dims", 0) == 0 else None
         return picks is not None and picks.ravel().tolist() == [2, 1, 0]
     steps = constant(node.inputs[4]) if len(node.inputs) > 4 else None
     return steps is not None and sorted(steps.ravel().tolist())[:1] == [-1] and set(steps.ravel().tolist()) <= {-1, 1}
