@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from toolkit.errors import BudgetError, DataError, RecipeError
+from toolkit.errors import BudgetError, DataError, EngineError, RecipeError
 from toolkit.orders import Order, Outcome, failure, fill, foresee, orders_of
 from toolkit.recipe import Accept, Calibration, Recipe
 from toolkit.types import Progress
@@ -55,6 +56,23 @@ def test_every_fault_that_can_be_known_is_said_before_any_work(tmp_path: Path) -
     for (_, _, words), outcome in zip(wrong.values(), outcomes, strict=True):
         assert outcome.manifest is None and words in str(outcome.error), outcome
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_may_only_be_read_is_said_before_any_work(tmp_path: Path) -> None:
+    """A real file system that is mounted so."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("nothing may be mounted here")
+    try:
+
+        def work(stage: str) -> Progress:
+            raise AssertionError(f"work was begun: {stage}")
+
+        with pytest.raises(EngineError, match=r"disk cannot be made or written: Read-only file system\. Choose another"):
+            list(fill(orders_of([recipe()], None, disk), work))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_second_reference_that_is_none_is_said_before_the_first_is_built(tmp_path: Path) -> None:

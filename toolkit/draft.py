@@ -10,12 +10,11 @@ from toolkit.engine.layout import SUFFIX
 from toolkit.errors import RecipeError, WeightsError
 from toolkit.manifest import MANIFEST
 from toolkit.recipe import ARCHITECTURES, Preprocess, Recipe, Reference
-from toolkit.recipe.assumed import left_open
+from toolkit.recipe.assumed import GRAY, left_open
 from toolkit.recipe.modules import is_module
 from toolkit.types import Target, one_line
 
 PRECISIONS = ("fp32", "fp16", "int8")
-GRAY = {"color": "L", "mean": (0.449,), "std": (0.226,)}  # the mean of ImageNet's three channels
 PLAIN = {"scale": 1.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # pixels as they are
 
 
@@ -36,8 +35,6 @@ def draft(model: Any, precision: str | None = None, **options: Any) -> Draft:
     found, told = _read(model, given)
     guessed = {key: value for key, value in found.items() if key not in given}
     values = {**guessed, **_numbers(precision, given), **given}
-    if values.get("color") == "L" and "mean" not in values and "std" not in values:
-        values |= GRAY
     table = given.get("preprocess")
     said = {*given, *found, *(table if isinstance(table, Mapping) else ())}
     return Draft(left_open(Recipe.of(model, **values), said), tuple(told))

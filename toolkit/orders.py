@@ -12,6 +12,7 @@ import msgspec
 
 from toolkit import pipeline
 from toolkit.backends import backend
+from toolkit.disk.drafts import draft_folder
 from toolkit.disk.folders import settled
 from toolkit.engine.place import other_model, refuse_other
 from toolkit.errors import (
@@ -98,10 +99,12 @@ def fill(
     yield from (Outcome(order, error=bad[order.folder]) for order in orders if order.folder in bad)
     good = [order for order in orders if order.folder not in bad]
     for folder in {order.folder.parent for order in good}:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)  # before the work, should it not be possible
+        try:  # before the work, should it not be possible
+            folder.mkdir(parents=True, exist_ok=True)
+            with draft_folder(folder / "engine"):
+                pass
         except OSError as error:
-            what = f"the folder {folder} cannot be made: {error.strerror}"
+            what = f"the folder {folder} cannot be made or written: {error.strerror}"
             raise EngineError(what, remedy="Choose another with -o") from error
     trip: Trip | None = None
     for _, group in groupby(good, key=lambda order: id(order.recipe)):

@@ -13,8 +13,22 @@ from tests.graph.load.files import write
 from toolkit.draft import commented, draft
 from toolkit.errors import GraphError
 from toolkit.recipe import Recipe
+from toolkit.recipe.write import recipe_toml
 
 ORDERS = "\n[accept]\nmin_agreement = 0.0\nmax_top1_drop = 99.0\n"
+
+
+def test_the_recipe_of_gray_pictures_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """What is assumed of them is left away, to be assumed again: the defaults of three channels are none for one."""
+    gray = helper.make_node("Concat", ["pixels"] * 3, ["image"], axis=1)
+    path = write(tmp_path / "net.onnx", shape=("N", 1, 8, 8), start=[gray])
+    recipe = draft(path).recipe
+    assert {"mean", "std"} <= set(recipe.assumed) and recipe.preprocess.mean == (0.449,)
+    for text in (recipe_toml(recipe, tmp_path), commented(draft(path), tmp_path)):
+        again = Recipe.parse(text).resolve(tmp_path)
+        assert (again.preprocess, again.assumed) == (recipe.preprocess, recipe.assumed)
+    said = Recipe.parse('name = "x"\n[reference]\nonnx = "net.onnx"\n[preprocess]\ncolor = "L"\nmean = [0.5]\nstd = [0.5]')
+    assert said.preprocess.mean == (0.5,) and "mean" not in said.assumed
 
 
 def test_what_a_file_says_of_itself_never_leaves_its_comment(tmp_path: Path) -> None:

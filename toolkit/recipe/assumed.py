@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from toolkit.recipe.preprocess import Preprocess
     from toolkit.recipe.recipe import Recipe, Reference
 
+GRAY = {"color": "L", "mean": (0.449,), "std": (0.226,)}  # the mean of ImageNet's three channels
 ASSUMED = "assumed, since nothing says otherwise: "
+
+
+def with_gray(values: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's plain values; of gray pictures whose `mean` and `std` nobody said they are those of `GRAY`."""
+    how = values.get("preprocess")
+    if isinstance(how, dict) and how.get("color") == "L" and not {"mean", "std"} & how.keys():
+        return {**values, "preprocess": {**how, **GRAY}}
+    return values
 
 
 def left_open(recipe: Recipe, said: Collection[str]) -> Recipe:

@@ -10,7 +10,7 @@ import msgspec
 
 from toolkit.disk.files import near, read_regular
 from toolkit.errors import RecipeError
-from toolkit.recipe.assumed import left_open, note
+from toolkit.recipe.assumed import left_open, note, with_gray
 from toolkit.recipe.flags import tables
 from toolkit.recipe.modules import MEMORY
 from toolkit.recipe.paths import PATHS, absolute
@@ -225,7 +225,7 @@ class Recipe(Frozen, frozen=True):
         kinds = {field.name: field.type for field in msgspec.structs.fields(cls) if isinstance(field.default, Frozen)}
         values = tables(model, options, {"reference": Reference, **kinds})
         try:
-            return left_open(msgspec.convert(values, cls), values.get("preprocess", {})).resolve(Path())
+            return left_open(msgspec.convert(with_gray(values), cls), values.get("preprocess", {})).resolve(Path())
         except msgspec.ValidationError as error:
             raise RecipeError(f"{values['name']}: {explain(str(error), values, cls)}") from error
 
@@ -247,7 +247,7 @@ class Recipe(Frozen, frozen=True):
         """TOML text -> Recipe; raises RecipeError."""
         try:
             table = read_toml(text)
-            return left_open(msgspec.convert(table, cls), table.get("preprocess", {}))
+            return left_open(msgspec.convert(with_gray(table), cls), table.get("preprocess", {}))
         except msgspec.ValidationError as error:
             raise RecipeError(f"{where}: {explain(str(error), read_toml(text), cls)}") from error
         except ValueError as error:
