@@ -15,7 +15,7 @@ from toolkit.backends.onnxruntime import profile as onnxruntime_profile
 from toolkit.engine.engine import Engine
 from toolkit.engine.judge import images_of
 from toolkit.engine.locations import is_here
-from toolkit.errors import DataError, MeasurementError, ToolkitError
+from toolkit.errors import DataError, MeasurementError, ToolkitError, extras
 from toolkit.harness.latency import Sampling
 from toolkit.harness.measurement import Scenario
 from toolkit.harness.results import Results
@@ -103,11 +103,12 @@ def _reference(engine: Engine, threads: int) -> Runner | str:
     try:
         if not is_here(spec):
             raise DataError(f"'{spec}' is not on this machine")
-        from toolkit.reference.source import open_reference
+        with extras():
+            from toolkit.reference.source import open_reference
 
-        return open_reference(engine.recipe, threads)
+            return open_reference(engine.recipe, threads)
     except (ToolkitError, ImportError) as error:
-        why = error.what if isinstance(error, ToolkitError) else f"the Python package '{error.name}' is not installed"
+        why = error.what if isinstance(error, ToolkitError) else str(error)
     kept = engine.manifest.baseline
     if kept is None or kept.latency is None:
         return f"not measured: {why}"

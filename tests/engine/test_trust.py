@@ -161,6 +161,10 @@ def test_an_older_engine_is_brought_to_todays_format(tmp_path: Path) -> None:
     batch, logits = np.load(GOLDEN / "version-1-batch.npy"), np.load(GOLDEN / "version-1-logits.npy")
     with toolkit.load(folder, threads=1) as runner:
         before = runner(batch)
+    with pytest.raises(EngineError, match=f"toolkit upgrade {folder}"):
+        Engine.open(folder).pack(tmp_path / "x.engine")
+    with pytest.raises(EngineError, match="not a packed engine"):
+        upgrade(GOLDEN / "version-1-batch.npy")
     manifest = upgrade(folder)
     assert manifest is not None
     assert set(manifest.files) == {"model.onnx", "ranges.json"}

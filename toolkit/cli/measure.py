@@ -80,7 +80,7 @@ def accuracy(
 def _judged(engine: Path, found: Judgement) -> str:
     """The last line of `accuracy`: the word, and what to do next."""
     if found.accepted is None:
-        return f"{engine}: nothing to compare it with. Next: toolkit accuracy {engine} --data DIR"
+        return f"{engine}: nothing to compare it with. Next: build it with images in [accept], or name another: --against ENGINE"
     if found.accepted:
         return f"{engine}: accepted. Next: toolkit bench {engine} -o results.json"
     if found.undecided:

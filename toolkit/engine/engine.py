@@ -188,7 +188,8 @@ class Engine:
     def pack(self, target: str | Path) -> Path:
         """Write it as one file, a plain zip, stored and not deflated; `toolkit.load` takes that file as it takes a folder."""
         if not self.manifest.files:
-            raise EngineError(f"{self.name} is of an older format, whose files are not sealed", remedy="Build it again")
+            what = f"{self.name} is of an older format, whose files are not sealed"
+            raise EngineError(what, remedy=f"Bring it to the current one: toolkit upgrade {self.path}")
         layout.pack(self.manifest, self.contents, Path(target))
         return Path(target)
 

@@ -179,11 +179,11 @@ def _against_reference(
         remarks = (*remarks, f"the reference's answers are those that the engine carries, all {len(rows)} of them")
         return _judged(engine, REFERENCE, images, truth, ours, how, None, remarks)
     try:
-        with open_baseline(engine) as reference:
+        with extras(), open_baseline(engine) as reference:
             live = answers_of(reference, images, name=REFERENCE, progress=stage("answers of the reference"))
         return _judged(engine, REFERENCE, images, live, ours, how, None, remarks)
     except (ToolkitError, ImportError) as error:
-        why = error.what if isinstance(error, ToolkitError) else f"no {error.name} here"
+        why = error.what if isinstance(error, ToolkitError) else str(error)
     if len(rows):
         remarks = (*remarks, f"the reference is not here ({why}); the engine carries its answers to {len(rows)} of these images")
         return _judged(engine, REFERENCE, images, truth, ours[rows], how, rows, remarks)

@@ -21,6 +21,7 @@ def upgrade(folder: Path) -> Manifest | None:
     it lies there. What version 1 did not keep (the reference's answers, the build's verdict) stays unknown.
     """
     if folder.is_file():
+        layout.read_manifest(folder)
         raise EngineError(
             f"{folder} is a packed engine, which always has the current format", remedy="Name the folder of an engine"
         )
