@@ -102,6 +102,15 @@ def test_a_bit_flipped_in_any_file_is_told_by_name(engine: Path, name: str) -> N
         data[at] ^= 4
 
 
+def test_a_signature_that_cannot_be_read_is_told(engine: Path) -> None:
+    """An engine need not be signed; one that seems to be is not taken for one that is not."""
+    (engine / SIGNATURE).unlink()
+    Engine.open(engine)
+    os.mkfifo(engine / SIGNATURE)
+    with pytest.raises(EngineError, match=r"signature\.json cannot be read: not a regular file"):
+        Engine.open(engine)
+
+
 def test_a_stripped_or_a_swapped_signature_is_told(engine: Path, keys: tuple[Pair, Pair], tmp_path: Path) -> None:
     other = tiny(tmp_path / "other")
     msgspec.structs.replace(Manifest.read(other), name="other").write(other)

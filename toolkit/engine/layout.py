@@ -31,6 +31,10 @@ TRIES = 5  # a folder that is replaced while it is read is read again
 _AGAIN = "Copy it again or build it again"
 
 
+class _MissingError(EngineError):
+    """A file that may not be there: an engine need not be signed."""
+
+
 def read(path: Path) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest, and every file that it lists, by name; each hash is checked. Raises EngineError, which names the file."""
     try:
@@ -98,7 +102,7 @@ def _members(read_file: Callable[[str, int], bytes], where: str) -> tuple[Manife
         left -= len(contents[name])
         if sha256_bytes(contents[name]) != digest:
             raise EngineError(f"{name} in {where} is not the file that its manifest describes", remedy=_AGAIN)
-    with suppress(EngineError):
+    with suppress(_MissingError):
         contents[SIGNATURE] = read_file(SIGNATURE, LIMIT)
     if SIGNATURE in contents and not is_sealed(contents[SIGNATURE]):
         raise EngineError(f"{SIGNATURE} in {where} is damaged: its text does not match its own seal", remedy=_AGAIN)
@@ -145,7 +149,7 @@ def _read_regular(folder: Path, handle: int | None, name: str, limit: int) -> by
         if name == MANIFEST:
             what = f"{folder} is not an engine: it has no {MANIFEST}"
             raise EngineError(what, remedy="Build one: toolkit build RECIPE") from None
-        raise EngineError(f"{folder} has no file '{name}', which its manifest lists", remedy=_AGAIN) from None
+        raise _MissingError(f"{folder} has no file '{name}', which its manifest lists", remedy=_AGAIN) from None
     except OSError as error:
         raise EngineError(f"{folder / name} cannot be read: {error.strerror}", remedy=_AGAIN) from None
 
@@ -197,7 +201,7 @@ def _unpacked(archive: zipfile.ZipFile, path: Path, name: str, limit: int) -> by
     try:
         member = archive.getinfo(name)
     except KeyError:
-        raise EngineError(f"{path} has no file '{name}'", remedy=_AGAIN) from None
+        raise _MissingError(f"{path} has no file '{name}'", remedy=_AGAIN) from None
     if member.file_size > limit:
         raise EngineError(f"{path}: '{name}' is larger than the {limit} bytes that it may have", remedy=_AGAIN)
     return archive.read(member)
