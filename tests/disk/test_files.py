@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.disk.files import cache_folder, decode_json, read_regular, sha256, write_atomically
+from toolkit.disk.files import cache_folder, decode_json, read_regular, require_place, sha256, write_atomically
+from toolkit.errors import ToolkitError
 from toolkit.recipe.toml import read_toml
 
 
@@ -23,6 +24,19 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(("kind", "words"), [("gone/x", "No such file or directory"), ("folder", "Is a directory")])
+def test_a_write_that_cannot_be_names_the_file_and_not_its_draft(tmp_path: Path, kind: str, words: str) -> None:
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / kind
+    with pytest.raises(OSError, match=words) as told:
+        write_atomically(path, b"x")
+    assert str(told.value).endswith(f"{words}: '{path}'")
+    with pytest.raises(ToolkitError, match=rf"cannot write {path}: {words}\. Name another"):
+        require_place(path)
+    require_place(tmp_path / "fits")
+    assert [one.name for one in tmp_path.iterdir()] == ["folder"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="it has no FIFOs")

@@ -127,7 +127,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         if draft is not None:
             draft.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None  # a full disk's does not say where, others name the draft
+            error.filename = str(path)  # a full disk's does not say where, others name the draft
+            del error.filename2
         raise
     sync_folder(path.parent)
     sweep(path.parent)
