@@ -91,6 +91,7 @@ WRONG = {
     "an engine": (lambda e, t: toolkit.build(e[0].path, out=t), RecipeError, "is an engine, which is built already"),
     "arch": (lambda e, t: toolkit.build(t / "file", arch="resnet99"), RecipeError, "'resnet99' is not known. There are resnet18"),
     "two": (lambda e, t: toolkit.export(Net().eval(), precision="fp32,fp16", **HOW), RecipeError, "several precisions"),
+    "limit": (lambda e, t: toolkit.tune(Net().eval(), limit=0, **HOW), RecipeError, "0 is no number of graphs"),
     "no folder": (lambda e, t: toolkit.export(Net().eval(), t / "no" / "m", **HOW), ToolkitError, "cannot write .*/m: No such"),
     "a folder": (lambda e, t: toolkit.bench(e, save=t), ToolkitError, "cannot write .*: Is a directory"),
 }

@@ -175,6 +175,8 @@ def tune(wanted: Any, *, limit: int | None = None, stage: Stage = quiet, **optio
     from toolkit.tuning import tune as search
 
     recipe = _single(wanted, options)
+    if limit is not None and not (isinstance(limit, int) and limit > 0):
+        raise RecipeError(f"{limit!r:.80} is no number of graphs to evaluate", remedy="Give 1 or more, or leave it to the search")
     return search(recipe, stage) if limit is None else search(recipe, stage, limit=limit)
 
 
