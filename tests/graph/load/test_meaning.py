@@ -282,6 +282,8 @@ def test_a_softmax_over_the_batch_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match=r"ends in a Softmax over axis 0, the images of a batch.*output=\"scores\""):
         opened(path)
     assert opened(path, output="scores").facts.outputs.are == "logits"
+    turned = [node("Transpose", ["scores"], ["t"]), node("Softmax", ["t"], ["s"], axis=0), node("Transpose", ["s"], ["out"])]
+    assert opened(write(tmp_path / "t.onnx", turned, output="out")).facts.outputs.are == "probabilities"
 
 
 def test_averages_over_noise_that_hardly_differ_are_logits_still(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def _refuse_over_batch(output: ir.Value, path: Path) -> None:
     node = last.producer() if last is not None else None
     if node is None or node.op_type not in ("Softmax", "LogSoftmax") or last is None or last.shape is None:
         return
-    if attribute(node, "axis", -1) % len(last.shape) == 0 and len(last.shape) > 1:
+    first = attribute(node, "axis", -1) % len(last.shape) == 0 and len(last.shape) > 1
+    if first and not isinstance(last.shape[0], int):  # else classes were put first
         what = f"{path} ends in a {node.op_type} over axis 0, the images of a batch, and not over the classes"
         take = node.inputs[0].name if node.inputs[0] is not None else ""
         raise GraphError(what, remedy=f'Take what it reads, the logits; of a model: --set output="{take}"')
