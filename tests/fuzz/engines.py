@@ -86,7 +86,7 @@ def packed() -> list[bytes]:
         for held_back in (False, True):
             folder = tiny(Path(place, f"tiny-{held_back}"))
             labels = None if held_back else truth.argmax(1)
-            verdict = compare_accuracy(truth, logits, labels, 0.5, 0.5, name="tiny")
+            verdict = compare_accuracy(truth, logits, labels, name="tiny")
             verdict = msgspec.structs.replace(verdict, held_back=held_back)
             (folder / layout.VERDICT).write_bytes(msgspec.json.encode(Proof(verdict=verdict, how="measured")))
             (folder / layout.ANSWERS).write_bytes(answers.encode(truth, digests))

@@ -117,7 +117,7 @@ def test_a_manifest_of_other_types_is_refused(results: Results, tmp_path: Path, 
 )
 def test_numbers_that_no_bench_writes_are_refused(tmp_path: Path, kind: str, change: Any) -> None:
     """Each would end a report in the middle."""
-    verdict = compare_accuracy(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), None, 1.0, 0.5, name="x")
+    verdict = compare_accuracy(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), None, name="x")
     whole: dict[str, Any] = {
         "measurements": {"engine": "x", "precision": "fp32", "target": "cpu", "batch": 1, "clock": "device", "started": ""},
         "answers": {"engine": "x", "data": "", "top1": [0, 1, 2], "labels": [0, 1, 2]},
