@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.errors import InputError
 from toolkit.types import Array, Float, Frozen, Meaning
 
 
@@ -67,6 +68,8 @@ class Outputs(Frozen, frozen=True):
             values = 0.5 * (1 + np.tanh(values / 2))  # the sigmoid, without overflow
         return np.concatenate([1 - values, values], axis=1) if self.binary else values
 
-    def order(self, outputs: Float) -> NDArray[np.int64]:
-        """[n, columns] -> int64 [n, classes]: classes from the one answered down; among equals the lower comes first."""
-        return np.argsort(-self.scores(outputs), axis=1, kind="stable")
+    def order(self, outputs: Float, most: int) -> NDArray[np.int64]:
+        """[n, columns] -> int64 [n, `most` or fewer]: classes from the one answered down; among equals the lower comes first."""
+        if most < 1:
+            raise InputError(f"the first {most} classes are none", remedy="Ask for 1 or more")
+        return np.argsort(-self.scores(outputs), axis=1, kind="stable")[:, :most]

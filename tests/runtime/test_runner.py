@@ -107,6 +107,9 @@ def test_classify_names_the_best_classes(tmp_path):
     assert len(one) == 1
     assert sum(p.probability for p in one[0]) == pytest.approx(1)
     assert len(runner.classify(green, top=2)[0]) == 2
+    for none in (0, -1):  # of a slice the latter would be all but the last
+        with pytest.raises(InputError, match=f"the first {none} classes are none"):
+            runner.classify(green, top=none)
     unnamed = Runner(msgspec.structs.replace(MANIFEST, classes=None), Means())
     assert unnamed.classify(green)[0][0][:2] == ("1", 1)
 

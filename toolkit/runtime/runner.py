@@ -180,7 +180,7 @@ class Runner:
 
     def _best(self, outputs: Float, top: int) -> list[list[Prediction] | DataError]:
         meaning, names = self.manifest.meaning, self.manifest.classes
-        order, probabilities = meaning.order(outputs)[:, :top], meaning.probabilities(outputs)
+        order, probabilities = meaning.order(outputs, top), meaning.probabilities(outputs)
         finite = np.isfinite(probabilities.sum(axis=1))  # NaN sorts behind every class: another would come first
         return [
             [Prediction(names[i] if names else str(i), int(i), float(row[i])) for i in best] if good else self._no_answer()

@@ -245,7 +245,7 @@ def _with_bytes(head: dict[str, Any], output: dict[str, Any], data: bytes) -> An
 def classifications(logits: Float, count: int, manifest: Manifest) -> list[list[str]]:
     """`value:index:label` of the `count` highest classes of each row; a class without a name is `value:index`."""
     meaning, names = manifest.meaning, manifest.classes
-    scores, order = meaning.scores(logits), meaning.order(logits)[:, :count]
+    scores, order = meaning.scores(logits), meaning.order(logits, count)
     return [
         [f"{row[i]!s}:{i}:{names[i]}" if names else f"{row[i]!s}:{i}" for i in best]
         for best, row in zip(order, scores, strict=True)
