@@ -46,7 +46,7 @@ demo: $(STAMP)
 	@echo "Your own model, in ten minutes:  docs/tutorial.md"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=20 -m "not slow" --cov --cov-report=term
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz.nightly

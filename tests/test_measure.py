@@ -24,15 +24,20 @@ from toolkit.report.told import told
 ENGINES = Path(__file__).parent.parent / "engines"
 
 
+def recipe(kind: str) -> Recipe:
+    """Of the demo, but judged on a fifth of the images."""
+    demo = Recipe.load(ENGINES / f"fashion-resnet18-{kind}.toml")
+    return msgspec.structs.replace(demo, accept=msgspec.structs.replace(demo.accept, images=2000))
+
+
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     out = tmp_path_factory.mktemp("engines")
-    recipes = [Recipe.load(ENGINES / f"fashion-resnet18-{kind}.toml") for kind in ("fp32", "int8")]
-    return [folder for folder, _ in orders.build_all(recipes, None, out, proof=False)]
+    return [folder for folder, _ in orders.build_all([recipe("fp32"), recipe("int8")], None, out, proof=False)]
 
 
 def test_defaults_time_every_engine_beside_its_reference(engines: list[Path], tmp_path: Path) -> None:
-    short = Sampling(seconds=2, warmup=0.5, least_blocks=3)
+    short = Sampling(seconds=0.5, warmup=0.1, least_blocks=3)
     found = bench(engines, plan=short, save=lambda results: results.write(tmp_path / "r.json"))
     names = {REFERENCE, "fashion-resnet18-fp32", "fashion-resnet18-int8"}
     assert set(found.engines) == names
@@ -47,7 +52,7 @@ def test_defaults_time_every_engine_beside_its_reference(engines: list[Path], tm
 
 
 def test_threads_overrule_what_the_engines_were_built_with(engines: list[Path]) -> None:
-    short = Sampling(seconds=1, warmup=0.2, least_blocks=3)
+    short = Sampling(seconds=0.2, warmup=0.05, least_blocks=3)
     alone = bench(engines, plan=short, threads=1)
     assert {m["settings"]["threads"] for m in alone.manifests.values()} == {1}
     assert not any(block.handoff for m in alone.measurements for block in m.blocks)
@@ -60,8 +65,7 @@ def test_threads_overrule_what_the_engines_were_built_with(engines: list[Path]) 
 
 def test_threads_are_refused_where_no_cpu_computes(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
-    recipe = Recipe.load(ENGINES / "fashion-resnet18-fp32.toml")
-    [(folder, _)] = orders.build_all([recipe], "rtx:sm89", tmp_path, proof=False)
+    [(folder, _)] = orders.build_all([recipe("fp32")], "rtx:sm89", tmp_path, proof=False)
     with pytest.raises(MeasurementError, match="--threads is for engines on the CPU"):
         bench([folder], threads=1)
 
@@ -77,8 +81,7 @@ def test_one_engine_is_judged_against_another(engines: list[Path]) -> None:
 
 def test_an_engine_that_cannot_run_here_is_predicted(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
-    recipe = Recipe.load(ENGINES / "fashion-resnet18-int8.toml")
-    [(folder, _)] = orders.build_all([recipe], "rtx:sm89", tmp_path, proof=False)
+    [(folder, _)] = orders.build_all([recipe("int8")], "rtx:sm89", tmp_path, proof=False)
     found = Engine.open(folder).judge()
     assert found.accepted
     assert found.how.startswith(("predicted: ", "measured"))

@@ -163,7 +163,7 @@ def build(
         found = (*island_lines(foreseen(trip)), *finding_lines(findings), *unforeseen(trip))
         compiled = msgspec.structs.replace(compiled, notes=(*compiled.notes, *remarks, *found))
         if numerics not in proofs:
-            proofs[numerics] = prove(trip, graph, target, stage)
+            proofs[numerics] = _proved(trip, graph, target, folder, stage)
         manifest = identity(recipe, target, graph, compiled, trip.source.reference.manifest, ranges, proofs[numerics])
         explain(draft, compiled.file, graph, ranges, findings)
         keep_answers(draft, proof_images(recipe), trip.truth)
@@ -181,6 +181,16 @@ def _sign(draft: Path, key: Path | None) -> None:
         from toolkit.engine.signing import sign
 
         sign(draft, key)
+
+
+def _proved(trip: Trip, graph: ir.Model, target: Target, folder: Path, stage: Stage) -> Verdict | None:
+    """As `prove`; a refusal also says that an earlier engine is still where this one would have been."""
+    try:
+        return prove(trip, graph, target, stage)
+    except (BudgetError, UndecidedError) as error:
+        if not (settled(folder) / "manifest.json").exists():
+            raise
+        raise type(error)(f"{error.what}; {folder} still holds the engine that was built before", remedy=error.remedy) from None
 
 
 def prove(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -> Verdict | None:

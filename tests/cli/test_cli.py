@@ -10,20 +10,39 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from toolkit.cli.main import main
+
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "engines/fashion-resnet18-int8.toml"
 
 
-def toolkit(*arguments: object, where: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command as a shell starts it."""
     command = [sys.executable, "-m", "toolkit", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=where, capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "120", **environment}
-    )
+    env = {**os.environ, "COLUMNS": "120", **environment}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=env)
+
+
+def toolkit(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has everything imported already, writing to files."""
+    words = ["toolkit", *map(str, arguments)]
+    with pytest.MonkeyPatch.context() as patch, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        patch.setattr(sys, "argv", words)
+        patch.chdir(ROOT)
+        for name, value in {"COLUMNS": "120", **environment}.items():
+            patch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = [file.read() for file in (out, err) if file.seek(0) == 0]
+    return subprocess.CompletedProcess(words, int(ended.value.code or 0), *said)
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +69,7 @@ def test_run_names_the_classes(engine: Path, tmp_path: Path) -> None:
 
     picture = open_data("packaged:fashion-test", Recipe.load(RECIPE).preprocess, 1).picture(0)
     picture.save(tmp_path / "boot.png")
-    done = toolkit("run", engine, tmp_path / "boot.png", "--json")
+    done = process("run", engine, tmp_path / "boot.png", "--json")
     answers = json.loads(done.stdout)[str(tmp_path / "boot.png")]
     assert len(answers) == 5
     assert answers[0]["label"] == "Ankle boot"
@@ -76,7 +95,7 @@ def test_describe_prints_the_stages() -> None:
 def test_an_unknown_key_is_exit_2(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(RECIPE.read_text().replace("int8 = true", "int9 = true"))
-    one_line(toolkit("build", path, "-o", tmp_path), 2, "bad.toml", "int9", "int8")
+    one_line(process("build", path, "-o", tmp_path), 2, "bad.toml", "int9", "int8")
     assert [p.name for p in tmp_path.iterdir()] == ["bad.toml"]
 
 
@@ -121,7 +140,7 @@ def test_an_image_of_another_mode_is_taken(engine: Path, tmp_path: Path) -> None
 def test_a_refused_engine_is_exit_1(tmp_path: Path) -> None:
     path = tmp_path / "strict.toml"
     path.write_text(RECIPE.read_text().replace("min_agreement = 0.98", "min_agreement = 1.0\nimages = 1000"))
-    one_line(toolkit("build", path, "-o", tmp_path / "out"), 1, "refused", "toolkit tune")
+    one_line(process("build", path, "-o", tmp_path / "out"), 1, "refused", "toolkit tune")
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -201,7 +220,7 @@ def test_ctrl_c_has_one_answer_from_the_first_moment_on(tmp_path: Path, after: t
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    done = toolkit("--debug", "run", tmp_path, "x.png")
+    done = process("--debug", "run", tmp_path, "x.png")
     assert "Traceback" in done.stderr
 
 

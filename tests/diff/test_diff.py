@@ -54,7 +54,7 @@ def saved(graph: ir.Model, path: Path) -> Path:
 
 
 def test_an_engine_is_itself(engines: dict[str, Path]) -> None:
-    found = diff(engines["int8"], engines["int8"], seconds=1)
+    found = diff(engines["int8"], engines["int8"], seconds=0.2)
     assert found.same
     assert found.logits is None
     assert headline(found) == "int8 is int8, node for node and answer for answer"

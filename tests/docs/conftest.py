@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import struct
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,7 @@ from PIL import Image
 from torch import nn
 
 import toolkit
-from toolkit import insight
-from toolkit.harness import roofline
-from toolkit.harness.roofline import Peaks
+from tests.shared import made_once
 from toolkit.images.dataset import open_data
 from toolkit.recipe import Preprocess
 from toolkit.reference.resnet import ResNet
@@ -76,25 +73,13 @@ def with_softmax(path: Path, target: Path) -> None:
     onnx.save(model, target)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def peaks_once() -> Iterator[None]:
-    """The machine's peaks take seconds and are measured once, not again in each bench."""
-    measured: dict[int, Peaks] = {}
-
-    def once(threads: int, gemms: dict[str, Callable[[], int]] | None = None) -> Peaks:
-        if threads not in measured:
-            measured[threads] = roofline.measure_peaks(threads, gemms)
-        return measured[threads]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(insight, "measure_peaks", once)
-        yield
-
-
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stage(common: Path) -> Path:
     """The folder that each page gets a copy of."""
-    folder = tmp_path_factory.mktemp("stage")
+    return made_once(common / "stage", furnish)
+
+
+def furnish(folder: Path) -> None:
     train, _ = pictures(folder / "images" / "train", 10, 0), pictures(folder / "images" / "val", 60, 1)
     net = thin_resnet(train)
     torch.save(net.state_dict(), folder / "my.pth")
@@ -116,7 +101,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(next(iter(image.batches(1)))[0, 0].astype(np.uint8)).save(folder / "pictures" / "boot.png")
     scale = struct.pack(">f", 0.0221).hex()
     (folder / "calibration.cache").write_text(f"TRT-100300-EntropyCalibration2\nx: {scale}\n")
-    return folder
 
 
 @pytest.fixture

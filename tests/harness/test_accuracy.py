@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn import metrics
 
-from toolkit.errors import MeasurementError
+from toolkit.errors import DataError, MeasurementError
 from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.harness.answers import Answers, rank_of, snr
-from toolkit.recipe import Accept
+from toolkit.images.dataset import open_data
+from toolkit.recipe import Accept, Preprocess
 from toolkit.types import Array, Float
 
 CLASSES = 10
@@ -183,3 +187,28 @@ def test_answers_keep_the_rank_of_the_true_class() -> None:
     labels = np.array([1, 2, 2])
     assert rank_of(logits, labels).tolist() == [1, 2, 0]
     assert Answers.of("e", "d", logits, labels).top1 == (0, 0, 2)
+
+
+class Means:
+    """Answers with each channel's mean over the picture as it was given."""
+
+    def __init__(self, how: Preprocess) -> None:
+        self.manifest = SimpleNamespace(preprocess=how)
+
+    def __call__(self, batch: Array) -> Float:
+        return batch.mean((2, 3), dtype=np.float32)
+
+
+def test_each_engine_is_given_the_pictures_as_it_preprocesses_them(tmp_path: Path) -> None:
+    """An engine with a mean of its own was once fed what the first engine takes, and judged by its answers to that."""
+    for index, level in enumerate((30, 200)):
+        Image.new("RGB", (12, 12), (level, 90, 10)).save(tmp_path / f"{index}.png")
+    first, other = Preprocess(size=(8, 8)), Preprocess(size=(4, 4), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    images = open_data(str(tmp_path), first)
+    np.testing.assert_allclose(answers_of(Means(other), images)[:, 0], [30 / 255, 200 / 255], rtol=1e-6)
+    np.testing.assert_array_equal(answers_of(Means(first), images), answers_of(lambda batch: batch.mean((2, 3)), images))
+    np.save(tmp_path / "ready.npy", np.zeros((3, 3, 8, 8), np.float32))
+    ready = open_data(str(tmp_path / "ready.npy"), first)
+    assert len(answers_of(Means(first), ready)) == 3
+    with pytest.raises(DataError, match="cannot be preprocessed in another way"):
+        answers_of(Means(other), ready)

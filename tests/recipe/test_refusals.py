@@ -59,3 +59,17 @@ def test_a_resize_inside_the_engine_is_refused_by_its_name() -> None:
     with pytest.raises(RecipeError, match=r"expected `bool`") as other:
         Recipe.parse('name = "x"\n[preprocess]\ninside = "all"\n')
     assert "resize" not in str(other.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("preprocess.size = 64", r"`preprocess.size` = 64: .*write a list: size = \[64, 64\]"),
+        ("preprocess.mean = 0.5", r"`preprocess.mean` = 0.5: .*write a list: mean = \[0.5\]"),
+        ('precision.keep = "layer1"', r"`precision.keep` = 'layer1': .*write a list: keep = \[\"layer1\"\]"),
+        ("preprocess.resize = 72", r"the crop, size = \[224, 224\]: set `size` too, such as size = \[72, 72\], or leave"),
+    ],
+)
+def test_a_refused_value_says_what_to_write(line: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        Recipe.parse(f'name = "x"\nreference.onnx = "m.onnx"\n{line}\n')

@@ -59,6 +59,13 @@ def finish(line: str) -> None:
     out.print(Text(line, style="bold"))
 
 
+def following(command: str, *targets: str) -> str:
+    """The next command with engines for these targets; one that needs a GPU says so."""
+    from toolkit.types import ON_CPU
+
+    return f"Next{'' if set(targets) <= set(ON_CPU) else ', on a machine with its GPU'}: {command}"
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(plain(value), indent=1))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from toolkit.cli.app import Json, app, finish, out, print_json
+from toolkit.cli.app import Json, app, finish, following, out, print_json
 from toolkit.report.listing import Listing
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def init(
         return
     for line in found.told:
         out.say(f"  {line}")
-    finish(f"{path}: read it. Next: toolkit build {path}")
+    finish(f"{path} is written: check its [preprocess]. Next: toolkit build {path}")
 
 
 def pairs(given: Sequence[str]) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _tell(outcomes: Sequence[Outcome], orders: Sequence[Order], drafted: Sequenc
     if len(orders) > 1 and any(outcome.error is not None for outcome in outcomes):
         out.print(Listing(("engine", "target", "outcome"), _became(outcomes)))
     if built:
-        finish(_last([outcome.order.folder for outcome in built]))
+        finish(_last([outcome.order for outcome in built]))
 
 
 def _became(outcomes: Sequence[Outcome]) -> list[list[str]]:
@@ -198,9 +198,10 @@ def _became(outcomes: Sequence[Outcome]) -> list[list[str]]:
     return rows
 
 
-def _last(folders: Sequence[Path]) -> str:
+def _last(done: Sequence[Order]) -> str:
     """How accurate, how large, where, and the next command; how fast, only a bench tells."""
-    bench = f"Next: toolkit bench {' '.join(map(str, folders))} -o results.json"
+    folders = [order.folder for order in done]
+    bench = following(f"toolkit bench {' '.join(map(str, folders))} -o results.json", *(order.target.kind for order in done))
     if len(folders) > 1:
         return f"{len(folders)} engines in {folders[0].parent}, not timed yet. {bench}"
     told = _engine(folders[0])

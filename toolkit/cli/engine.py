@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.app import EnginePath, Json, app, finish, out, print_json
+from toolkit.cli.app import EnginePath, Json, app, finish, following, out, print_json
 
 
 @app.command()
@@ -27,7 +27,7 @@ def pack(
         print_json({"file": str(target), "name": opened.name, "files": len(opened.contents), "bytes": size})
     else:
         what = f"{opened.name}, {len(opened.contents)} files, {size / 1e6:.1f} MB"
-        finish(f"{target}: {what}. Next: toolkit run {target} IMAGE")
+        finish(f"{target}: {what}. {following(f'toolkit run {target} IMAGE', opened.manifest.target)}")
 
 
 @app.command()
@@ -47,7 +47,8 @@ def verify(
         print_json({"engine": found.name, "key": key, "seal": found.manifest.seal, "proof": proof})
         return
     verdict = proof.verdict.text if proof else "it carries no verdict"
-    finish(f"{found.name}: signed by {key}, {len(found.contents)} files unchanged; {verdict}. Next: toolkit run {engine} IMAGE")
+    then = following(f"toolkit run {engine} IMAGE", found.manifest.target)
+    finish(f"{found.name}: signed by {key}, {len(found.contents)} files unchanged; {verdict}. {then}")
 
 
 @app.command()

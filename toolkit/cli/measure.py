@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from toolkit.cli.app import UNDECIDED, EnginePath, Json, app, err, finish, out, place, plain, print_json
+from toolkit.cli.app import UNDECIDED, EnginePath, Json, app, err, finish, following, out, place, plain, print_json
 from toolkit.harness.measurement import Scenario
 from toolkit.types import printable
 
@@ -65,24 +65,25 @@ def accuracy(
     from toolkit.engine.engine import Engine
 
     with stages() as stage:
-        found = Engine.open(engine).judge(data, against, stage)
+        opened = Engine.open(engine)
+        found = opened.judge(data, against, stage)
     if as_json:
         verdict = {} if found.verdict is None else {"word": found.verdict.word, **plain(found.verdict)}
         head = {"accepted": found.accepted, "undecided": found.undecided, "how": found.how}
         print_json({**head, **verdict, "judgement": plain(found)})
     else:
         out.print(str(found), highlight=False)
-        finish(_judged(engine, found))
+        finish(_judged(engine, found, opened.manifest.target))
     if found.accepted is False:
         raise typer.Exit(UNDECIDED if found.undecided else 1)
 
 
-def _judged(engine: Path, found: Judgement) -> str:
+def _judged(engine: Path, found: Judgement, target: str) -> str:
     """The last line of `accuracy`: the word, and what to do next."""
     if found.accepted is None:
         return f"{engine}: nothing to compare it with. Next: build it with images in [accept], or name another: --against ENGINE"
     if found.accepted:
-        return f"{engine}: accepted. Next: toolkit bench {engine} -o results.json"
+        return f"{engine}: accepted. {following(f'toolkit bench {engine} -o results.json', target)}"
     if found.undecided:
         return f"{engine}: cannot tell with these images. Next: toolkit accuracy {engine} --data DIR, with more images"
     return f"{engine}: refused. Next: toolkit why {engine}"

@@ -36,11 +36,11 @@ class LabeledImages(Protocol):
 
 
 def fitting(images: LabeledImages, runner: Classifier) -> LabeledImages:
-    """The images as `runner` takes them, pixels or preprocessed: engines and their reference may differ in that."""
-    manifest, having = getattr(runner, "manifest", None), getattr(images, "having", None)
-    if manifest is None or having is None:
+    """The images as `runner` takes them: engines that answer the same pictures may differ in how they preprocess them."""
+    manifest, taken_as = getattr(runner, "manifest", None), getattr(images, "taken_as", None)
+    if manifest is None or taken_as is None:
         return images
-    found: LabeledImages = having(manifest.preprocess.inside)
+    found: LabeledImages = taken_as(manifest.preprocess)
     return found
 
 

@@ -61,9 +61,15 @@ class Images:
 
     def having(self, inside: bool) -> Images:
         """The same images for an engine that takes pixels (`inside`), or for one that takes them preprocessed."""
-        if self._preprocess.inside == inside:
+        return self.taken_as(msgspec.structs.replace(self._preprocess, inside=inside))
+
+    def taken_as(self, how: Preprocess) -> Images:
+        """The same images, preprocessed as `how` says. Raises DataError where they were preprocessed before, in another way."""
+        if self._preprocess == how:
             return self
-        how = msgspec.structs.replace(self._preprocess, inside=inside)
+        if self._ready and self._preprocess.outside != how.outside:
+            what = f"{self.where} holds preprocessed images, which cannot be preprocessed in another way"
+            raise DataError(what, remedy="Give the pictures themselves, or engines that preprocess in the same way")
         return Images(
             self.where, self._items, how, labels=self.labels, classes=self.classes, ready=self._ready, remarks=self.remarks
         )

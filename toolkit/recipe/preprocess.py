@@ -36,7 +36,9 @@ class Preprocess(Frozen, frozen=True):
         if self.scale == 0 or not all(map(math.isfinite, (self.scale, *self.mean, *self.std))):
             raise ValueError("`scale`, `mean` and `std` must be finite, and `scale` not 0: no picture would be seen")
         if self.resize is not None and self.resize < max(self.size):
-            raise ValueError(f"`resize` {self.resize} is smaller than the crop {list(self.size)}")
+            square = [self.resize, self.resize]
+            remedy = f"set `size` too, such as size = {square}, or leave `resize` out"
+            raise ValueError(f"`resize` {self.resize} is smaller than the crop, size = {list(self.size)}: {remedy}")
 
     @property
     def channels(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -38,6 +39,10 @@ def explain(message: str, values: dict[str, Any], root: Any) -> str:
     said = message.split(" - at ")[0]
     choices = [c for kind in getattr(kind, "__args__", ()) for c in getattr(kind, "__args__", (kind,)) if isinstance(c, str)]
     hint = f"; allowed are {', '.join(choices)}" if choices else ""
+    if said.startswith("Expected `array`") and isinstance(value, (int, float, str)):
+        shape = getattr(kind, "__args__", ())
+        listed = [value] * (1 if ... in shape else max(1, len(shape)))
+        hint = f"; write a list: {path.rpartition('.')[2]} = {json.dumps(listed)}"
     if path == "preprocess.inside" and value == "resize":
         hint = f"; {RESIZE_OUTSIDE}"
     shown = f"`{path}` = {value!r:.200}: " if path and not isinstance(value, dict) else f"[{path}]: " if path else ""

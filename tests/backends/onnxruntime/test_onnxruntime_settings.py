@@ -41,9 +41,11 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock(monkeypatch, usual_sittings):
     clock = Clock()
     monkeypatch.setattr(onnxruntime_settings, "time", clock)
+    for name, value in usual_sittings.items():
+        monkeypatch.setattr(onnxruntime_settings, name, value)
     return clock
 
 
