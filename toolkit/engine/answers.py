@@ -75,7 +75,7 @@ def decode(data: bytes) -> StoredAnswers:
 
 
 def _array(archive: zipfile.ZipFile, name: str, kind: str) -> NDArray[Any]:
-    """One of the arrays, of the very type that it is written in. Raises what a damaged archive or header does, and ValueError."""
+    """One of the arrays, of the same type that it is written in. Raises what a damaged archive or header does, and ValueError."""
     member = archive.getinfo(f"{name}.npy")
     if member.file_size > max(MOST, RATIO * member.compress_size):
         raise ValueError(f"'{name}' would take {member.file_size:,} bytes, and is stored in {member.compress_size:,}")
