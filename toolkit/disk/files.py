@@ -70,7 +70,7 @@ def near(path: Path, otherwise: str) -> str:
         if not folder.exists():
             folders = [one.name for one in os.scandir(folder.parent) if one.is_dir()]
             folder = folder.parent / get_close_matches(folder.name, folders, 1)[0]
-        names = [one.name for one in os.scandir(folder) if Path(one.name).suffix == path.suffix and one.name != path.name]
+        names = [one.name for one in os.scandir(folder) if Path(one.name).suffix == path.suffix and folder / one.name != path]
         return f"Did you mean '{folder / get_close_matches(path.name, names, 1)[0]}'?"
     except (OSError, IndexError):
         return otherwise
