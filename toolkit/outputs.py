@@ -68,8 +68,8 @@ class Outputs(Frozen, frozen=True):
             values = 0.5 * (1 + np.tanh(values / 2))  # the sigmoid, without overflow
         return np.concatenate([1 - values, values], axis=1) if self.binary else values
 
-    def order(self, outputs: Float, most: int) -> NDArray[np.int64]:
-        """[n, columns] -> int64 [n, `most` or fewer]: classes from the one answered down; among equals the lower comes first."""
-        if most < 1:
+    def order(self, outputs: Float, most: int | None = None) -> NDArray[np.int64]:
+        """[n, columns] -> int64 [n, `most`, or all]: classes from the one answered down; among equals the lower comes first."""
+        if most is not None and most < 1:
             raise InputError(f"the first {most} classes are none", remedy="Ask for 1 or more")
         return np.argsort(-self.scores(outputs), axis=1, kind="stable")[:, :most]
