@@ -65,11 +65,12 @@ def thin_resnet(train: Path) -> nn.Module:
 
 
 def with_softmax(path: Path, target: Path) -> None:
-    """The same file as Ultralytics exports a classifier: with its Softmax."""
+    """The same file as Ultralytics exports a classifier: with its Softmax, and with its name in the metadata."""
     model = onnx.load(path)
     (output,) = model.graph.output
     model.graph.node.append(onnx.helper.make_node("Softmax", [output.name], ["probabilities"], axis=1))
     output.name = "probabilities"
+    onnx.helper.set_model_props(model, {"author": "Ultralytics", "task": "classify"})
     onnx.save(model, target)
 
 

@@ -99,7 +99,7 @@ def test_nhwc_and_one_of_several_outputs(tmp_path: Path, batch: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "preprocess", "output", "words"),
     [
-        ({}, NHWC, None, "2 outputs: logits, features"),
+        ({}, NHWC, None, r"2 outputs: logits \[.N., 4\], features \[.N., 6\]"),
         ({}, NHWC, "nothing", "no output 'nothing'.*logits, features"),
         ({"outputs": 1}, Preprocess(size=(8, 8)), None, r"takes \[8, 8, 3\].*makes \[3, 8, 8\]"),
         ({"outputs": 1, "shape": ["N", 8, 24]}, NHWC, None, "not four dimensions|not valid ONNX"),
