@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from ast import literal_eval
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -14,6 +14,8 @@ from toolkit.graph.edit import attribute
 KEYS = ("names", "classes", "class_names", "labels", "categories", "id2label", "label_names", "character")
 NAMING = {"ZipMap": ("classlabels_strings",), "LabelEncoder": ("values_strings",)}
 MOST, SHOWN = 1 << 20, 4  # characters that are looked at, names that are shown
+UNUSED = "are not used: list them in `reference.classes`, one a line"
+_MADE_UP = re.compile(r"LABEL_\d+")  # transformers' names where nobody gave any
 
 
 def texts_of(model: ir.Model) -> dict[str, str]:
@@ -33,11 +35,23 @@ def labels_note(texts: Mapping[str, str], columns: int, place: str = "the file")
     for key in (*KEYS, *NAMING):
         names = _names(texts.get(key, "")[:MOST])
         if len(names) == columns > 1:
-            more = f", ... ({columns})" if columns > SHOWN else ""
-            shown = f"{', '.join(names[:SHOWN])}{more}"
-            where = f"the class names in {place} (`{key}`: {shown})"
-            return f"{where} are not used: list them in `reference.classes`, one a line"
+            return f"the class names in {place} (`{key}`: {listed(names)}) {UNUSED}"
     return None
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first ones, and how many there are."""
+    return ", ".join(names[:SHOWN]) + (f", ... ({len(names)})" if len(names) > SHOWN else "")
+
+
+def ordered(held: Any) -> tuple[str, ...]:
+    """A list of names, or names and numbers from 0 on either way round, as names; else none."""
+    pairs = list(held.items()) if isinstance(held, Mapping) else list(enumerate(held)) if isinstance(held, (list, tuple)) else []
+    numbers = {str(number): name for number, name in pairs} | {str(number): name for name, number in pairs if type(number) is int}
+    names = [numbers.get(str(index)) for index in range(len(pairs))]
+    if not all(isinstance(name, str) and name for name in names) or all(_MADE_UP.fullmatch(str(name)) for name in names):
+        return ()
+    return tuple(map(str, names))
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -45,11 +59,4 @@ def _names(text: str) -> tuple[str, ...]:
         held: Any = literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         held = re.split(r"\n" if "\n" in text else r"\s*,\s*", text.strip())
-    if isinstance(held, dict):
-        numbers = {str(number): name for number, name in held.items()} | {str(number): name for name, number in held.items()}
-        held = [numbers.get(str(index)) for index in range(len(held))]
-    if not isinstance(held, (list, tuple)) or not all(isinstance(name, str) and name for name in held):
-        return ()
-    if all(re.fullmatch(r"LABEL_\d+", name) for name in held):  # transformers' names where nobody gave any
-        return ()
-    return tuple(held)
+    return ordered(held)
