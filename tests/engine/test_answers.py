@@ -20,10 +20,10 @@ GOOD = {
 }  # fmt: skip
 
 
-def archive(arrays: dict[str, Any]) -> bytes:
+def archive(arrays: dict[str, Any], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     """An answers.npz: arrays, or the bytes of a member as they are."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(buffer, "w", method) as file:
         for name, array in arrays.items():
             member = io.BytesIO()
             if isinstance(array, bytes):
@@ -90,3 +90,17 @@ def test_zeros_by_the_gigabyte_are_refused_unread() -> None:
             member.write(bytes(1 << 20))
     with bounds(), pytest.raises(EngineError, match="would take 314,572,800 bytes, and is stored in"):
         decode(buffer.getvalue())
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_anywhere_in_the_archive_is_refused(method: int) -> None:
+    """Each compression has an error of its own."""
+    whole, refused = archive(GOOD, method), 0
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        try:
+            decode(bytes(damaged))
+        except EngineError:
+            refused += 1
+    assert refused > len(whole) // 2

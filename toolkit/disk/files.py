@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import lzma
 import os
 import re
 import stat
+import zipfile
+import zlib
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +21,10 @@ from toolkit.disk.drafts import draft_file, sweep
 from toolkit.errors import ToolkitError
 
 _DIGITS = re.compile(rb"\d{20}")
+# What a damaged archive raises; NotImplementedError is of a compression that zipfile lacks, RuntimeError of an encrypted member.
+DAMAGED_ARCHIVE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, RuntimeError,
+)  # fmt: skip
 CANNOT_MOVE = (errno.EXDEV, errno.EBUSY)  # a mount, or what lies in a lower layer of an overlay
 
 

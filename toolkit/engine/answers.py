@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from toolkit.disk.files import DAMAGED_ARCHIVE
 from toolkit.errors import EngineError
 from toolkit.images.dataset import DAMAGED_ARRAY
 from toolkit.types import Float
@@ -64,7 +65,7 @@ def decode(data: bytes) -> StoredAnswers:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             steps, scale, top, digests = (_array(archive, name, kind) for name, kind in ARRAYS.items())
-    except (*DAMAGED_ARRAY, NotImplementedError, RuntimeError) as error:
+    except (*DAMAGED_ARRAY, *DAMAGED_ARCHIVE) as error:
         raise EngineError(f"the stored answers cannot be read: {error}", remedy=again) from error
     count, columns = steps.shape if steps.ndim == 2 else (0, 0)
     whole = scale.shape == (count,) and top.shape == (count, min(TOP, columns)) and digests.shape == (count,)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from toolkit.disk.files import near, read_regular, sha256_bytes, write_atomically
+from toolkit.disk.files import DAMAGED_ARCHIVE, near, read_regular, sha256_bytes, write_atomically
 from toolkit.disk.folders import settled
 from toolkit.errors import EngineError
 from toolkit.manifest import LIMIT, MANIFEST, SIGNATURE, UNSEALED, Manifest, is_inside, is_sealed
@@ -51,7 +51,7 @@ def read_manifest(path: Path) -> Manifest:
         with zipfile.ZipFile(path) as archive:
             _refuse_member(path, archive.getinfo(MANIFEST))
             return Manifest.decode(_unpacked(archive, path, MANIFEST, LIMIT), f"{path}{os.sep}{MANIFEST}")
-    except (KeyError, zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (KeyError, *DAMAGED_ARCHIVE) as error:
         raise EngineError(f"{path} is not a packed engine, or is damaged: {error}", remedy=_AGAIN) from error
 
 
@@ -173,7 +173,7 @@ def _read_packed(path: Path) -> tuple[Manifest, dict[str, bytes]]:
                 raise EngineError(f"{path} holds '{twice}' twice", remedy=_AGAIN)
 
             manifest, contents = _members(partial(_unpacked, archive, path), str(path))
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED_ARCHIVE as error:
         if (kind := {**MODELS, ".toml": "a recipe"}.get(path.suffix.lower())) is not None and path.is_file():
             raise EngineError(f"{path} is {kind}, not an engine", remedy=f"Build one: toolkit build {path}") from error
         raise EngineError(f"{path} is not a packed engine, or is damaged: {error}", remedy=_AGAIN) from error

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
+from toolkit.disk.files import DAMAGED_ARCHIVE
 from toolkit.errors import WeightsError
 from toolkit.reference.weights.records import load_inert
 
@@ -76,8 +77,8 @@ def read_content(path: Path) -> Content:
             return Content(*_pickled(path))
     except (pickle.UnpicklingError, LookupError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise WeightsError(f"{path} is not a checkpoint, or holds more than tensors{_detail(error)}", remedy=AGAIN) from error
-    except (OSError, EOFError, RuntimeError, ValueError, AssertionError, struct.error, SafetensorError, MemoryError,
-            RecursionError, OverflowError, zipfile.BadZipFile, tarfile.TarError) as error:  # fmt: skip
+    except (*DAMAGED_ARCHIVE, tarfile.TarError, ValueError, AssertionError, struct.error, SafetensorError, MemoryError,
+            OverflowError) as error:  # fmt: skip
         raise WeightsError(f"{path} is {_damage(path, error)}", remedy=_FETCH) from error
 
 
