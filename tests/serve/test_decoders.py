@@ -12,13 +12,20 @@ from toolkit.serve.decoders import FIRST, Decoders
 from toolkit.serve.refused import Refused
 
 
-def test_a_picture_that_would_wait_too_long_is_refused_at_once_and_the_next_ones_are_not():
+def gated():
+    """A gate, what counts those that came to it, and the work that waits there."""
     gate, began = threading.Event(), threading.Semaphore(0)
 
     def work():
         began.release()
         assert gate.wait(PATIENCE)
         return "seen"
+
+    return gate, began, work
+
+
+def test_a_picture_that_would_wait_too_long_is_refused_at_once_and_the_next_ones_are_not():
+    gate, began, work = gated()
 
     async def run():
         decoders = Decoders(patience=3.5 * FIRST, threads=1)
@@ -59,12 +66,7 @@ def test_what_fails_is_raised_and_leaves_no_place_taken():
 
 def test_a_picture_that_a_free_thread_takes_at_once_is_never_refused():
     """Also where one picture needs longer than a client has patience: it waits for nobody."""
-    gate, began = threading.Event(), threading.Semaphore(0)
-
-    def work():
-        began.release()
-        assert gate.wait(PATIENCE)
-        return "seen"
+    gate, began, work = gated()
 
     async def run():
         decoders = Decoders(patience=FIRST / 4, threads=2)
