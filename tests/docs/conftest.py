@@ -42,11 +42,14 @@ def pictures(folder: Path, per_class: int, seed: int) -> Path:
     return folder
 
 
-def thin_resnet(train: Path) -> nn.Module:
+PLAIN = Preprocess(resize=224, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # as Ultralytics trains
+
+
+def thin_resnet(train: Path, how: Preprocess) -> nn.Module:
     """A ResNet-18 of 4 channels with random kernels and a last layer that knows the ten patterns at 224 x 224."""
     torch.manual_seed(0)
     net = ResNet("resnet18", classes=CLASSES, width=4 / 64).eval()
-    images = open_data(str(train), Preprocess(resize=256))
+    images = open_data(str(train), how)
     x = torch.from_numpy(np.concatenate(list(images.batches(32))))
     features: list[torch.Tensor] = []
     net.fc.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
@@ -64,14 +67,19 @@ def thin_resnet(train: Path) -> nn.Module:
     return net
 
 
-def with_softmax(path: Path, target: Path) -> None:
-    """The same file as Ultralytics exports a classifier: with its Softmax, and with its name in the metadata."""
+def export(net: nn.Module, target: Path) -> None:
+    example, free = (torch.zeros(2, 3, 224, 224),), ({0: torch.export.Dim("N")},)
+    torch.onnx.export(net, example, target, dynamo=True, dynamic_shapes=free, external_data=False, verbose=False)
+
+
+def as_ultralytics(path: Path) -> None:
+    """What its export adds to a classifier: a Softmax, and its name in the metadata."""
     model = onnx.load(path)
     (output,) = model.graph.output
     model.graph.node.append(onnx.helper.make_node("Softmax", [output.name], ["probabilities"], axis=1))
     output.name = "probabilities"
     onnx.helper.set_model_props(model, {"author": "Ultralytics", "task": "classify"})
-    onnx.save(model, target)
+    onnx.save(model, path)
 
 
 @pytest.fixture(scope="session")
@@ -82,11 +90,11 @@ def stage(common: Path) -> Path:
 
 def furnish(folder: Path) -> None:
     train, _ = pictures(folder / "images" / "train", 10, 0), pictures(folder / "images" / "val", 60, 1)
-    net = thin_resnet(train)
+    net = thin_resnet(train, Preprocess(resize=256))
     torch.save(net.state_dict(), folder / "my.pth")
-    example, free = (torch.zeros(2, 3, 224, 224),), ({0: torch.export.Dim("N")},)
-    torch.onnx.export(net, example, folder / "my.onnx", dynamo=True, dynamic_shapes=free, external_data=False, verbose=False)
-    with_softmax(folder / "my.onnx", folder / "best.onnx")
+    export(net, folder / "my.onnx")
+    export(thin_resnet(train, PLAIN), folder / "best.onnx")
+    as_ultralytics(folder / "best.onnx")
     (folder / "engines").mkdir()
     for path in (ROOT / "engines").glob("fashion-*.toml"):
         text = path.read_text().replace("images = 512", 'images = 64\nmethod = "mse"')

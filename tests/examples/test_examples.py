@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -198,7 +199,8 @@ def serving(name, engine):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, str(EXAMPLES / name), str(engine), str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    hearing = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell in the background has it ignored
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=hearing)
     try:
         for _ in range(600):
             if process.poll() is not None:
@@ -214,6 +216,7 @@ def serving(name, engine):
             process.stdout.close()
         except subprocess.TimeoutExpired:
             process.kill()
+            process.communicate()
             raise
 
 

@@ -185,9 +185,9 @@ def changed_folder(data: bytes, seed: int) -> bytes:
 
 def read_images(path: Path) -> None:
     """Lay the folder out beside its description and read all of it, as a recipe's `data`, with and without class names."""
-    root = path.parent / "images"
+    root = path.parent / "apart" / "from" / "images"  # a link up leads no further than `apart`
     shutil.rmtree(root, ignore_errors=True)
-    root.mkdir()
+    root.mkdir(parents=True)
     for line in path.read_bytes().split(b"\n")[:200]:
         kind, _, name = line.partition(b" ")
         try:
