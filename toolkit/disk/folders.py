@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -53,11 +54,13 @@ def new_folder(path: Path, refuse: Callable[[Path], None] | None = None) -> Iter
 
 def refuse_foreign(path: Path, marker: str = "manifest.json") -> None:
     """Raise EngineError for whatever must not be replaced: a file, a link, or a folder with something in it but no `marker`."""
-    if path.is_symlink():
-        what = f"{path} is a link"
-    elif not path.exists():
+    try:
+        mode = path.lstat().st_mode  # one look: another writer may move it away between two
+    except (FileNotFoundError, NotADirectoryError):
         return
-    elif not path.is_dir():
+    if stat.S_ISLNK(mode):
+        what = f"{path} is a link"
+    elif not stat.S_ISDIR(mode):
         what = f"{path} is a file"
     else:
         names = sorted(entry for entry in os.listdir(path) if not entry.endswith(DRAFT))
