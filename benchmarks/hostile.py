@@ -22,11 +22,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from needed import research
 from rich.console import Console
 from rich.markdown import Markdown
 from safetensors.torch import save_file
 
-from research.hostile import RECIPES, ruin
 from toolkit import cpu
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.cli.progress import stages
@@ -98,6 +98,7 @@ def summary(verdict: Verdict) -> dict[str, Any]:
 
 def packaged(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[dict[str, Any], Recipe]]:
     """Both packaged models: as they are, and under every recipe and seed."""
+    hostile = research("hostile")
     for name in MODELS:
         recipe = Recipe.load(ROOT.parent / "engines" / f"{name}-int8.toml")
         recipe = vary(recipe, compute="fp32")
@@ -105,9 +106,9 @@ def packaged(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[dict
         recipe = msgspec.structs.replace(recipe, calibration=calibration)
         yield {"model": name, "ruin": "as trained", "seed": None}, recipe
         weights = read_weights(PACKAGED / f"{name}.safetensors")
-        for kind in RECIPES:
+        for kind in hostile.RECIPES:
             for seed in arguments.seeds:
-                state = ruin(weights.tensors, kind, decades=arguments.decades, seed=seed)
+                state = hostile.ruin(weights.tensors, kind, decades=arguments.decades, seed=seed)
                 file = folder / f"{name}-{kind}-{seed}.safetensors"
                 save_file(state, file, {**weights.metadata, "width": str(len(state["bn1.bias"]) / 64)})
                 reference = msgspec.structs.replace(recipe.reference, weights=str(file))

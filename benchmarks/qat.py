@@ -24,12 +24,12 @@ from rich.table import Table
 
 from toolkit.cli.progress import stages
 from toolkit.disk.files import write_atomically
+from toolkit.finetune.qat import finetune
 from toolkit.graph.run import graph_runner
 from toolkit.harness.environment import read_environment
 from toolkit.images.dataset import open_data
 from toolkit.pipeline import prepare, typed
 from toolkit.recipe import Recipe
-from toolkit.reference import qat
 from toolkit.types import Classifier, Target
 
 ROOT = Path(__file__).resolve().parent
@@ -52,9 +52,7 @@ def measure(name: str, bits: int, arguments: argparse.Namespace, stage: Any) -> 
     for key, steps in (("calibrated", 0), ("fine_tuned", arguments.steps)):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            tuned = qat.run(
-                recipe, Path(folder), steps=steps, weight_bits=bits, seed=arguments.seed, limit=2048, stage=stage
-            )
+            tuned = finetune(recipe, Path(folder), steps=steps, weight_bits=bits, seed=arguments.seed, stage=stage)
             row[f"{key}_seconds"] = time.perf_counter() - start
             graph = typed(prepare(Recipe.load(Path(folder) / f"{tuned.name}.toml"), stage, proof=False), Target("cpu"))
             row[key] = top1(graph_runner(graph), recipe, arguments.images)

@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import onnx_ir as ir
+from needed import research
 from rich.console import Console
 from rich.markdown import Markdown
 from safetensors.torch import save_file
 
-from research.hostile import ruin
 from toolkit import cpu
 from toolkit.backends.onnxruntime import backend as onnxruntime
 from toolkit.backends.tensorrt import backend as tensorrt
@@ -152,7 +152,7 @@ def case(model: str, weights: str, arguments: argparse.Namespace, folder: Path) 
     """All tools on one model."""
     recipe = Recipe.load(ROOT / f"engines/{model}-int8.toml")
     if weights != "as trained":
-        state = ruin(read_weights(PACKAGED / f"{model}.safetensors").tensors, weights, decades=3.2, seed=1)
+        state = research("hostile").ruin(read_weights(PACKAGED / f"{model}.safetensors").tensors, weights, decades=3.2, seed=1)
         save_file(state, folder / "hostile.safetensors")
         recipe = msgspec.structs.replace(
             recipe, reference=msgspec.structs.replace(recipe.reference, weights=str(folder / "hostile.safetensors"))

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from side_by_side import shuffled
 
 HERE = Path(__file__).parent
 IMAGES = 256
@@ -242,8 +243,6 @@ def rate(runner: Any, images: np.ndarray, batch: int, seconds: float) -> float:
 
 
 def trial(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    from benchmarks.side_by_side import shuffled
-
     runner, images, batching = offline(args.engine, args.threads, folder)
     python = args.peers_python or (peers_python() if args.peers else "")
     names = ["toolkit", *(f"toolkit, wait {wait:g} ms" for wait in args.waits), *args.peers]

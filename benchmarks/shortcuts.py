@@ -15,6 +15,7 @@ from typing import Any
 from xml.etree.ElementTree import tostring
 
 import numpy as np
+from needed import research
 from rich.progress import track
 
 from toolkit.disk.files import write_atomically
@@ -40,7 +41,7 @@ def measure() -> dict[str, Any]:
     """Every layer's gradient norm, for each depth, with and without shortcuts, for each seed."""
     import torch
 
-    from research.gradients import gradient_norms
+    gradient_norms = research("gradients").gradient_norms
 
     torch.set_num_threads(1)
     cases = [(arch, shortcut, seed) for arch in ARCHITECTURES for shortcut in (True, False) for seed in SEEDS]

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from side_by_side import ratio
 
-from toolkit import orders, pipeline
+from toolkit import orders
 from toolkit.cli.progress import stages
 from toolkit.disk.files import write_atomically
 from toolkit.engine import engine
@@ -35,6 +35,7 @@ from toolkit.manifest import Manifest
 from toolkit.recipe import Accept, Build, Calibration, Precision, Recipe, Reference
 from toolkit.tuning import TuneResult, tune
 from toolkit.tuning.workbench import vary
+from toolkit.types import Stage
 
 ROOT = Path(__file__).resolve().parent
 PACKAGED = ("fashion-resnet18-int8", "fashion-resnet50-int8")
@@ -65,7 +66,7 @@ def full_size() -> Recipe:
     )
 
 
-def again(found: TuneResult, stage: pipeline.Stage, seconds: float) -> dict[str, Any]:
+def again(found: TuneResult, stage: Stage, seconds: float) -> dict[str, Any]:
     """Build the winner and its rivals, and measure them."""
     given = found.recipe
     winner = found.winner.recipe
@@ -97,7 +98,7 @@ def precision(manifest: Manifest) -> str:
     return manifest.precision + (f" without {', '.join(keep)}" if keep else "")
 
 
-def timed(folders: dict[str, Path], batch: int, stage: pipeline.Stage, seconds: float) -> dict[str, list[list[int]]]:
+def timed(folders: dict[str, Path], batch: int, stage: Stage, seconds: float) -> dict[str, list[list[int]]]:
     """engine -> nanoseconds of every call, a list a round."""
     runners = {name: engine.load(folder) for name, folder in folders.items()}
     plan = Sampling(seconds=seconds * len(runners), precision=NEVER, warmup=3.0, most_blocks=10_000)

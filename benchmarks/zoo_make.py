@@ -21,6 +21,7 @@ from zoo_networks import Network, networks
 
 CLASSES, SURE = 6, 10.0  # SURE: what a fitted logit of the right class aims at, with 0 for the others
 MILD = 1.0  # the mean of a norm's biases: most of a ReLU's inputs are then above 0
+_LIBRARIES: list[Any] = []  # declarations last as long as the object that made them
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 
 
@@ -36,10 +37,10 @@ def torchvision() -> Any:
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         source = (Path(spec.origin).parent / "_meta_registrations.py").read_text()
-        global _library  # declarations last as long as the object that made them
-        _library = torch.library.Library("torchvision", "DEF")
+        library = torch.library.Library("torchvision", "DEF")
+        _LIBRARIES.append(library)
         for name in set(re.findall(r'register_(?:meta|fake)\("(?:torchvision::)?(\w+)"\)', source)):
-            _library.define(f"{name}(Tensor x) -> Tensor")
+            library.define(f"{name}(Tensor x) -> Tensor")
         import torchvision
     return torchvision
 
