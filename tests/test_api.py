@@ -110,7 +110,7 @@ def test_what_is_wrong_is_said_before_any_work(engines: list[toolkit.Engine], tm
 def test_another_engine_to_be_held_against_needs_images(engines: list[toolkit.Engine], tmp_path: Path) -> None:
     """The build's verdict, which is on the reference, would be an answer to another question."""
     (blind,) = toolkit.build(Net().eval(), name="blind", out=tmp_path, threads=1, **HOW)
-    with pytest.raises(DataError, match=r"no images to judge it on, and blind is held against net-fp32\. Name images"):
+    with pytest.raises(DataError, match=r"no images to judge it on, and blind is compared with net-fp32\. Name images"):
         blind.judge(against=engines[0])
 
 

@@ -126,7 +126,7 @@ def bench(
 
     `seconds` is the time for all of them together (default: as `toolkit bench` takes), `save` a file that what was measured goes
     to on the way. `bound` (seconds) limits p99 in scenario server, `loadgen` has MLPerf LoadGen issue the queries of offline and
-    server, `threads` overrules what engines on the CPU were built with.
+    server, `threads` overrides what engines on the CPU were built with.
 
     >>> import toolkit
     >>> results = toolkit.bench("engines/built/fashion-resnet18-int8", seconds=1, batches=[1])

@@ -29,7 +29,7 @@ PEAK, NOW = "VmHWM", "VmRSS"  # of /proc/self/status
 def explain(results: Results, engines: Mapping[str, Engine], *, progress: Progress | None = None) -> Results:
     """`results` with `peaks`, `work` and `layers` of the engines given by name.
 
-    Only ONNX Runtime's CPU engines tell their layers and are held against this machine's peaks; others are left as they are.
+    Only ONNX Runtime's CPU engines tell their layers and are compared with this machine's peaks; others are left as they are.
     An engine's reference, where it was measured, must do the work of the FP32 engine of the same weights. Takes a few seconds.
     """
     manifests = {name: engine.manifest for name, engine in engines.items()}

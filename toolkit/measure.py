@@ -45,8 +45,8 @@ def bench(
 ) -> Results:
     """Bench the engines in the same shuffled rounds as the reference of the first, with accuracy on `data`, or its own images.
 
-    Where the reference is not here, the results say what it took where the first engine was built, and accuracy is held against
-    the answers that this engine carries. `threads` overrules what engines on the CPU were built with (others: MeasurementError).
+    Where the reference is not here, the results say what it took where the first engine was built, and accuracy is compared with
+    the answers that this engine carries. `threads` overrides what engines on the CPU were built with (others: MeasurementError).
     """
     check_wanted(scenario, batches, bound)
     opened = _opened(engines)

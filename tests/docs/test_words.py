@@ -18,6 +18,7 @@ ROOTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "DESIGN.md")
 PAGES = [name for name in LISTED if name.startswith("docs/") or name in ROOTS]
 CODE = subprocess.run(["git", "ls-files", "toolkit/*.py"], cwd=ROOT, capture_output=True, check=True, text=True).stdout.split()
 TABLE = "## For writers"
+COMMENT = re.compile(r"^[^\n]*?(?:(?:^|[ \t])#[ \t]([^\n]*)|$)", re.M)  # of a line of code, what stands behind its #
 
 
 @cache
@@ -28,8 +29,8 @@ def unused() -> dict[str, str]:
 
 
 def prose(text: str) -> str:
-    """Markdown without fences, code spans and targets of links, line for line."""
-    text = re.sub(r"^```.*?^```", lambda match: "\n" * match[0].count("\n"), text, flags=re.M | re.S)
+    """Markdown without code spans and targets of links, and of a fence its comments, line for line."""
+    text = re.sub(r"^```.*?^```", lambda match: COMMENT.sub(r"\1", match[0]), text, flags=re.M | re.S)
     return re.sub(r"`[^`\n]*`|\]\([^)\n]*\)", "", text.split(TABLE)[0])
 
 
@@ -56,8 +57,9 @@ def test_the_table_is_read():
         "quantisation",
         "colours",
     ]
-    assert found(prose("`--no-proof` and [proof](proof.md#proof)\n```text\nanew\n```\n")) == [
-        "line 1: 'proof': verdict, judge, check, show"
+    assert found(prose("`--no-proof` and [proof](proof.md#proof)\n```bash\nanew x  # built anew\n```\n")) == [
+        "line 1: 'proof': verdict, judge, check, show",
+        "line 3: 'anew': again",
     ]
 
 

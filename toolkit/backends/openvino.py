@@ -56,7 +56,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
 
 
 def open(source: Contents, manifest: Manifest, threads: int | None = None) -> OpenVinoExecutor:
-    """A live compiled model of the engine whose files are in `source`; `threads` overrules the manifest.
+    """A live compiled model of the engine whose files are in `source`; `threads` overrides the manifest.
 
     Raises BackendError, EngineError.
     """

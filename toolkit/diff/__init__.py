@@ -29,7 +29,7 @@ def diff(a: str | Path, b: str | Path, *, data: str | None = None, seconds: floa
     """B against A: nodes, precisions, scales, weights, the SNR of each common tensor, latency where both run, paired verdict.
 
     Each is an engine's folder, an .onnx file or a recipe. `data`: images in place of those that a recipe names; where there are
-    none, the graphs are held against each other on noise, and no verdict is given. `seconds`: of latency; 0 leaves it out.
+    none, the graphs are compared on noise, and no verdict is given. `seconds`: of latency; 0 leaves it out.
     Raises EngineError, GraphError, RecipeError, DataError.
     """
     one = open_side(Path(a), stage)

@@ -1,4 +1,4 @@
-"""Diff: in what two engines, graphs or recipes differ. A is what B is held against."""
+"""Diff: in what two engines, graphs or recipes differ. A is what B is compared with."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def run(
 def _verdict(
     a: Side, b: Side, runners: Sequence[Classifier], images: Images, notes: list[str], stage: Stage
 ) -> Verdict | None:
-    """B held against A, as `[accept]` of B says, else of A."""
+    """B compared with A, as `[accept]` of B says, else of A."""
     recipe, model = b.recipe or a.recipe, b.model or a.model
     accept = recipe.accept if recipe is not None else Accept()
     meaning, classes = (model.meaning, model.classes or images.classes) if model is not None else (Outputs(), images.classes)

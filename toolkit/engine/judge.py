@@ -110,7 +110,7 @@ def judge(engine: Engine, data: str | None, against: Engine | None, stage: Stage
     images, missing = images_of(engine, data)
     if images is None:
         if against is not None:
-            raise DataError(f"{missing}, and {engine.name} is held against {against.name}", remedy="Name images: --data FOLDER")
+            raise DataError(f"{missing}, and {engine.name} is compared with {against.name}", remedy="Name images: --data FOLDER")
         how = f"{missing}; this is the verdict of the build" if stored else f"{missing}, and the engine carries no verdict"
         if stored is None:
             raise DataError(how, remedy="Name labeled images: --data FOLDER; in Python judge(data=FOLDER)")

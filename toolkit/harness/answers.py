@@ -28,7 +28,7 @@ class Answers(Frozen, frozen=True):
 
     @classmethod
     def of(cls, engine: str, data: str, logits: Float, labels: Labels | None, meaning: Outputs = Outputs()) -> Answers:  # noqa: B008
-        """From outputs [n, columns], read as `meaning` says, and labels [n]. Of several labels an image the likeliest is kept."""
+        """From outputs [n, columns], read as `meaning` says, and labels [n]. Of an image's several labels the top one is kept."""
         scores = meaning.scores(logits)
         top1 = tuple(scores.argmax(1).tolist())
         if labels is None or meaning.multilabel:

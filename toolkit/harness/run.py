@@ -71,7 +71,7 @@ def run_bench(
     save: Callable[[Results], None] | None = None,
     stage: Stage = quiet,
 ) -> Results:
-    """Bench `runners` by name; `reference` names the one that the others' answers are held against.
+    """Bench `runners` by name; `reference` names the one that the others' answers are compared with.
     `truth` are its logits on `images` where it is not among the runners. `images` adds accuracy and verdicts; `pictures` adds
     the end-to-end clock at the smallest batch. `bound` (seconds; absent: the recipe's max_p99_ms) is for the server scenario.
     `handoff` adds the hand-offs between cores to the yardstick. `save` gets the results so far. What fails is in `failures`.

@@ -1,4 +1,4 @@
-"""Normal: [preprocess] held against what a model does to its input by itself, so that no picture is normalized twice."""
+"""Normal: [preprocess] compared with what a model does to its input by itself, so that no picture is normalized twice."""
 
 from __future__ import annotations
 

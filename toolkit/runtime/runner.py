@@ -126,7 +126,7 @@ class Runner:
     def classify(self, pictures: Iterable[Any] | Any, top: int = 5) -> list[list[Prediction]]:
         """The `top` classes of each picture: paths, Pillow images, arrays or tensors; one or many.
 
-        The class answered comes first. A multi-label engine gives its likeliest labels, each with a probability of its own.
+        The class answered comes first. A multi-label engine gives its most likely labels, each with a probability of its own.
         """
         found = []
         for answer in self.answers(pictures, top):

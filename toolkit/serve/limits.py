@@ -46,7 +46,7 @@ class Source(Frozen, frozen=True):
 
 
 class Settings(Frozen, frozen=True):
-    """How a server is run. `max_batch` and `max_wait` (seconds) overrule what was measured; `bound` is the p99 to stay under."""
+    """How a server is run. `max_batch` and `max_wait` (seconds) override what was measured; `bound` is the p99 to stay under."""
 
     sources: tuple[Source, ...]
     limits: Limits = Limits()

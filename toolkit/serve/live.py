@@ -101,7 +101,7 @@ def _options(engine: Engine, settings: Settings) -> dict[str, Any]:
 
 
 def _batching(engine: Engine, runner: Runner, settings: Settings) -> Batching:
-    """From the bench that was named, else from a sweep; what was asked for overrules it. Raises MeasurementError."""
+    """From the bench that was named, else from a sweep; what was asked for overrides it. Raises MeasurementError."""
     batch, wait = settings.max_batch, settings.max_wait
     if settings.results is not None:
         found = batching_of(engine.manifest, Results.read(settings.results))

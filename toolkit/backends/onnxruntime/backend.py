@@ -66,7 +66,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
 
 
 def open(source: Contents, manifest: Manifest, threads: int | None = None) -> SessionExecutor | BoundExecutor:
-    """A live session of the engine whose files are in `source`; `threads` overrules the manifest.
+    """A live session of the engine whose files are in `source`; `threads` overrides the manifest.
 
     Raises BackendError, EngineError.
     """

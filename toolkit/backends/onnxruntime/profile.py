@@ -1,4 +1,4 @@
-"""ONNX Runtime's profiler and its matrix products: time by node, and the peaks that an engine is held against."""
+"""ONNX Runtime's profiler and its matrix products: time by node, and the peaks that an engine is compared with."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def open(source: Contents, manifest: Manifest, *, device: Device | None = None, 
     """The engine whose files `source` holds, live on `device` (absent: the GPU of the current CUDA context, or else the first).
 
     `options` go to the TensorRTExecutor: `contexts`, `graphs`, `jit_cache`. The file's hash, then library, version and GPU are
-    held against the manifest before the library sees the file. Raises EngineError, BackendError, DeviceError.
+    compared with the manifest before the library sees the file. Raises EngineError, BackendError, DeviceError.
     """
     checked(manifest.settings, SETTINGS, f"the settings of {manifest.name}")
     plan = manifest.compiled(source)

@@ -48,7 +48,7 @@ def open_weights(
 ) -> LoadedWeights:
     """The reference in eval mode, float32.
 
-    `channels` is what the pictures have, to be held against the first convolution; only `random:SEED` takes it (absent: 3) and
+    `channels` is what the pictures have, to be compared with the first convolution; only `random:SEED` takes it (absent: 3) and
     `classes` as they are. `progress` counts the bytes of a download. Raises WeightsError.
     """
     if reference.arch is None or reference.weights is None:
@@ -74,7 +74,7 @@ def open_weights(
 def read_weights(path: Path, averaged: bool | None = None, version: Version | None = None) -> Weights:
     """The tensors of one network in a file, by torchvision's names; of raw and averaged weights the raw ones, unless `averaged`.
 
-    `version` is where the recipe has a bottleneck's stride, to be held against what the file says of it. Raises WeightsError.
+    `version` is where the recipe has a bottleneck's stride, to be compared with what the file says of it. Raises WeightsError.
     """
     content = read_content(path)
     refuse_named(str(path), _words(path, content))

@@ -1,0 +1,321 @@
+"""No figure that no command prints: what the pages say was measured is what the scripts' committed samples give.
+
+Each function below reads one file of `benchmarks/results/` and yields texts, made from it the way its script does, that the
+page must hold word for word. So a page that was edited alone and results that were measured again alone both fail.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
+OLDER, NEWER = "amd-epyc-family-25-model-17-2-cores", "amd-epyc-family-26-model-2-2-cores"
+SMALL, LARGE = "fashion-resnet18-int8", "resnet18-224-int8"
+CALIBRATIONS = ("calibration.json", "calibration-128.json", "calibration-512.json", "calibration-128-again.json")
+LINKED = re.compile(r"benchmarks/results/([\w.-]+\.(?:json|md))")
+WITHOUT_FIGURES = {"zoo.md", "qat.json"}  # linked to, and no figure of theirs stands on a page
+
+Texts = Iterator[str]
+
+
+@cache
+def raw(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+@cache
+def rows(name: str) -> tuple[tuple[str, ...], ...]:
+    """The cells of every row of the tables in a file of Markdown, heads among them."""
+    lines = (RESULTS / name).read_text(encoding="utf-8").splitlines()
+    return tuple(tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines if line.startswith("| "))
+
+
+def bootstrap(values: Any, seed: int = 0) -> tuple[float, float]:
+    """The 95 % percentile-bootstrap interval of the median, as `benchmarks/side_by_side.py` has it."""
+    kept = np.array([value for value in values if np.isfinite(value)])
+    drawn = np.random.default_rng(seed).integers(0, len(kept), (2000, len(kept)))
+    low, high = np.quantile(np.median(kept[drawn], axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def peers(name: str) -> dict[str, tuple[str, ...]]:
+    return {re.sub(r" \((\d+\.\d+)[^()]*\)$", r" \1", row[0]): row for row in rows(name)[1:]}
+
+
+def side_by_side() -> Texts:
+    for name, (_, p50, eager, plain, openvino, _, verdict, snr) in peers(f"peers-{NEWER}.md").items():
+        ratios = (ratio.replace("1.00 [1.00, 1.00]", "1.00") for ratio in (eager, plain, openvino))
+        assert verdict == "same"
+        yield f"| {name} | {p50} | {' | '.join(ratios)} | {snr} |"
+    yield f"{len(raw(f'peers-{NEWER}.json')['samples_s']['PyTorch eager'])} shuffled rounds"
+
+
+def side_by_side_older() -> Texts:
+    _, _, _, plain, openvino, _, _, snr = peers(f"peers-{OLDER}.md")["**toolkit INT8**"]
+    yield f"{plain.replace(' ', 'x ONNX Runtime FP32 ', 1)} and {openvino.replace(' ', 'x OpenVINO INT8 ', 1)}, at {snr}"
+
+
+def four_tools() -> Texts:
+    kept, lost = [], []
+    for _, weights, tool, top1, *_ in rows("quantizers.md")[1:]:
+        if weights == "streams" and tool != "FP32":
+            (kept if tool == "toolkit for cpu" else lost).append(float(top1))
+    kept = [value for value in kept if round(value, 1) != 92.9]
+    assert len(lost) == 8 and kept == []
+    yield f"fall below {5 * (max(x for x in lost if x < 50) // 5 + 1):.0f} %, it keeps 92.9 %"
+
+
+def hostile() -> Texts:
+    drops = [float(row[3]) - float(row[7]) for row in rows("hostile.md")[1:]]
+    assert len(drops) == 16
+    yield f"`streams` INT8 stays within {np.ceil(10 * max(drops)) / 10:.1f} points of FP32 on all of them"
+
+
+def gate() -> Texts:
+    found = raw("aa.json")["rows"]
+    alarms = sum(any(row[1] == "slower" for row in pair["aa"]) for pair in found)
+    slowed = sum(pair["slowed"][0][1] == "slower" for pair in found)
+    assert (len(found), alarms) == (100, 0)
+    yield "no alarm in 100 pairs of equal runs"
+    yield f"{slowed} of 100 slowdowns of 10 % found"
+
+
+def gate_explained() -> Texts:
+    found = raw("aa.json")["rows"]
+    slowed = sum(pair["slowed"][0][1] == "slower" for pair in found)
+    stray = sum(pair["slowed"][1][1] == "slower" for pair in found)
+    yield f"{slowed} slowdowns found, and {stray} alarm on the engine that ran beside the slowed one"
+    half, most = np.quantile([abs(row[2]) for pair in found for row in pair["aa"] if row[2] is not None], [0.5, 0.9])
+    yield f"differ by less than {half:.1%} in half of the cases and by less than {most:.1%} in nine of ten".replace("%", " %")
+
+
+def harness() -> Texts:
+    found = raw("harness.json")
+    yield f"the cost of one timestamp ({1e6 * found['cost_of_timing_s']:.1f} us)"
+    apart = {name: np.array(run["in rounds"]) / np.array(run["alone"]) - 1 for name, run in found["rounds"].items()}
+    middle = {name: abs(float(np.nanmedian(values))) for name, values in apart.items()}
+    ours = [100 * value for name, value in middle.items() if name != "PyTorch"]
+    low, high = (f"{100 * end:+.0f} %" for end in bootstrap(apart["PyTorch"]))
+    yield f"within {min(ours):.1f} to {max(ours):.1f} %, PyTorch on OpenMP's threads within {100 * middle['PyTorch']:.1f} %"
+    yield f"the interval is [{low}, {high}]"
+    loops = [loop for name, loop in found.items() if "loop" in name]
+    worst = max(100 * abs(measured / injected - 1) for loop in loops for _, injected, measured in loop)
+    yield f"known latencies within {np.ceil(10 * worst) / 10:.1f} % at p50 and p99"
+
+
+def loadgen() -> Texts:
+    runs = [run for run in raw("loadgen.json").values() if "ours" in run]
+    apart = [100 * abs(median(np.array(run["loadgen"]) / run["ours"]) - 1) for run in runs]
+    yield f"agree within {min(apart):.1f} to {max(apart):.1f} %"
+
+
+TOOLS = {
+    "inference": "inference alone",
+    "toolkit-nvidia": "toolkit, the tensors of TensorRT's scheme",
+    "toolkit": "toolkit, those of the CPU's scheme too",
+}
+
+
+def calibration() -> Texts:
+    for tool, said in TOOLS.items():
+        times = []
+        for name in ("calibration-128.json", "calibration-512.json"):
+            (row,) = (row for row in raw(name)["time"] if row["tool"] == tool)
+            times.append(spread(row["ratios"]) if tool != "inference" else "1")
+        peaks = {m["images"]: m["peak_gb"] for m in raw("calibration-128.json")["memory"] if m["tool"] == tool}
+        yield f"| {said} | {' | '.join(times)} | {' / '.join(f'{peaks[n]:.2f}' for n in (128, 512, 5000))} GB |"
+    for name in ("calibration-128.json", "calibration-512.json"):
+        yield f"/{name}), {len(raw(name)['time'][0]['ratios'])} rounds"
+    again = {row["tool"]: row["ratios"] for row in raw("calibration-128-again.json")["time"]}
+    first, second = (f"{median(again[tool]):.2f}" for tool in ("toolkit-nvidia", "toolkit"))
+    yield f"over 128 images, {len(again['toolkit'])} rounds, gave {first} and {second}."
+    beside = {row["tool"]: median(row["ratios"]) for row in raw("calibration.json")["time"]}
+    peaks = {m["tool"]: m["peak_gb"] for m in raw("calibration.json")["memory"] if m["images"] == 32}
+    yield f"took {beside['toolkit-nvidia']:.2f} and {beside['toolkit']:.2f} times the time of inference"
+    yield f"ONNX Runtime's min-max {beside['onnxruntime-minmax']:.2f}, NNCF {beside['nncf']:.2f}"
+    yield f"Model Optimizer's entropy {beside['modelopt']:.1f}, and ONNX Runtime's entropy {beside['onnxruntime-entropy']:.1f}"
+    yield f"(over 32 images, in {peaks['onnxruntime-entropy']:.1f} GB)."
+
+
+def auto() -> Texts:
+    (row,) = (row for row in raw("calibration-auto-512.json")["time"] if row["tool"] != "inference")
+    yield f"{spread(row['ratios'])} times inference of 512 images, {len(row['ratios'])} rounds"
+
+
+def auto_in_short() -> Texts:
+    (row,) = (row for row in raw("calibration-auto-512.json")["time"] if row["tool"] != "inference")
+    yield f"it takes {median(row['ratios']):.1f} times as long as inference of 512 images alone"
+    fixed = [median(row["ratios"]) for n in ("128", "512", "128-again") for row in raw(f"calibration-{n}.json")["time"][1:]]
+    yield f"takes {np.floor(10 * min(fixed)) / 10:.1f} to {max(fixed):.1f} times as long as inference alone"
+
+
+def spread(values: list[float]) -> str:
+    return f"{median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+
+
+def cpu_int8() -> Texts:
+    took = {name: np.median(values) / 1e6 for name, values in raw("cpu_int8.json")["samples_ns"].items()}
+    for said, one, two in (
+        ("ONNX Runtime 1.32", "ONNX Runtime, 1 thread", "ONNX Runtime, 2 threads, as built"),
+        ("OpenVINO 2026.4, the same graph", "OpenVINO, the same graph, 1 threads", "OpenVINO, the same graph, 2 threads"),
+        ("OpenVINO, NNCF's graph", "OpenVINO, NNCF's graph, 1 threads", "OpenVINO, NNCF's graph, 2 threads"),
+    ):
+        yield f"| {said} | {took[one]:.2f} | {took[two]:.2f} | {took[one] / took[two]:.2f} |"
+    one, two = (raw("cpu_int8.json")["profile_us"][n] for n in "12")
+    for name in [name for name in one if name.startswith("QLinearConv")] + ["all else"]:
+        yield f"| {name} | {one[name]:,.0f} | {two[name]:,.0f} | {one[name] / two[name]:.2f} |"
+    adds = [sum(value for name, value in run.items() if name.startswith("QLinearAdd")) for run in (one, two)]
+    yield f"| QLinearAdd, all stages | {adds[0]:,.0f} | {adds[1]:,.0f} | {adds[0] / adds[1]:.2f} |"
+
+
+def noise_of_openvino() -> Texts:
+    found = peers(f"peers-{NEWER}.md")
+    ours, theirs = (float(found[name][7].split()[0]) for name in ("**toolkit INT8 for OpenVINO**", "OpenVINO INT8 (NNCF) 2026.4"))
+    yield f"with {ours - theirs:.1f} dB less noise in the logits"
+
+
+def pixels() -> Texts:
+    found = raw(f"pixels-{OLDER}.json")
+    for batch in ("batch 1", "batch 8"):
+        times = found["end_to_end"][batch]
+        ratios = np.array([np.median(b) / np.median(i) for b, i in zip(times["int8-before"], times["int8-inside"], strict=True)])
+        low, high = bootstrap(ratios)
+        yield f"{np.median(ratios):.2f} [{low:.2f}, {high:.2f}]"
+    files = found["decoding"]["500 x 375"]["samples"]
+    alone = np.array(files["Pillow alone"]).ravel()
+    inside, outside = (alone / np.array(files[f"toolkit, {how}"]).ravel() for how in ("inside", "outside"))
+    told = [f"{100 * np.median(s):.0f} % [{', '.join(f'{100 * e:.0f}' for e in bootstrap(s))}]" for s in (inside, outside)]
+    yield f"`preprocess` does {told[0]} of what Pillow alone does in as many threads, outside {told[1]}"
+
+
+def serving(kind: str, said: str) -> Texts:
+    name = f"serving-{kind}-{OLDER}.md"
+    words = {"toolkit": "**toolkit serve**", "fastapi": "FastAPI, by hand", "litserve": "LitServe"}
+    words["triton"] = "Triton, Python backend"
+    for server, answers, _, p50, p99, _, wrong, errors, memory, *_ in rows(name)[1:]:
+        if server in words:
+            digits = 0 if float(p50) > 50 else 1
+            times = " / ".join(f"{float(ms):.{digits}f}" for ms in (p50, p99))
+            yield f"| {words[server]} | {answers} | {times} | {wrong}, {errors} | {memory.replace('%', ' %')} |"
+    (alone,) = re.findall(r"The engine alone answers ([\d,]+) images/s", (RESULTS / name).read_text(encoding="utf-8"))
+    yield f"{said}, {alone} images/s alone"
+
+
+def shortcuts() -> Texts:
+    for arch in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
+        means = []
+        for shortcut in (True, False):
+            runs = [run for run in raw("shortcuts.json")["runs"] if (run["arch"], run["shortcut"]) == (arch, shortcut)]
+            means.append(float(np.exp(np.mean([np.log(run["norms"][0] / run["norms"][-1]) for run in runs]))))
+        yield f"| ResNet-{arch[6:]} | {' | '.join(map(shortly, means))} |"
+
+
+def shortly(value: float) -> str:
+    """Two digits; powers of ten from a thousand on."""
+    power = int(np.floor(np.log10(value)))
+    return f"{value / 10**power:.1f}e{power}" if power > 2 else f"{round(value, 1 - power):.{max(1 - power, 0)}f}"
+
+
+def saturation() -> Texts:
+    found = {(m, w, "without" in cpu): (float(snr), equal) for m, w, cpu, snr, _, equal in rows("saturation.md")[1:]}
+    for said, weights, without in (
+        ("full range, with VNNI (what U8U8 gives everywhere)", "full", False),
+        ("full range, without VNNI", "full", True),
+        ("7 bits (`reduce_range` elsewhere), either CPU", "half", True),
+        ("**`pairs`, either CPU**", "pairs", True),
+    ):
+        cells = [f"{found[model, weights, without][0]:.1f}" for model in ("fashion-resnet18", "fashion-resnet50")]
+        yield f"| {said} | {' | '.join(f'**{c}**' if weights == 'pairs' else c for c in cells)} |"
+
+
+def tuned() -> Texts:
+    _, graphs, seconds, _, said, again, *_ = rows("tuned.md")[3]
+    ratio, low, high = re.findall(r"[\d.]+", again)[:3]
+    yield f"{graphs} graphs in {seconds} s, {said} times as fast as the best floating engine by the search"
+    yield f"and {ratio} [{low}, {high}] when measured again"
+
+
+def rtx_build() -> Texts:
+    built = {(row["graph"], row["target"]): row["runs"] for row in raw("rtx_build.json")["rows"]}
+    for arch in ("resnet18", "resnet50"):
+        for kind, every in (("int8", "rtx"), ("fp8", "rtx:sm89+")):
+            one, all_ = (built[f"{arch} {kind}+fp16", target] for target in ("rtx:sm89", every))
+            seconds = (f"{median(run['seconds'] for run in runs):.2f}" for runs in (one, all_))
+            assert one[0]["kernels"] == all_[0]["kernels"]
+            yield (
+                f"| ResNet-{arch[6:]} {kind.upper()} in FP16 | {one[0]['kernels']} | {one[0]['bytes']:,} | {all_[0]['bytes']:,} "
+                f"| {' | '.join(seconds)} |"
+            )
+    int8, fp8 = raw("rtx_build.json")["predicted"].values()
+    ratios = np.array(fp8) / np.array(int8)
+    low, high = bootstrap(ratios)
+    yield f"{np.median(ratios):.2f} times [{low:.2f}, {high:.2f}] INT8's time"
+
+
+CLAIMS: list[tuple[str, tuple[str, ...], Callable[[], Texts]]] = [
+    ("README.md", (f"peers-{NEWER}.json", f"peers-{NEWER}.md"), side_by_side),
+    ("README.md", (f"peers-{OLDER}.md",), side_by_side_older),
+    ("README.md", ("quantizers.md",), four_tools),
+    ("README.md", ("aa.json",), gate),
+    ("README.md", ("calibration-auto-512.json", "calibration-128.json"), auto_in_short),
+    ("docs/how-to/gate.md", ("aa.json",), gate),
+    ("docs/how-to/embedding.md", (f"pixels-{OLDER}.json",), pixels),
+    ("docs/how-to/serving.md", (f"serving-{SMALL}-{OLDER}.json",), partial(serving, SMALL, SMALL)),
+    ("docs/how-to/serving.md", (f"serving-{LARGE}-{OLDER}.json",), partial(serving, LARGE, "a ResNet-18 at 224x224 in INT8")),
+    ("docs/explanation/benchmarking.md", ("aa.json",), gate_explained),
+    ("docs/explanation/benchmarking.md", ("harness.json",), harness),
+    ("docs/explanation/benchmarking.md", ("loadgen.json",), loadgen),
+    ("docs/explanation/calibration.md", CALIBRATIONS, calibration),
+    ("docs/explanation/calibration.md", ("calibration-auto-512.json",), auto),
+    ("docs/explanation/cpu-int8.md", ("cpu_int8.json",), cpu_int8),
+    ("docs/explanation/cpu-int8.md", (f"peers-{NEWER}.md",), noise_of_openvino),
+    ("docs/explanation/equalization.md", ("hostile.md",), hostile),
+    ("docs/explanation/precision.md", ("saturation.md",), saturation),
+    ("docs/explanation/precision.md", ("tuned.md",), tuned),
+    ("docs/explanation/resnet.md", ("shortcuts.json",), shortcuts),
+    ("docs/explanation/tensorrt.md", ("rtx_build.md",), rtx_build),
+]
+
+
+def plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize(("page", "texts"), [(page, texts) for page, _, texts in CLAIMS])
+def test_what_a_page_says_was_measured_is_what_the_samples_give(page, texts):
+    said, made = plain((ROOT / page).read_text(encoding="utf-8")), list(texts())
+    assert made and [text for text in made if plain(text) not in said] == []
+
+
+def test_all_results_that_a_page_names_are_compared_with_it():
+    compared = {(page, name) for page, names, _ in CLAIMS for name in names}
+    linked = {(str(path.relative_to(ROOT)), name) for path in PAGES for name in LINKED.findall(path.read_text(encoding="utf-8"))}
+    tutorial = {("docs/tutorial.md", f"peers-{NEWER}.md")}  # sends there, and repeats nothing
+    assert {(page, name) for page, name in linked - compared - tutorial if name not in WITHOUT_FIGURES} == set()
+
+
+def test_the_demos_table_and_pictures_are_those_of_the_file_that_the_readme_names():
+    spec = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "_site" / "figures.py")
+    assert spec and spec.loader
+    figures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figures)
+    (said,) = figures.BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    named = re.search(r"benchmarks/results/gallery/[\w.-]+\.json", said)
+    if named is None:
+        pytest.skip("README names no file of the gallery yet: docs/_site/figures.py FILE writes its table")
+    results = figures.Results.read(ROOT / named[0])
+    assert said == figures.block(results, named[0])
+    for name, dark in (("light", False), ("dark", True)):
+        assert (ROOT / "docs" / "figures" / f"pareto-{name}.svg").read_text("utf-8") == figures.pareto_svg(results, dark=dark)
