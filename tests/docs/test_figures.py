@@ -240,6 +240,44 @@ def saturation() -> Texts:
         yield f"| {said} | {' | '.join(f'**{c}**' if weights == 'pairs' else c for c in cells)} |"
 
 
+def precisions() -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["model"], row["variant"]): row for row in raw("precisions.json")["rows"]}
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def kinds_of_cpu() -> Texts:
+    found = precisions()
+    yield f"On {raw('precisions.json')['images']:,} test images"
+    for model in ("fashion-resnet18", "fashion-resnet50"):
+        for cpu, said in (("any", f"{model} (FP32 {percent(found[model, 'FP16']['fp32'])})"), ("vnni", "")):
+            row = found[model, f"INT8, cpu = {cpu}"]
+            yield f"| {said} | `{cpu}` | {row['snr']:.1f} | {percent(row['agreement'])} | {percent(row['top1'])} |"
+
+
+def places_of_pairs() -> Texts:
+    found = precisions()
+    for model in ("fashion-resnet18", "fashion-resnet50"):
+        for variant, product, pool in (
+            ("INT8", "INT8", "FP16"), ("INT8, pools too", "INT8", "INT8"), ("INT8, without the last layer", "FP16", "FP16")
+        ):  # fmt: skip
+            row = found[model, variant]
+            yield f"| {model} | {product} | {pool} | {percent(row['agreement'])} | {row['snr']:.1f} |"
+    for said, variant in (
+        ("INT8", "INT8"),
+        ("FP8, all layers", "FP8, the first layer too"),
+        ("**FP8, without the first layer**", "FP8"),
+        ("FP8, without the first and the last layer", "FP8, without the last layer"),
+    ):
+        both = [found[model, variant] for model in ("fashion-resnet18", "fashion-resnet50")]
+        cells = [f"{row['snr']:.1f} dB, {percent(row['agreement'])}" for row in both]
+        yield f"| {said} | {' | '.join(f'**{cell}**' if variant == 'FP8' else cell for cell in cells)} |"
+    bf16, fp16 = (found["fashion-resnet18", kind]["snr"] for kind in ("BF16", "FP16"))
+    yield f"the logits of fashion-resnet18 are at {bf16:.1f} dB, where FP16 is at {fp16:.1f}"
+
+
 def tuned() -> Texts:
     _, graphs, seconds, _, said, again, *_ = rows("tuned.md")[3]
     ratio, low, high = re.findall(r"[\d.]+", again)[:3]
@@ -258,6 +296,9 @@ def rtx_build() -> Texts:
                 f"| ResNet-{arch[6:]} {kind.upper()} in FP16 | {one[0]['kernels']} | {one[0]['bytes']:,} | {all_[0]['bytes']:,} "
                 f"| {' | '.join(seconds)} |"
             )
+    for said, graph in (("FP32", "fp32"), ("FP16", "fp16"), ("INT8 in FP16", "int8+fp16")):
+        first = built[f"resnet50 {graph}", "rtx:sm89"][0]
+        yield f"| {said} | {first['bytes'] / 1e6:.1f} | {first['kernels']} | {first['generated']} | {first['int8']} |"
     int8, fp8 = raw("rtx_build.json")["predicted"].values()
     ratios = np.array(fp8) / np.array(int8)
     low, high = bootstrap(ratios)
@@ -284,6 +325,8 @@ CLAIMS: list[tuple[str, tuple[str, ...], Callable[[], Texts]]] = [
     ("docs/explanation/equalization.md", ("hostile.md",), hostile),
     ("docs/explanation/precision.md", ("saturation.md",), saturation),
     ("docs/explanation/precision.md", ("tuned.md",), tuned),
+    ("docs/explanation/precision.md", ("precisions.md",), kinds_of_cpu),
+    ("docs/explanation/tensorrt.md", ("precisions.md",), places_of_pairs),
     ("docs/explanation/resnet.md", ("shortcuts.json",), shortcuts),
     ("docs/explanation/tensorrt.md", ("rtx_build.md",), rtx_build),
 ]
