@@ -4,9 +4,9 @@
 
 A second process keeps 16 connections busy, each asking again as soon as it is answered, and compares every answer with the
 one that the engine gave to the same image where no server was. Each server has its turn in rounds of a shuffled order; the
-engine's own rate at its best batch is taken in the same rounds, without any server. What is kept: latencies, throughput, wrong
-answers, errors, and how the memory of the server's processes grew after the first fifth. Raw figures go to
-benchmarks/results/serving-NAME-DEVICE.json, the table beside it as Markdown.
+engine's own rate at its best batch, with as many calls at once as pay, is taken in the same rounds, without any server. What is
+kept: latencies, throughput, wrong answers, errors, and how the memory of the server's processes grew after the first fifth. Raw
+figures go to benchmarks/results/serving-NAME-DEVICE.json, the table beside it as Markdown.
 
 Peers get an environment of their own, .peers/serving, made on the first run: FastAPI with ONNX Runtime in a thread, LitServe.
 Where TRITON_PYTHON names an environment with nvidia-pytriton (see toolkit/testing/tritonserver.py), its tritonserver is one more:
@@ -190,6 +190,8 @@ def start(name: str, engine: Path, folder: Path, threads: int, batch: int, wait:
         words = ["--port", str(port), "--threads", str(threads)]
         if "wait" in name:
             words += ["--max-wait-ms", name.split("wait ")[1].split()[0]]
+        if "workers" in name:
+            words += ["--workers", name.split()[1]]
         command = [sys.executable, "-m", "toolkit", "serve", f"net={engine}", *words]
         return Served(name, command, port, "/v2/models/net/infer")
     if name == "triton":
@@ -216,7 +218,7 @@ def peers_python() -> str:
 
 
 def offline(engine: Path, threads: int, folder: Path) -> Any:
-    """The runner, the images and their answers, and how the server would batch them."""
+    """The runner, and how the server would batch for it; its images and their answers go into the folder."""
     from toolkit.engine.engine import Engine
     from toolkit.serve.sweep import sweep
     from toolkit.types import noise
@@ -228,29 +230,24 @@ def offline(engine: Path, threads: int, folder: Path) -> Any:
     np.save(folder / "images.npy", images)
     (folder / "input").write_text(runner.manifest.inputs[0].name)
     np.save(folder / "logits.npy", np.concatenate([runner(images[i : i + 1]) for i in range(IMAGES)]))
-    return runner, images, sweep(runner, 0.05)
-
-
-def rate(runner: Any, images: np.ndarray, batch: int, seconds: float) -> float:
-    done, begin = 0, time.perf_counter()
-    while (took := time.perf_counter() - begin) < seconds:
-        runner(images[:batch])
-        done += batch
-    return done / took
+    return runner, sweep(runner, 0.05)
 
 
 # the trial
 
 
 def trial(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    runner, images, batching = offline(args.engine, args.threads, folder)
+    from toolkit.serve.sweep import rate
+
+    runner, batching = offline(args.engine, args.threads, folder)
     python = args.peers_python or (peers_python() if args.peers else "")
-    names = ["toolkit", *(f"toolkit, wait {wait:g} ms" for wait in args.waits), *args.peers]
+    more = [*(f"toolkit, {count} workers" for count in args.workers), *(f"toolkit, wait {wait:g} ms" for wait in args.waits)]
+    names = ["toolkit", *more, *args.peers]
     seconds = args.seconds / args.rounds
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     rates: list[float] = []
     for _, name in shuffled(names, args.rounds):
-        rates.append(rate(runner, images, max(batching.preferred), min(2.0, seconds)))
+        rates.append(rate(runner, max(batching.preferred), batching.instances, min(2.0, seconds)))
         served = start(name, args.engine, folder, args.threads, max(batching.preferred), batching.max_wait, python)
         try:
             served.load(folder, args.connections, min(3.0, seconds))  # warm-up
@@ -261,7 +258,12 @@ def trial(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "engine": runner.manifest.name,
         "threads": args.threads,
         "connections": args.connections,
-        "batching": {"max_batch": max(batching.preferred), "max_wait": batching.max_wait, "how": list(batching.how)},
+        "batching": {
+            "max_batch": max(batching.preferred),
+            "max_wait": batching.max_wait,
+            "calls_at_once": batching.instances,
+            "how": list(batching.how),
+        },
         "machine": {"cpu": cpu(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()},
         "offline": rates,
         "servers": {name: [summary(one) for one in runs] for name, runs in found.items()},
@@ -293,7 +295,8 @@ def table(found: dict[str, Any]) -> str:
         "",
         f"{found['connections']} connections, {found['threads']} thread(s) in the engine, {machine['cores']} cores of "
         f"{machine['cpu']}, client and server on the same cores. The engine alone answers {alone:,.0f} images/s at batch "
-        f"{batching['max_batch']}. Medians over {len(next(iter(found['servers'].values())))} rounds.",
+        f"{batching['max_batch']}, {batching['calls_at_once']} call(s) at once. "
+        f"Medians over {len(next(iter(found['servers'].values())))} rounds.",
         "",
         "| server | answers/s | of the engine's own | p50 ms | p99 ms | p99.9 ms | wrong | errors | memory after warm-up "
         "| server's CPU s | client's CPU s |",
@@ -330,6 +333,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, nargs="*", default=[2], help="further numbers of the server's processes")
     parser.add_argument("--waits", type=float, nargs="*", default=[0.0, 2.0], help="further waits of the batcher, in ms")
     with_triton = PEERS if "TRITON_PYTHON" in os.environ else PEERS[:2]
     parser.add_argument("--peers", nargs="*", default=list(with_triton), choices=PEERS)
@@ -338,7 +342,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="JSON; the table goes beside it as .md")
     args = parser.parse_args()
     if args.quick:
-        args.seconds, args.rounds = 10.0 / (1 + len(args.waits) + len(args.peers)), 1
+        args.seconds, args.rounds = 10.0 / (1 + len(args.waits) + len(args.workers) + len(args.peers)), 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and no server stays behind
     with tempfile.TemporaryDirectory() as folder:
         found = trial(args, Path(folder))
