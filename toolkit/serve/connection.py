@@ -13,6 +13,37 @@ from toolkit.serve.log import say
 from toolkit.serve.refused import error_body
 
 
+class Joined:
+    """A transport that sends what is written in one turn of the event loop together: a response's head and its body, which uvicorn
+    writes one by one, are one system call and one packet."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def _flush(self) -> None:
+        if self._parts:
+            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._parts = []
+            self._transport.write(data)
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Connection(HttpToolsProtocol):
     """A client that sends its head byte by byte costs a socket and a timer, and those not for long."""
 
@@ -22,7 +53,7 @@ class Connection(HttpToolsProtocol):
     _over = False  # refused: what still comes is thrown away
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]
         self._one_too_many = len(self.connections) > self.limits.connections
         self._wait_for_head()
 
