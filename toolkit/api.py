@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,9 +193,11 @@ def recipes_of(wanted: Any, options: dict[str, Any]) -> list[Recipe]:
         return [ready]
     from toolkit.draft import draft
 
-    precisions = str(options.get("precision") or "").split(",")
-    rest = {key: value for key, value in options.items() if key != "precision"}
-    return [draft(wanted, kind.strip() or None, **rest).recipe for kind in precisions]
+    precision = options.get("precision") or ""
+    table = dict(precision) if isinstance(precision, Mapping) else {}  # `data` in it is the short word
+    kinds = str(table.pop("data", "") if table else precision).split(",")
+    rest = {key: value for key, value in options.items() if key != "precision"} | ({"precision": table} if table else {})
+    return [draft(wanted, kind.strip() or None, **rest).recipe for kind in kinds]
 
 
 def _single(wanted: Any, options: dict[str, Any]) -> Recipe:

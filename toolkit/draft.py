@@ -25,28 +25,28 @@ class Draft(NamedTuple):
     told: tuple[str, ...]
 
 
-def draft(model: Any, precision: str | None = None, **options: Any) -> Draft:
+def draft(model: Any, kind: str | None = None, /, **options: Any) -> Draft:
     """A recipe for a module, an ONNX file, or weights (`arch` is read off them where it is not given); `options` as `Recipe.of`.
 
-    `precision` is fp32, fp16 or int8; what INT8 leaves is FP16 where an NVIDIA library compiles, and FP32 on the CPU. Options
+    `kind` is fp32, fp16 or int8; what INT8 leaves is FP16 where an NVIDIA library compiles, and FP32 on the CPU. Options
     come before what the file tells. Raises RecipeError, GraphError, WeightsError.
     """
     given = {key: value for key, value in options.items() if value is not None}
     found, told = _read(model, given)
     guessed = {key: value for key, value in found.items() if key not in given}
-    values = {**guessed, **_numbers(precision, given), **given}
+    values = {**guessed, **_numbers(kind, given), **given}
     table = given.get("preprocess")
     said = {*given, *found, *(table if isinstance(table, Mapping) else ())}
     return Draft(left_open(Recipe.of(model, **values), said), tuple(told))
 
 
-def _numbers(precision: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    if precision is None:
+def _numbers(kind: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    if kind is None:
         return {}
-    if precision not in PRECISIONS:
-        raise RecipeError(f"precision '{precision}' is not known", remedy=f"Use {', '.join(PRECISIONS)}")
-    if precision != "int8":
-        return {"compute": precision}
+    if kind not in PRECISIONS:
+        raise RecipeError(f"precision '{kind}' is not known", remedy=f"Use {', '.join(PRECISIONS)}")
+    if kind != "int8":
+        return {"compute": kind}
     targets = Target.parse_many(str(given.get("target", "cpu")))
     return {"int8": True, "compute": "fp16" if all(target.is_nvidia for target in targets) else "fp32"}
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import toolkit
+from toolkit.api import recipes_of
 from toolkit.cli.app import app
 from toolkit.cli.build import merged, pairs
 from toolkit.draft import draft
@@ -63,6 +64,16 @@ def test_a_model_is_built_at_once_and_its_recipe_lies_beside(model: Path, tmp_pa
     with toolkit.load(tmp_path / "tiny-fp32") as runner:
         assert runner(np.ones((2, 8, 6, 3), np.float32)).shape == (2, 3)
         assert any(note.startswith("assumed, since nothing says otherwise: ") for note in runner.manifest.notes)
+
+
+@pytest.mark.parametrize("short", [(), ("--precision", "fp16")])
+def test_keys_of_precision_stand_beside_its_short_word(model: Path, tmp_path: Path, short: tuple[str, ...]) -> None:
+    keys = ("precision.compute=fp16", "precision.weights=mse", "precision.rounding=nearest")
+    run("build", model, *short, "-o", tmp_path, *(word for key in keys for word in ("--set", key)))
+    precision = Recipe.load(tmp_path / "tiny-fp16.toml").precision
+    assert (precision.compute, precision.weights, precision.rounding) == ("fp16", "mse", "nearest")
+    assert recipes_of(str(model), {"precision": {"compute": "fp16", "weights": "mse"}})[0].precision.weights == "mse"
+    assert [found.name for found in recipes_of(str(model), {"precision": "fp32,fp16"})] == ["tiny-fp32", "tiny-fp16"]
 
 
 def test_weights_tell_their_architecture_and_channels(weights: Path) -> None:

@@ -140,3 +140,17 @@ def test_no_image_is_an_error_and_a_nan_is_named() -> None:
     images[1, 0, 3, 3] = np.nan
     with pytest.raises(CalibrationError, match="for image 1"):
         round_weights(graph, [images], ANEW)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-3])
+def test_inputs_that_hardly_change_beside_their_mean_keep_their_covariance(spread: float) -> None:
+    """As behind a pooling over images that are all alike: in float32 the squares of the mean alone would be noise."""
+    random = np.random.default_rng(0)
+    rows = (random.normal(size=16) * 30 + spread * random.normal(size=(64, 16))).astype(np.float32)
+    covariance = Covariance(1, 16, 1)
+    for part in np.split(rows, 8):
+        covariance.add(part[:, None, :])
+    found, expected = covariance.of(0)[0], np.cov(rows.astype(np.float64).T, bias=True)
+    away = ~np.eye(16, dtype=bool)  # the diagonal has more added to it
+    np.testing.assert_allclose(found[away], expected[away], atol=1e-3 * spread**2)
+    assert np.linalg.eigvalsh(found).min() > 0

@@ -41,17 +41,25 @@ def blocks(channels: int, taps: int) -> Iterator[Array]:
 
 
 class Covariance:
-    """H of one layer's inputs, a block at a time; mutable while rows come in."""
+    """H of one layer's inputs, a block at a time; mutable while rows come in.
+
+    Rows are counted from the mean of the first ones: a covariance does not change by that, and float32 would lose one that is
+    small beside the squares of the mean.
+    """
 
     def __init__(self, groups: int, channels: int, taps: int) -> None:
         self.columns = tuple(blocks(channels, taps))
         self._squares = [np.zeros((groups, len(block), len(block)), np.float32) for block in self.columns]
         self._sum = np.zeros((groups, channels * taps))
+        self._origin: Float | None = None
         self._count = 0
         self.groups = groups
 
     def add(self, rows: Float) -> None:
         """`rows` [positions, groups, K]: what the layer multiplies."""
+        if self._origin is None:
+            self._origin = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+        rows = rows - self._origin
         self._count += len(rows)
         self._sum += rows.sum(axis=0, dtype=np.float64)
         for total, block in zip(self._squares, self.columns, strict=True):

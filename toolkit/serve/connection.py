@@ -14,8 +14,8 @@ from toolkit.serve.refused import error_body
 
 
 class Joined:
-    """A transport that sends what is written in one turn of the event loop together: a response's head and its body, which uvicorn
-    writes one by one, are one system call and one packet."""
+    """A transport that sends together what is written in one turn of the event loop: a response's head and its body, which
+    uvicorn writes one by one, are one system call and one packet."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
