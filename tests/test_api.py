@@ -73,6 +73,8 @@ WRONG = {
     "judge option": (lambda e, t: toolkit.judge(e[0], folder="x"), ToolkitError, r"judge has no option 'folder'.*It has .*data"),
     "parity option": (lambda e, t: toolkit.parity(e[0], ways=1), ToolkitError, r"no option 'ways'.*only"),
     "method option": (lambda e, t: e[0].judge(folder="x"), ToolkitError, r"no option 'folder'.*It has data, against, stage"),
+    "runner option": (lambda e, t: toolkit.load(e[0].path).classify([], topp=3), ToolkitError, r"no option 'topp'.*top"),
+    "no recipe": (lambda e, t: toolkit.Recipe.load(None), RecipeError, "NoneType is not a recipe"),
     "open option": (lambda e, t: toolkit.Engine.open(e[0].path, key=1), ToolkitError, r"no option 'key'.*It has path, trusted"),
     "scenario": (lambda e, t: toolkit.bench(e, "fast"), MeasurementError, "'fast' is not known. There are single-stream"),
     "seconds": (lambda e, t: toolkit.bench(e, seconds="2"), MeasurementError, "'2' is not a time"),

@@ -106,6 +106,17 @@ class Manifest(Frozen, frozen=True):
         """What the columns of an answer mean, and how they are read."""
         return Outputs(are=self.outputs_are, threshold=self.threshold)
 
+    @property
+    def contract(self) -> dict[str, Any]:
+        """What callers of an engine rely on."""
+        spec, columns = self.inputs[0], self.outputs[0].shape[1:]
+        return {
+            "input": (spec.dtype, spec.shape[1:]),
+            "preprocess": self.preprocess,
+            "outputs": (self.meaning, columns),
+            "classes": self.classes,
+        }
+
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:
         """Raises EngineError where there is none, it is damaged, or another version of the toolkit wrote it."""
@@ -155,6 +166,10 @@ class Manifest(Frozen, frozen=True):
             raise ValueError("answers are [N, classes], and only the batch is open")
         if any(isinstance(size, int) and not 1 <= size <= MOST for spec in ends for size in spec.shape):
             raise ValueError(f"a size is 1 to {MOST}")
+        how, taken = self.preprocess, self.inputs[0].shape[1:]
+        made = how.pixel_shape if how.inside else how.input_shape
+        if taken != made:
+            raise ValueError(f"its pictures become {list(made)}, and it takes {list(taken)}")
         columns = self.columns
         if self.classes is not None and len(self.classes) != self.meaning.classes(columns):
             raise ValueError(f"it names {len(self.classes)} classes, and its answers have {columns} columns")

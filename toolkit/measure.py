@@ -14,8 +14,8 @@ from toolkit import cpu
 from toolkit.backends.onnxruntime import profile as onnxruntime_profile
 from toolkit.engine.engine import Engine
 from toolkit.engine.judge import images_of
-from toolkit.engine.locations import is_here
-from toolkit.errors import DataError, MeasurementError, ToolkitError, extras
+from toolkit.engine.locations import require_reference
+from toolkit.errors import MeasurementError, ToolkitError, extras
 from toolkit.harness.latency import Sampling
 from toolkit.harness.measurement import Scenario
 from toolkit.harness.results import Results
@@ -99,10 +99,8 @@ def some_of(images: Images | None) -> list[Any] | None:
 
 def _reference(engine: Engine, threads: int) -> Runner | str:
     """The reference, live; or, where it is not here, that, and what it took where the engine was built."""
-    spec = engine.recipe.reference.onnx or engine.recipe.reference.weights
     try:
-        if not is_here(spec):
-            raise DataError(f"'{spec}' is not on this machine")
+        require_reference(engine.recipe)
         with extras():
             from toolkit.reference.source import open_reference
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.errors import RecipeError
+from toolkit.errors import InputError, RecipeError
 
 Float = NDArray[np.float32]
 Array = NDArray[Any]
@@ -22,6 +23,7 @@ Meaning = Literal[
     "multilabel-probabilities",
 ]  # fmt: skip
 ON_CPU = ("cpu", "openvino")
+MOST_NOISE = 4 << 30  # bytes of a batch that is made up
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # of a recipe and its engine: it becomes a folder, and stands in scripts
 PORTABLE_FROM = 80  # SM: Ampere, the first that TensorRT-RTX computes INT8 convolutions on
 Contents = Path | Mapping[str, bytes]  # where an engine's files are: a folder, or their bytes by name
@@ -73,9 +75,14 @@ class TensorSpec(Frozen, frozen=True):
 
 
 def noise(spec: TensorSpec, batch: int, seed: int = 0) -> Array:
-    """Seeded values in the shape and dtype of an input: unit white noise, or any pixels where it takes those."""
+    """Seeded values in the shape and dtype of an input: unit white noise, or any pixels where it takes those.
+
+    Raises InputError for a batch of more than 4 GiB: an engine's manifest may name any.
+    """
     random = np.random.default_rng(seed)
     shape = (batch, *(size if isinstance(size, int) else 1 for size in spec.shape[1:]))
+    if (size := math.prod(shape) * np.dtype(spec.dtype).itemsize) > MOST_NOISE:
+        raise InputError(f"a batch of {batch} images takes {size / 1e9:.3g} GB", remedy="Name smaller batches: --batch 1,8")
     if spec.dtype == "uint8":
         return random.integers(0, 256, shape, np.uint8)
     return random.standard_normal(shape).astype(spec.dtype)

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,6 +123,36 @@ def test_an_entry_from_the_future_goes_first(monkeypatch: pytest.MonkeyPatch) ->
     os.utime(cache_folder() / "plans" / "b", (4.1e9, 4.1e9))
     cache.keep("plans", "c", b"x" * 100)
     assert sorted(entry.path.name for entry in cache.entries()) == ["a", "c"]
+
+
+@pytest.mark.parametrize("gone", ["a", "z"])
+def test_what_another_process_removes_meanwhile_is_no_error(monkeypatch: pytest.MonkeyPatch, gone: str) -> None:
+    """Two cleanings at once, or one beside a build that trims."""
+    for name in "az":
+        cache.keep("plans", name, b"1")
+    seen = Path.lstat
+
+    def late(path: Path) -> os.stat_result:
+        if path.name == gone:
+            path.unlink()
+        return seen(path)
+
+    monkeypatch.setattr(Path, "lstat", late)
+    assert cache.clean() == (1, 33)
+
+
+def test_a_folder_that_has_just_gone_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("plans", "ranges", "threads"):
+        cache.keep(kind, "x", b"1")
+    listed = os.scandir
+
+    def scan(folder: Path) -> Any:
+        if Path(folder).name == "ranges":
+            raise FileNotFoundError(folder)
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert sorted(entry.path.parent.name for entry in cache.entries()) == ["plans", "threads"]
 
 
 def test_cleaning_removes_all_and_drafts_of_the_dead_go_before(tmp_path: Path) -> None:

@@ -261,6 +261,45 @@ def test_what_came_during_the_work_is_not_replaced(tmp_path: Path) -> None:
     assert entries(tmp_path) == ["engine"]
 
 
+@pytest.mark.parametrize("before", [None, "first"])
+def test_what_comes_between_the_look_and_the_swap_is_given_back(tmp_path: Path, way: str, before: str | None) -> None:
+    """A person puts a folder there, or in the engine's place, right after the last look: it is told by the swap itself."""
+    engine, looks = tmp_path / "engine", []
+    if before is not None:
+        build(engine, before)
+
+    def look(path: Path) -> None:
+        folders.refuse_foreign(path)
+        if path == engine:
+            looks.append(path)
+        if len(looks) == 2:
+            shutil.rmtree(engine, ignore_errors=True)
+            engine.mkdir()
+            (engine / "thesis.tex").write_text("years")
+            looks.append(path)
+
+    with pytest.raises(EngineError, match=r"engine is not an engine, and holds thesis\.tex"), new_folder(engine, look) as draft:
+        (draft / "manifest.json").write_text("{}")
+    assert (engine / "thesis.tex").read_text() == "years"
+    assert entries(tmp_path) == ["engine"]
+
+
+def test_a_folder_that_goes_while_it_is_looked_at_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at what it is and the look into it another writer has moved it aside."""
+    (tmp_path / "engine").mkdir()
+    seen = Path.lstat
+
+    def moved(path: Path) -> os.stat_result:
+        state = seen(path)
+        if path.name == "engine" and path.exists():
+            os.rename(path, tmp_path / "aside")
+        return state
+
+    monkeypatch.setattr(Path, "lstat", moved)
+    folders.refuse_foreign(tmp_path / "engine")
+    assert entries(tmp_path) == ["aside"]
+
+
 def test_an_empty_folder_is_taken(tmp_path: Path, way: str) -> None:
     (tmp_path / "engine").mkdir()
     build(tmp_path / "engine", "first")

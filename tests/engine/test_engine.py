@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import zipfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,6 +22,7 @@ from PIL import Image
 
 import toolkit
 from toolkit import orders
+from toolkit.disk import folders
 from toolkit.engine import layout
 from toolkit.engine.answers import decode, encode
 from toolkit.engine.engine import Engine
@@ -304,6 +307,56 @@ def test_a_folder_replaced_while_it_is_read_is_read_whole(built: Path, tmp_path:
     engine = Engine.open(folder)
     assert engine.manifest.notes == ("the other one",)
     assert engine.contents["ranges.json"] == b"{}"
+
+
+def test_a_folder_that_is_filled_anew_is_read_whole(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mount cannot be renamed: its files are replaced one by one, by way of a whole copy inside it, while others read."""
+
+    def stuck(one: Path, other: Path) -> bool:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    folder, over, wrong = tmp_path / "engine", threading.Event(), list[BaseException]()
+    shutil.copytree(built, folder)
+    notes = {f"generation {number}" for number in range(24)}
+
+    def read() -> None:
+        while not over.is_set():
+            try:
+                assert notes.intersection(Engine.open(folder).manifest.notes or notes)
+            except BaseException as error:
+                wrong.append(error)
+
+    monkeypatch.setattr(folders, "_exchange", stuck)
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for note in sorted(notes):
+            with folders.new_folder(folder) as draft:
+                shutil.copytree(built, draft, dirs_exist_ok=True)
+                (draft / "ranges.json").write_text("{}" + " " * len(note))
+                msgspec.structs.replace(Manifest.read(built), notes=(note,)).write(draft)
+    finally:
+        over.set()
+        for reader in readers:
+            reader.join()
+    assert wrong == []
+
+
+def test_a_packed_engine_is_measured_by_the_file_that_was_opened(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is read a smaller one takes its name."""
+    whole = Engine.open(built).pack(tmp_path / "x.engine")
+    size, names = whole.stat().st_size, layout._refuse_member
+
+    def replaced(path: Path, entry: zipfile.ZipInfo) -> None:
+        (tmp_path / "y.engine").write_bytes(b"")
+        os.replace(tmp_path / "y.engine", whole)
+        names(path, entry)
+
+    monkeypatch.setattr(layout, "_refuse_member", replaced)
+    assert sum(map(len, Engine.open(whole).contents.values())) < size
 
 
 def test_answers_keep_their_order_and_their_size() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import zipfile
 from collections.abc import Callable
 from copy import copy
@@ -14,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import toolkit
 from tests.fuzz.bounds import bounds
 from tests.fuzz.engines import tiny
 from toolkit.calibration import Ranges
@@ -21,11 +23,16 @@ from toolkit.disk.files import sha256_bytes
 from toolkit.engine.answers import encode
 from toolkit.engine.engine import Engine
 from toolkit.engine.layout import read_manifest
-from toolkit.engine.locations import is_here, recipe_of
-from toolkit.errors import CalibrationError, EngineError
+from toolkit.engine.locations import is_here, recipe_of, require_reference
+from toolkit.errors import CalibrationError, DataError, EngineError, ToolkitError, WeightsError
 from toolkit.manifest import MANIFEST, UNSEALED, Manifest
+from toolkit.recipe import Recipe, Reference
+from toolkit.reference.published import CHECKPOINTS
+from toolkit.reference.weights.load import load_reference
 from toolkit.report.engine_page import engine_page
 from toolkit.report.inspection import cuts
+from toolkit.types import quiet
+from toolkit.why.subject import _trip
 
 Card = dict[str, Any]
 
@@ -172,6 +179,70 @@ def test_a_recipe_from_elsewhere_names_no_file_of_this_machine(tmp_path: Path, t
 def test_a_relative_path_in_a_recipe_from_elsewhere_is_not_looked_for(spec: str) -> None:
     assert not is_here(spec)
     assert is_here("packaged:fashion-test")
+
+
+def test_a_recipe_from_elsewhere_has_nothing_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judging and measuring ask for the reference, which may be a published checkpoint: one that is here, or none."""
+    asked, spec = [], "torchvision:IMAGENET1K_V1"
+
+    def look_up(*given: object, **more: object) -> object:
+        asked.append(given)
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    reference = {"arch": "resnet18", "weights": spec}
+    engine = Engine.open(resealed(tiny(tmp_path / "engine"), lambda card: card["recipe"].update(reference=reference)))
+    np.save(tmp_path / "x.npy", np.zeros((4, 3, 8, 8), np.float32))
+    said = "nothing is downloaded for the recipe inside an engine"
+    assert said in str(engine.judge(tmp_path / "x.npy"))
+    measured = toolkit.bench(engine, seconds=0.2, batches=[1])
+    assert said in measured.failures["reference"]
+    assert said in _trip(engine, quiet)[1][0]
+    assert asked == []
+    with pytest.raises(WeightsError, match="cannot download"):  # a recipe of one's own has it downloaded
+        load_reference(Reference(arch="resnet18", weights=spec))
+    assert asked
+
+
+def test_a_published_checkpoint_that_is_here_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    recipe = Recipe(name="x", reference=Reference(arch="resnet18", weights="torchvision:IMAGENET1K_V1"))
+    with pytest.raises(DataError, match="is not in this machine's cache"):
+        require_reference(recipe)
+    (tmp_path / "resnet-deploy").mkdir()
+    (tmp_path / "resnet-deploy" / CHECKPOINTS["resnet18", "IMAGENET1K_V1"]).write_bytes(b"its content is checked when it is read")
+    require_reference(recipe)
+
+
+def test_pictures_become_what_the_engine_takes(tmp_path: Path) -> None:
+    """A picture of 8 x 8 would become one of 3 GB before the runner said that it takes another."""
+    folder = resealed(tiny(tmp_path / "engine"), lambda card: card["preprocess"].update(size=[1 << 14, 1 << 14]))
+    with pytest.raises(EngineError, match=r"its pictures become \[3, 16384, 16384\], and it takes \[3, 8, 8\]"):
+        Engine.open(folder)
+
+
+def test_few_large_pictures_are_read_ahead(tmp_path: Path) -> None:
+    def large(card: Card) -> None:
+        card["preprocess"].update(size=[4096, 4096])
+        card["inputs"][0].update(shape=["N", 3, 4096, 4096])
+
+    with toolkit.load(resealed(tiny(tmp_path / "engine"), large)) as runner:
+        assert runner._ahead == 1
+    with toolkit.load(tiny(tmp_path / "small")) as runner:
+        assert runner._ahead == 64
+
+
+def test_a_batch_that_a_manifest_names_is_not_made_up_whatever_its_size(tmp_path: Path) -> None:
+    profile = {"min": 1, "opt": 1 << 24, "max": 1 << 24}
+    folder = resealed(tiny(tmp_path / "engine"), lambda card: card.update(profiles=[profile]))
+    with bounds(), pytest.raises(ToolkitError, match=r"a batch of 16777216 images takes 12\.9 GB"):
+        toolkit.bench(folder, seconds=0.1)
+
+
+def test_random_weights_that_a_recipe_asks_for_are_not_made_up_whatever_their_size() -> None:
+    with bounds(), pytest.raises(WeightsError, match=r"a resnet152 of width 64 has \d+ GB of weights"):
+        load_reference(Reference(arch="resnet152", weights="random:0", width=64))
 
 
 @pytest.mark.parametrize("seal", ["../../secret", "/secret", "", "a" * 63])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from torch.nn import functional
 
 from toolkit.calibration import Ranges, collect
 from toolkit.finetune.fakequant import FakeQuant
-from toolkit.finetune.qat import fake_quantized, fine_tune, finetune, state_dict
+from toolkit.finetune.qat import _save, fake_quantized, fine_tune, finetune, state_dict
 from toolkit.graph.export import export
 from toolkit.graph.qdq import quantize
 from toolkit.graph.run import graph_runner
@@ -141,3 +143,17 @@ def test_untrained_weights_are_the_references(recipe: Recipe, graph: ir.Model, r
     with torch.no_grad():
         found = reference(torch.from_numpy(unseen)).numpy()
     np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def test_a_full_disk_leaves_the_weights_of_an_earlier_run_whole(
+    recipe: Recipe, graph: ir.Model, ranges: Ranges, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"those of before")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        _save(fake_quantized(graph, ranges, recipe, 8), recipe, path, 0)
+    assert path.read_bytes() == b"those of before" and os.listdir(tmp_path) == [path.name]

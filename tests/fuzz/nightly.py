@@ -17,7 +17,7 @@ from tests.fuzz.bounds import fault
 from tests.fuzz.readers import READERS, Reader, with_results
 
 CORPUS = Path(__file__).parent / "corpus"
-STEP = 200  # mutants of one process
+STEP = 2_000  # mutants of one process: to start one and import everything takes seconds
 
 
 def main() -> None:

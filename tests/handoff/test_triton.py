@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,17 @@ def test_the_same_engine_keeps_its_version_and_another_is_the_next(golden: Engin
     assert to_triton([later], folder, version=7)[0].version == 7
     with pytest.raises(EngineError, match="from 1 up"):
         to_triton([later], folder, version=0)
+
+
+def test_two_handoffs_at_once_get_versions_of_their_own(golden: Engine, remade: Make, tmp_path: Path) -> None:
+    """Each would find the same next version, and the later one would replace the engine of the earlier without a word."""
+    engines = [golden, *(remade(notes=(f"built again, {number}",)) for number in range(3))]
+    with ThreadPoolExecutor(4) as pool:
+        versions = [one[0].version for one in pool.map(lambda engine: to_triton([engine], tmp_path / "repository"), engines)]
+    assert sorted(versions) == [1, 2, 3, 4]
+    for engine, version in zip(engines, versions, strict=True):
+        for model in (golden.name, f"{golden.name}-preprocess", f"{golden.name}-pictures"):
+            assert Manifest.read(tmp_path / "repository" / model / str(version)).seal == engine.manifest.seal
 
 
 def test_a_model_of_somebody_else_is_not_replaced(golden: Engine, tmp_path: Path) -> None:

@@ -30,15 +30,15 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "graph": (
         ("graph/select.py", "graph/bias.py", "graph/offsets.py", "graph/work.py", "graph/magnitude.py", "graph/overflow.py"),
-        ("graph/test_select.py", "graph/test_bias.py", "graph/test_offsets.py", "graph/test_work.py", "graph/test_overflow.py"),
+        ("graph/test_select_values.py", "graph/test_passes_values.py"),
     ),
     "weights": (("graph/weights.py",), ("graph/test_qdq_values.py", "graph/test_weights_int8.py")),
     "qdq": (("graph/qdq.py",), ("graph/test_qdq_values.py",)),  # its other tests export networks: a minute for each mutant
     "schemes": (
         ("graph/scheme_cpu.py", "graph/scheme_tensorrt.py"),
-        ("graph/test_qdq_values.py", "graph/test_scheme_cpu.py", "graph/test_scheme_tensorrt.py"),
+        ("graph/test_scheme_values.py",),
     ),
-    "equalize": (("graph/equalize.py",), ("graph/test_equalize.py",)),
+    "equalize": (("graph/equalize.py",), ("graph/test_equalize_values.py",)),
 }  # fmt: skip
 CONFIG = """
 [mutmut]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -16,6 +17,9 @@ from tests.serve.conftest import QUICK
 from tests.serve.serving import Server, infer, logits_of
 from toolkit.engine.engine import Engine
 from toolkit.manifest import Manifest
+from toolkit.serve.limits import Settings, Source
+from toolkit.serve.metrics import Metrics
+from toolkit.serve.models import Models
 
 
 @pytest.fixture
@@ -117,6 +121,26 @@ def test_a_watched_packed_engine_is_swapped(engines, tmp_path, images, offline):
         server.wait_for("model replaced")
         reply = server.ask("POST", "/v2/models/net/infer", infer(images[:3]))
         np.testing.assert_array_equal(logits_of(reply), offline["fp16"][:3])
+
+
+def test_an_engine_that_was_unloaded_meanwhile_is_not_brought_back_by_a_look(engines, place):
+    """A look at the folder finds another engine; before that is loaded, somebody orders that none serves."""
+
+    async def act():
+        settings = Settings(sources=(Source(path=place, name="net"),), max_batch=2, max_wait=0.001)
+        models = Models(settings, Metrics())
+        models.open()
+        (model,) = models
+        put(engines, "fp16", place)
+        async with models._order:
+            unloading = asyncio.create_task(models.unload(model))
+            await asyncio.sleep(0)  # it waits for its turn
+            looking = asyncio.create_task(models.refresh())
+            await asyncio.sleep(0.5)  # it has read the manifest, and waits behind it
+        await asyncio.gather(unloading, looking)
+        return model.live
+
+    assert asyncio.run(act()) is None
 
 
 def test_tritonclient_loads_and_unloads(engines, place, images, offline):

@@ -70,7 +70,7 @@ def collect(
     """
     keeper, origin = _prepare(graph, tensors, threads or cpu.cores(), origin, tally)
     first, saved = keeper.images, time.monotonic()
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None:
         keeper.load(checkpoint, origin)
     try:
         for done in _fill(keeper, images, first, name_of):
@@ -226,13 +226,15 @@ class Keeper:
             write_atomically(path, buffer.getvalue())
 
     def load(self, path: Path, origin: Origin) -> None:
-        """Take up a saved state that is further on. Raises CalibrationError where it is damaged or of other work."""
+        """Take up a saved state that is further on, if any. Raises CalibrationError where it is damaged or of other work."""
         remedy = f"Delete {path} to calibrate from the start"
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 found = msgspec.json.decode(file["origin"].tobytes(), type=Origin)
                 names, images = msgspec.json.decode(file["names"].tobytes(), type=list[str]), int(file["images"])
                 counts, states = file["counts"], file["states"]
+        except FileNotFoundError:  # none was saved, or another process that did the same work has ended and removed it
+            return
         except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
             raise CalibrationError(f"the calibration kept in {path} cannot be read: {error}", remedy=remedy) from error
         difference = found.difference(origin)

@@ -94,21 +94,26 @@ def clean() -> tuple[int, int]:
     for where, folders, names in os.walk(root, topdown=False):
         links = [name for name in folders if Path(where, name).is_symlink()]
         for path in [Path(where, name) for name in (*names, *links)]:
-            size += path.lstat().st_size
-            path.unlink()
-            count += 1
+            with suppress(FileNotFoundError):  # another process cleans or trims as well
+                freed = path.lstat().st_size
+                path.unlink()
+                size, count = size + freed, count + 1
         with suppress(OSError):  # somebody has begun to fill it again
             os.rmdir(where)
     return count, size
 
 
 def _entries() -> Iterator[Entry]:
+    for folder in _inside(Path()):
+        for file in _inside(Path(folder.name)) if folder.is_dir(follow_symlinks=False) else ():
+            with suppress(OSError):  # it has gone
+                if file.is_file(follow_symlinks=False):
+                    state = file.stat()
+                    yield Entry(Path(file), state.st_size, state.st_mtime)
+
+
+def _inside(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder of the cache; nothing where it cannot be read, or has gone."""
     with suppress(OSError):
-        for folder in os.scandir(cache_folder()):
-            if not folder.is_dir(follow_symlinks=False):
-                continue
-            for file in os.scandir(folder):
-                with suppress(OSError):
-                    if file.is_file(follow_symlinks=False):
-                        state = file.stat()
-                        yield Entry(Path(file), state.st_size, state.st_mtime)
+        return list(os.scandir(cache_folder() / folder))
+    return []

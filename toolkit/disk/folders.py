@@ -45,7 +45,7 @@ def new_folder(path: Path, refuse: Callable[[Path], None] | None = None) -> Iter
     with draft_folder(path) as draft:
         yield draft
         _sync_tree(draft)
-        with _alone(path.parent):
+        with alone(path.parent):
             _place(draft, path, refuse)
         sync_folder(path.parent)
     sweep(path.parent)
@@ -58,16 +58,23 @@ def refuse_foreign(path: Path, marker: str = "manifest.json") -> None:
         mode = path.lstat().st_mode  # one look: another writer may move it away between two
     except (FileNotFoundError, NotADirectoryError):
         return
+    names = contents(path) if stat.S_ISDIR(mode) else []
     if stat.S_ISLNK(mode):
         what = f"{path} is a link"
     elif not stat.S_ISDIR(mode):
         what = f"{path} is a file"
+    elif not names or marker in names or NEXT in names:
+        return
     else:
-        names = sorted(entry for entry in os.listdir(path) if not entry.endswith(DRAFT))
-        if not names or marker in names or NEXT in names:
-            return
         what = f"{path} is not an engine, and holds {names[0]}"
     raise EngineError(f"{what}: it is not replaced", remedy="Move it away, or choose another folder with -o")
+
+
+def contents(folder: Path) -> list[str]:
+    """The names in a folder but for drafts, in order; none where another writer has just moved it away."""
+    with suppress(FileNotFoundError):
+        return sorted(entry for entry in os.listdir(folder) if not entry.endswith(DRAFT))
+    return []
 
 
 def settled(path: Path) -> Path:
@@ -79,7 +86,7 @@ def settled(path: Path) -> Path:
         return path / NEXT
     if os.path.lexists(path) or not path.parent.is_dir():
         return path
-    with _alone(path.parent):  # a swap in two steps ends first
+    with alone(path.parent):  # a swap in two steps ends first
         left = [] if os.path.lexists(path) else _left_aside(path)
         for old in left[:1]:
             try:
@@ -90,15 +97,15 @@ def settled(path: Path) -> Path:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Inside the block nobody else swaps folders in `folder`, as far as the system has locks, for `PATIENCE` seconds."""
+def alone(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
+    """Inside the block nobody else swaps folders in `folder`, as far as the system has locks; waits `patience` seconds for it."""
     if folder.name.endswith(DRAFT):  # its maker holds the lock that says so, and nobody else works in there
         yield
         return
     handle = None
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     try:
         while handle is not None and lock(handle) is False and time.monotonic() < end:
             time.sleep(0.002)
@@ -115,8 +122,10 @@ def _place(draft: Path, path: Path, refuse: Callable[[Path], None]) -> None:
             refuse(path)
             if not os.path.lexists(path):
                 os.rename(draft, path)
-            elif not _exchange(draft, path):
-                _swap_in_two(draft, path)
+            elif _exchange(draft, path):
+                _keep_foreign(draft, path, refuse)
+            else:
+                _swap_in_two(draft, path, refuse)
             return
         except OSError as error:
             if error.errno in CANNOT_MOVE:
@@ -127,15 +136,28 @@ def _place(draft: Path, path: Path, refuse: Callable[[Path], None]) -> None:
                 raise
 
 
-def _swap_in_two(draft: Path, path: Path) -> None:
+def _keep_foreign(draft: Path, path: Path, refuse: Callable[[Path], None]) -> None:
+    """What was exchanged is now under the draft's name: where it came after the look, and must not be replaced, it goes back."""
+    try:
+        refuse(draft)
+    except EngineError:
+        _exchange(draft, path)
+        refuse(path)  # which says so by its name
+        raise
+
+
+def _swap_in_two(draft: Path, path: Path, refuse: Callable[[Path], None]) -> None:
     """Two renames. Whoever looks between them, or after a kill between them, finds what stood there by `settled`."""
     old = draft.with_name(draft.name.removesuffix(DRAFT) + ".old")
     os.rename(path, old)
     try:
+        refuse(old)  # it may have come after the look
         os.rename(draft, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             os.rename(old, path)
+        if isinstance(error, EngineError):
+            refuse(path)  # which says so by its name
         raise
     shutil.rmtree(old, ignore_errors=True)
 
@@ -205,7 +227,7 @@ def _left_aside(path: Path) -> list[Path]:
 
 
 def _drop_old(path: Path) -> None:
-    with suppress(OSError), _alone(path.parent):
+    with suppress(OSError), alone(path.parent):
         for old in _left_aside(path) if os.path.lexists(path) else ():
             remove(old)
 

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from toolkit.disk.files import decode_json
-from toolkit.engine.locations import is_here
+from toolkit.engine.locations import is_here, require_reference
 from toolkit.errors import BackendError, DataError, DeviceError, ToolkitError, extras
 from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.harness.answers import rank_of
@@ -244,10 +244,7 @@ def images_of(engine: Engine, data: str | None) -> tuple[Images | None, str]:
 @contextmanager
 def open_baseline(engine: Engine) -> Iterator[Classifier]:
     """The reference itself, live. Raises ToolkitError or ImportError: its file, or what it takes to run it, is not here."""
-    reference = engine.recipe.reference
-    spec = reference.onnx or reference.weights
-    if not is_here(spec):
-        raise DataError(f"'{spec}' is on another machine")
+    require_reference(engine.recipe)
     from toolkit.reference.source import open_reference
 
     with open_reference(engine.recipe) as live:

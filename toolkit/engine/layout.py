@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from toolkit.disk.files import DAMAGED_ARCHIVE, near, read_regular, sha256_bytes, write_atomically
 from toolkit.disk.folders import settled
@@ -73,21 +74,43 @@ def pack(manifest: Manifest, contents: dict[str, bytes], target: Path) -> None:
 
 
 def _read_folder(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
-    folder = settled(folder)
-    if not folder.exists():
-        what = f"{folder} is not an engine: there is no such file or folder"
-        raise EngineError(what, remedy=near(folder, "Build one: toolkit build RECIPE"))
     for attempt in range(TRIES):
-        handle = _open_folder(folder)
+        before = _standing(folder)
+        if before is None:
+            what = f"{folder} is not an engine: there is no such file or folder"
+            raise EngineError(what, remedy=near(folder, "Build one: toolkit build RECIPE"))
+        handle = None
         try:
-            return _members(partial(_read_regular, folder, handle), str(folder))
+            handle = _open_folder(before.path)
+            return _members(partial(_read_regular, before.path, handle), str(before.path))
         except EngineError:
-            if attempt == TRIES - 1 or not _replaced(folder, handle):
+            if attempt == TRIES - 1 or _standing(folder) == before:
                 raise
         finally:
             if handle is not None:
                 os.close(handle)
     raise AssertionError("the last attempt returns or raises")
+
+
+class _Standing(NamedTuple):
+    """Which folder stands for an engine, and when a file in it was last put in place, in ns."""
+
+    path: Path
+    device: int
+    inode: int
+    changed: int
+
+
+def _standing(folder: Path) -> _Standing | None:
+    """None where there is none. A folder that cannot be renamed is filled anew by way of another one inside it (`settled`)."""
+    for _ in range(TRIES):
+        path = settled(folder)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            state = path.stat()
+            return _Standing(path, state.st_dev, state.st_ino, state.st_mtime_ns)
+        if path == folder:
+            break
+    return None
 
 
 def _members(read_file: Callable[[str, int], bytes], where: str) -> tuple[Manifest, dict[str, bytes]]:
@@ -131,16 +154,6 @@ def _open_folder(folder: Path) -> int | None:
         raise EngineError(f"{folder} cannot be read: {error.strerror}", remedy="Give the folder of an engine") from None
 
 
-def _replaced(folder: Path, handle: int | None) -> bool:
-    if handle is None:
-        return False
-    try:
-        now, then = folder.stat(), os.fstat(handle)
-    except OSError:
-        return True
-    return (now.st_dev, now.st_ino) != (then.st_dev, then.st_ino)
-
-
 def _read_regular(folder: Path, handle: int | None, name: str, limit: int) -> bytes:
     """A regular file's bytes: a pipe or a device of that name would block, or never end."""
     try:
@@ -164,7 +177,7 @@ def _read_packed(path: Path) -> tuple[Manifest, dict[str, bytes]]:
                 raise zipfile.BadZipFile(f"it has no {MANIFEST}")
             for entry in entries:
                 _refuse_member(path, entry)
-            if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            if sum(entry.file_size for entry in entries) > _size(archive):
                 raise EngineError(f"{path} holds files that lie over each other", remedy=_AGAIN)
             if archive.comment and archive.comment != FRAME + _frame(archive):  # there is none where another program packed it
                 raise zipfile.BadZipFile("its headers are not those that were packed")
@@ -181,6 +194,12 @@ def _read_packed(path: Path) -> tuple[Manifest, dict[str, bytes]]:
     if extra:
         raise EngineError(f"{path} holds a file that its manifest does not list: '{extra[0]}'", remedy=_AGAIN)
     return manifest, contents
+
+
+def _size(archive: zipfile.ZipFile) -> int:
+    """Of the file that was opened: another may bear its name by now."""
+    assert archive.fp is not None
+    return archive.fp.seek(0, os.SEEK_END)
 
 
 def _frame(archive: zipfile.ZipFile) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from toolkit.disk.files import cache_folder, decode_json, read_regular, write_atomically
-from toolkit.errors import EngineError
+from toolkit.errors import DataError, EngineError
 from toolkit.recipe import Recipe
 from toolkit.recipe.paths import has_word, paths_in, with_paths
 
@@ -52,6 +52,24 @@ def recipe_of(card: dict[str, Any], seal: str, name: str) -> Recipe:
 def is_here(spec: str | None) -> bool:
     """Whether a path in an engine's recipe can be looked for: it is packaged, or absolute, and so of this machine."""
     return spec is not None and (has_word(spec) or Path(spec).is_absolute())
+
+
+def require_reference(recipe: Recipe) -> None:
+    """Raise DataError where the reference of an engine's recipe is not on this machine.
+
+    A checkpoint that has to be downloaded is not: an engine may be a stranger's, and asks for nothing over the network.
+    """
+    reference = recipe.reference
+    spec = reference.onnx or reference.weights or ""
+    if not is_here(spec):
+        raise DataError(f"'{spec}' is not on this machine")
+    kind, _, tag = spec.partition(":")
+    if kind == "torchvision":
+        from toolkit.reference.published import is_kept
+
+        if not is_kept(reference.arch or "", tag):
+            what = f"'{spec}' is not in this machine's cache, and nothing is downloaded for the recipe inside an engine"
+            raise DataError(what, remedy="Export a recipe of your own that names it: toolkit export RECIPE")
 
 
 def portable(recipe: Recipe) -> dict[str, Any]:

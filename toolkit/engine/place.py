@@ -3,12 +3,11 @@ another model only with a word."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from toolkit.disk.files import decode_json, read_regular
-from toolkit.disk.folders import NEXT, refuse_foreign
+from toolkit.disk.folders import NEXT, contents, refuse_foreign
 from toolkit.engine import layout, locations
 from toolkit.errors import EngineError
 from toolkit.manifest import LIMIT, MANIFEST, SIGNATURE, Manifest
@@ -27,9 +26,7 @@ def refuse_other(path: Path) -> None:
     A damaged engine is one as well: building it again is how it is repaired.
     """
     refuse_foreign(path, MANIFEST)
-    if not path.is_dir():
-        return
-    names = {name for name in os.listdir(path) if not name.endswith(".toolkit-draft")}
+    names = set(contents(path)) if path.is_dir() else set[str]()
     files: object = {}
     try:
         card = decode_json(read_regular(path / MANIFEST, LIMIT)) if MANIFEST in names else {"target": "", "file": ""}

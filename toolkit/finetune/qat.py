@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -191,4 +191,4 @@ def finetune(
 def _save(model: FakeQuant, recipe: Recipe, path: Path, seed: int) -> None:
     reference = load_reference(recipe.reference, channels=recipe.preprocess.channels)
     metadata = {**reference.metadata, "seed": str(seed)}
-    save_file({key: value.contiguous() for key, value in state_dict(model, reference).items()}, path, metadata)
+    write_atomically(path, save({key: value.contiguous() for key, value in state_dict(model, reference).items()}, metadata))

@@ -99,6 +99,14 @@ def _hand(engine: Engine, backend: Backend, repository: Repository, results: Res
         f"{name}-pictures": config.ensemble(manifest, batching),
     }
     remarks = [*batching.how, *_remarks(engine, backend), check(made, manifest)]
+    with repository.alone():
+        version = _write(engine, backend, repository, made, wanted)
+    return Handed(tuple(made), version, tuple(remarks))
+
+
+def _write(engine: Engine, backend: Backend, repository: Repository, made: dict[str, str], wanted: int | None) -> int:
+    """Lay the models down; gives the version that they got. Raises EngineError."""
+    manifest, name = engine.manifest, engine.name
     for model in made:
         repository.refuse_foreign(model)
     version = repository.version_of(name, manifest.seal, wanted)
@@ -112,7 +120,7 @@ def _hand(engine: Engine, backend: Backend, repository: Repository, results: Res
     repository.write(name, made[name], version, partial(_fill, engine, backend), own)
     repository.write(f"{name}-preprocess", made[f"{name}-preprocess"], version, pictures, dict([config.WARMUP]))
     repository.write(f"{name}-pictures", made[f"{name}-pictures"], version, lambda folder: _put(folder, identity), own)
-    return Handed(tuple(made), version, tuple(remarks))
+    return version
 
 
 def _fill(engine: Engine, backend: Backend, folder: Path) -> None:

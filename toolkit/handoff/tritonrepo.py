@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from toolkit.disk.files import write_atomically
-from toolkit.disk.folders import new_folder
+from toolkit.disk.folders import alone, new_folder
 from toolkit.errors import EngineError
 from toolkit.handoff.tritonconfig import MARK
 from toolkit.manifest import MANIFEST, Manifest
 
 CONFIG = "config.pbtxt"
+PATIENCE = 600.0  # seconds that a handoff waits for another
 Fill = Callable[[Path], None]
 
 
@@ -20,6 +22,13 @@ class Repository:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside the block nobody else hands anything to this repository: two at once would find the same next version."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with alone(self.folder, PATIENCE):
+            yield
 
     def version_of(self, model: str, seal: str, wanted: int | None) -> int:
         """The version that this engine has, or gets. Raises EngineError where `wanted` is another engine's."""

@@ -232,6 +232,8 @@ class Recipe(Frozen, frozen=True):
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
         """Read a TOML file. Paths in it become absolute. Raises RecipeError with the file, the key and what is allowed."""
+        if not isinstance(path, (str, Path)):
+            raise RecipeError(f"{type(path).__name__} is not a recipe", remedy="Give the path of a recipe's .toml")
         path = Path(path)
         refuse_model(path)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.error import URLError
@@ -28,6 +29,13 @@ CHECKPOINTS: dict[tuple[str, str], str] = {
 }
 
 
+def is_kept(arch: str, tag: str) -> bool:
+    """Whether the checkpoint lies in the cache."""
+    with suppress(OSError):
+        return (cache_folder() / CHECKPOINTS.get((arch, tag), "none")).is_file()
+    return False
+
+
 def published(arch: str, tag: str, progress: Progress | None = None) -> Path:
     """The checkpoint's file, downloaded when the cache lacks it. Raises WeightsError."""
     name = CHECKPOINTS.get((arch, tag))
@@ -47,7 +55,7 @@ def fetch(url: str, folder: Path, progress: Progress | None = None) -> Path:
     `progress` counts bytes. Raises WeightsError, which says where to lay the file by hand, and leaves no partial file.
     """
     path = folder / url.rpartition("/")[2]
-    if path.exists():
+    with suppress(FileNotFoundError):
         _check(path, path, f"Delete {path} and run again")
         return path
     by_hand = f"Fetch {url} on a machine with a network and put it at {path}"

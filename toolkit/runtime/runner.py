@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from toolkit.cpu import cores
-from toolkit.errors import ClosedError, DataError, InputError
+from toolkit.errors import ClosedError, DataError, InputError, named_options
 from toolkit.images.ahead import read_ahead
 from toolkit.images.picture import pictures_of, preprocess
 from toolkit.manifest import Manifest
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # What an engine without a limit of its own is given at once: its memory grows with a batch, and is kept.
 SLICE_BYTES, SLICE_IMAGES = 1 << 24, 64
+AHEAD_BYTES = 1 << 28  # of pictures that are read before the engine asks for them
 
 
 class Prediction(NamedTuple):
@@ -78,8 +79,9 @@ class Runner:
     def _use(self, executor: Executor) -> None:
         self._executor: Executor | None = executor
         self._zero_copy = getattr(executor, "zero_copy", False)  # whether it takes a DeviceArray too
-        image = self._dtype.itemsize * math.prod(size for size in self._shape if isinstance(size, int))
-        self._max = executor.max_batch or max(SLICE_IMAGES, self.manifest.largest, SLICE_BYTES // max(image, 1))
+        image = max(1, self._dtype.itemsize * math.prod(size for size in self._shape if isinstance(size, int)))
+        self._max = executor.max_batch or max(SLICE_IMAGES, self.manifest.largest, SLICE_BYTES // image)
+        self._ahead = max(1, min(SLICE_IMAGES, AHEAD_BYTES // image))
         self._call = executor.run, self._max  # one value, so that a call sees both of one engine
 
     def __repr__(self) -> str:
@@ -123,6 +125,7 @@ class Runner:
         """What runs the compiled file; None once closed."""
         return self._executor
 
+    @named_options
     def classify(self, pictures: Iterable[Any] | Any, top: int = 5) -> list[list[Prediction]]:
         """The `top` classes of each picture: paths, Pillow images, arrays or tensors; one or many.
 
@@ -135,24 +138,26 @@ class Runner:
             found.append(answer)
         return found
 
+    @named_options
     def answers(self, pictures: Iterable[Any] | Any, top: int = 5) -> Iterator[list[Prediction] | DataError]:
         """As `classify`, one after another in the memory of a few: for long lists. A bad file's answer is its DataError, and so
         is that of a picture which the engine answers with NaN.
 
         Threads read the next batch's pictures while the engine works on this one.
         """
-        step = min(self._max, SLICE_IMAGES)
+        step = min(self._max, self._ahead)
         with closing(self._images(pictures, step)) as images:
             while some := list(islice(images, step)):
                 good = [image for image in some if not isinstance(image, DataError)]
                 best = iter(self._best(self(np.stack(good)), top) if good else ())
                 yield from (image if isinstance(image, DataError) else next(best) for image in some)
 
+    @named_options
     def preprocess(self, pictures: Iterable[Any] | Any) -> Array:
         """What the engine takes for these pictures (see `classify`), in one array [n, ...]: float32, or uint8 for an engine with
         its preprocessing inside. Raises DataError, which names the picture."""
         found = []
-        with closing(self._images(pictures, SLICE_IMAGES)) as images:
+        with closing(self._images(pictures, self._ahead)) as images:
             for image in images:
                 if isinstance(image, DataError):
                     raise image
@@ -169,6 +174,7 @@ class Runner:
         except DataError as error:
             return error
 
+    @named_options
     def predictions(self, outputs: Float, top: int = 5) -> list[list[Prediction]]:
         """Answers [n, columns] of this engine, read as its manifest says they are meant. Raises DataError where one holds NaN."""
         found = []
@@ -242,7 +248,7 @@ class Runner:
         """
         if self._executor is None or other._executor is None or other is self:
             raise ClosedError(f"the runner of {self.manifest.name} cannot be replaced", remedy="Load both engines first")
-        mine, others = _contract(self.manifest), _contract(other.manifest)
+        mine, others = self.manifest.contract, other.manifest.contract
         if different := [name for name in mine if mine[name] != others[name]]:
             what = f"{other.manifest.name} cannot replace {self.manifest.name}: they differ in {', '.join(different)}"
             raise InputError(what, remedy="Load it as a runner of its own")
@@ -282,17 +288,6 @@ class Runner:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-def _contract(manifest: Manifest) -> dict[str, Any]:
-    """What callers of an engine rely on."""
-    spec, columns = manifest.inputs[0], manifest.outputs[0].shape[1:]
-    return {
-        "input": (spec.dtype, spec.shape[1:]),
-        "preprocess": manifest.preprocess,
-        "outputs": (manifest.meaning, columns),
-        "classes": manifest.classes,
-    }
 
 
 def _opened(manifest: Manifest, open_again: Callable[[], Executor], check_finite: bool) -> Runner:

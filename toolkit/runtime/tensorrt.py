@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toolkit.disk.files import write_atomically
+from toolkit.disk.files import read_regular, write_atomically
 from toolkit.errors import DeviceError, EngineError, InputError
 from toolkit.manifest import Manifest
 from toolkit.runtime.arrays import DeviceArray, host_view
@@ -137,8 +137,9 @@ class TensorRTExecutor:
         if self._graphs:
             config.cuda_graph_strategy = library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         self._cache = config.create_runtime_cache()
-        if self._cache_file is not None and self._cache_file.is_file():
-            self._cache.deserialize(self._cache_file.read_bytes())  # False where another version wrote it: it stays empty
+        with suppress(OSError):  # none was kept, or it has just been removed
+            if self._cache_file is not None:
+                self._cache.deserialize(read_regular(self._cache_file))  # False where another version wrote it: it stays empty
         config.set_runtime_cache(self._cache)
 
     def _new_slot(self, plan: SlotSpec) -> Slot:

@@ -92,13 +92,16 @@ class Models:
         if not task.cancelled() and (error := task.exception()) is not None:
             say("order not followed", logging.ERROR, reason=str(error))
 
-    async def load(self, model: Model) -> None:
+    async def load(self, model: Model, instead_of: Live | None = None) -> None:
         """Open the engine at the model's path again and put it in place; no call is lost.
 
-        Where it cannot be opened, the one that serves goes on. Raises ToolkitError.
+        Where it cannot be opened, the one that serves goes on. With `instead_of` nothing is done once that one serves no more:
+        an order has come in between. Raises ToolkitError.
         """
         async with self._order:
             old = model.live
+            if instead_of is not None and old is not instead_of:
+                return
             gauges = self.metrics.gauges(model.name, model.version)
             batching = None if old is None else old.batching
             try:
@@ -139,7 +142,7 @@ class Models:
             try:
                 manifest = await asyncio.to_thread(read_manifest, model.path)
                 if manifest.seal != live.manifest.seal:
-                    await self.load(model)
+                    await self.load(model, live)
             except Exception as error:  # whatever it is: the next look may find a whole engine
                 if str(error) != model.reason or not model.told:
                     model.reason, model.told = str(error), True

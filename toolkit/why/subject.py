@@ -13,7 +13,7 @@ from toolkit import pipeline
 from toolkit.disk.drafts import scratch
 from toolkit.engine.engine import Engine
 from toolkit.engine.layout import RANGES
-from toolkit.engine.locations import is_here
+from toolkit.engine.locations import is_here, require_reference
 from toolkit.errors import DataError, EngineError, ToolkitError
 from toolkit.graph.rounding import as_rounded, holds_half
 from toolkit.images.dataset import Images, open_data
@@ -90,8 +90,7 @@ def _trip(engine: Engine, stage: Stage) -> tuple[Trip | None, tuple[str, ...]]:
         if RANGES in engine.contents:
             own.write_bytes(engine.contents[RANGES])
         try:
-            if not is_here(spec := engine.recipe.reference.onnx or engine.recipe.reference.weights):
-                raise DataError(f"'{spec}' is on another machine")
+            require_reference(engine.recipe)
             trip = pipeline.prepare(_given(engine.recipe, own), stage, proof=False)
             return trip._replace(recipe=_outside(engine.recipe)), ()
         except ToolkitError as error:

@@ -25,8 +25,10 @@ from toolkit.reference.weights.files import Content, neighbor, read_content
 from toolkit.reference.weights.labels import labels_in
 from toolkit.reference.weights.records import Record
 from toolkit.reference.weights.refusals import refuse_framework, refuse_named
-from toolkit.reference.weights.shapes import Variant, Weights, network, variant_of
+from toolkit.reference.weights.shapes import Variant, Weights, meta_network, network, variant_of
 from toolkit.types import Progress
+
+MOST = 4 << 30  # bytes of weights that are made up
 
 
 class LoadedWeights(NamedTuple):
@@ -55,6 +57,7 @@ def open_weights(
         raise WeightsError("the recipe's reference is an ONNX file, which has no PyTorch weights")
     if reference.weights.startswith("random:"):
         plan = Variant(channels or 3, classes, 1.0, "imagenet", PLAIN)
+        _check_size(reference, plan)
         return LoadedWeights(randomize(network(reference, plan), _seed(reference.weights), plan.channels), ())
     weights = read_weights(_file(reference.arch, reference.weights, progress), reference.ema, reference.version)
     known = weights.metadata.get("arch")
@@ -129,6 +132,15 @@ def _check_channels(plan: Variant, channels: int | None, where: str) -> None:
     what = f"{where} takes pictures of {plan.channels} channel(s), the recipe's `preprocess.color` gives {channels}"
     named = color.get(plan.channels)
     raise WeightsError(what, remedy=f"Write color = {named}" if named else "Such pictures cannot be read here")
+
+
+def _check_size(reference: Reference, plan: Variant) -> None:
+    """Raise WeightsError for random weights beyond MOST: a recipe may ask for 64 times the width, so 4,096 times as many."""
+    model = meta_network(reference, plan)
+    size = 0 if model is None else sum(4 * parameter.numel() for parameter in model.parameters())
+    if model is None or size > MOST:
+        what = f"a {reference.arch} of width {reference.width or plan.width:g} has {size / 1e9:.3g} GB of weights"
+        raise WeightsError(what, remedy=f"Write a smaller `width` in [reference]: {MOST >> 30} GiB at most are made up")
 
 
 def randomize(model: ResNet, seed: int, channels: int) -> ResNet:
