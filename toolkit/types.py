@@ -77,7 +77,7 @@ class TensorSpec(Frozen, frozen=True):
 def noise(spec: TensorSpec, batch: int, seed: int = 0) -> Array:
     """Seeded values in the shape and dtype of an input: unit white noise, or any pixels where it takes those.
 
-    Raises InputError for a batch of more than 4 GiB: an engine's manifest may name any.
+    Raises InputError for a batch of more than 4 GiB: an engine's manifest may name any size.
     """
     random = np.random.default_rng(seed)
     shape = (batch, *(size if isinstance(size, int) else 1 for size in spec.shape[1:]))

@@ -24,7 +24,7 @@ def manifest(folder: Path, data: bytes = b"compiled") -> Manifest:
         inputs=(TensorSpec(name="input", dtype="float32", shape=("N", 3, 4, 4)),),
         outputs=(TensorSpec(name="logits", dtype="float32", shape=("N", 2)),),
         profiles=(Profile(min=1, opt=1, max=2),),
-        preprocess=Preprocess(),
+        preprocess=Preprocess(size=(4, 4)),
         hashes={"file": sha256(folder / "model.bin")},
     )
 

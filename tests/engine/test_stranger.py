@@ -233,11 +233,9 @@ def test_few_large_pictures_are_read_ahead(tmp_path: Path) -> None:
         assert runner._ahead == 64
 
 
-def test_a_batch_that_a_manifest_names_is_not_made_up_whatever_its_size(tmp_path: Path) -> None:
-    profile = {"min": 1, "opt": 1 << 24, "max": 1 << 24}
-    folder = resealed(tiny(tmp_path / "engine"), lambda card: card.update(profiles=[profile]))
+def test_no_batch_is_made_up_whatever_its_size(tmp_path: Path) -> None:
     with bounds(), pytest.raises(ToolkitError, match=r"a batch of 16777216 images takes 12\.9 GB"):
-        toolkit.bench(folder, seconds=0.1)
+        toolkit.bench(tiny(tmp_path / "engine"), seconds=0.1, batches=[1 << 24])
 
 
 def test_random_weights_that_a_recipe_asks_for_are_not_made_up_whatever_their_size() -> None:

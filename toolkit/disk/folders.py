@@ -97,15 +97,15 @@ def settled(path: Path) -> Path:
 
 
 @contextmanager
-def alone(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
-    """Inside the block nobody else swaps folders in `folder`, as far as the system has locks; waits `patience` seconds for it."""
+def alone(folder: Path, patience: float | None = None) -> Iterator[None]:
+    """Inside the block nobody else swaps folders in `folder`, as far as the system has locks; it waits for `patience` seconds."""
     if folder.name.endswith(DRAFT):  # its maker holds the lock that says so, and nobody else works in there
         yield
         return
     handle = None
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
-    end = time.monotonic() + patience
+    end = time.monotonic() + (PATIENCE if patience is None else patience)
     try:
         while handle is not None and lock(handle) is False and time.monotonic() < end:
             time.sleep(0.002)
