@@ -29,6 +29,7 @@ FLOORS = {
     "pipeline": 8,
     "trip": 8,
     "settle": 8,
+    "refit": 8,
     "handoff": 8,
     "serve": 8,
     "ray": 8,
@@ -67,7 +68,7 @@ HOMES = {
     "pycuda": {"runtime"},
     "onnx": {"graph", "backends/onnxruntime/epcontext.py"},
     "onnx_ir": {"graph", "calibration/pieces.py", "reference", "pipeline.py", "trip.py", "engine", "tuning", "onnxfile.py"}
-    | {"finetune", "settle.py", "why", "diff", "migrate"},
+    | {"finetune", "settle.py", "refit.py", "why", "diff", "migrate"},
     "onnxscript": {"graph"},
     "numba": {"calibration"},
     "threadpoolctl": {"graph"},

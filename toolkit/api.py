@@ -32,13 +32,15 @@ def build(
     targets: str | Sequence[str] | None = None,
     out: PathLike = OUT,
     proof: bool = True,
+    refit: Engine | PathLike | None = None,
     stage: Stage = quiet,
     **options: Any,
 ) -> list[Engine]:
     """Build an engine for each recipe and target, and open them.
 
     `wanted`: a Recipe, the path of one, a torch.nn.Module in eval mode, an ONNX file, weights, or a list of these. `options`
-    make the recipe of a model (see `Recipe.of`), with `precision="int8"` besides; a recipe takes none. All is checked before
+    make the recipe of a model (see `Recipe.of`), with `precision="int8"` besides; a recipe takes none. `refit` is an engine of
+    the same recipe with other weights: its compiled plan takes the new ones. All is checked before
     anything is built, and what fails ends its own engine only: then, after the others, raises ToolkitError (BudgetError where
     engines were refused) that says which were not built and why.
 
@@ -53,7 +55,8 @@ def build(
     if not recipes:
         raise RecipeError("there is nothing to build", remedy="Give a recipe, a module, an ONNX file or weights")
     kinds = targets if targets is None or isinstance(targets, str) else ",".join(targets)
-    return [Engine.open(folder) for folder, _ in build_all(recipes, kinds, Path(out), stage, proof=proof)]
+    old = None if refit is None else _open(refit)
+    return [Engine.open(folder) for folder, _ in build_all(recipes, kinds, Path(out), stage, proof=proof, refit=old)]
 
 
 @extras()

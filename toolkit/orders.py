@@ -14,6 +14,7 @@ from toolkit import pipeline
 from toolkit.backends import backend
 from toolkit.disk.drafts import draft_folder
 from toolkit.disk.folders import settled
+from toolkit.engine.engine import Engine
 from toolkit.engine.place import other_model, refuse_other
 from toolkit.errors import (
     BudgetError,
@@ -33,6 +34,7 @@ from toolkit.pipeline import Numerics, Trip, calibration_images
 from toolkit.recipe import Recipe
 from toolkit.recipe.flags import is_made_up
 from toolkit.recipe.modules import held
+from toolkit.refit import can_refit, taken_over
 from toolkit.types import Stage, Target, quiet
 
 
@@ -69,7 +71,7 @@ def orders_of(recipes: Sequence[Recipe], targets: str | None, out: Path) -> tupl
     return tuple(orders.values())
 
 
-def foresee(order: Order) -> ToolkitError | None:
+def foresee(order: Order, refit: Engine | None = None) -> ToolkitError | None:
     """What is known to go wrong with an order before any work: a file, images, a library, an option, an SM that is not there."""
     recipe = order.recipe
     try:
@@ -80,52 +82,80 @@ def foresee(order: Order) -> ToolkitError | None:
         pipeline.proof_images(recipe)
         refuse_other(settled(order.folder))
         _refuse_other_model(order)
-        backend(order.target).check(recipe.build, order.target)
+        build = recipe.build
+        if refit is not None:
+            taken_over(refit, recipe, order.target)
+            build = msgspec.structs.replace(build, refit=can_refit(order.target))
+        backend(order.target).check(build, order.target)
     except ToolkitError as error:
         return error
     return None
 
 
 def fill(
-    orders: Sequence[Order], stage: Stage = quiet, *, proof: bool = True, sign_key: Path | None = None
+    orders: Sequence[Order],
+    stage: Stage = quiet,
+    *,
+    proof: bool = True,
+    sign_key: Path | None = None,
+    refit: Engine | None = None,
 ) -> Iterator[Outcome]:
-    """Build what is ordered. Outcomes of orders that cannot succeed come first, before any work, the others as they are done."""
+    """Build what is ordered. Outcomes of orders that cannot succeed come first, before any work, the others as they are done.
+
+    With an engine to `refit`, one order takes it for its start (`refit.py`); of several, RecipeError.
+    """
+    if refit is not None and len(orders) > 1:
+        what = f"{len(orders)} engines are wanted, and {refit.name} can be refitted to one"
+        raise RecipeError(what, remedy="Build them one after another, each with its own --refit")
     if sign_key is not None:
         from toolkit.engine.signing import check_key
 
         check_key(sign_key)
     unread = _unread([order.recipe for order in orders])
-    bad = {order.folder: error for order in orders if (error := foresee(order) or unread.get(id(order.recipe))) is not None}
+    seen = ((order, foresee(order, refit) or unread.get(id(order.recipe))) for order in orders)
+    bad = {order.folder: error for order, error in seen if error is not None}
     yield from (Outcome(order, error=bad[order.folder]) for order in orders if order.folder in bad)
     good = [order for order in orders if order.folder not in bad]
     for folder in {order.folder.parent for order in good}:
-        try:  # before the work, should it not be possible
-            folder.mkdir(parents=True, exist_ok=True)
-            with draft_folder(folder / "engine"):
-                pass
-        except OSError as error:
-            what = f"the folder {folder} cannot be made or written: {error.strerror}"
-            raise EngineError(what, remedy="Choose another with -o") from error
+        _make(folder)  # before the work, should it not be possible
     trip: Trip | None = None
     for _, group in groupby(good, key=lambda order: id(order.recipe)):
         same, proofs = list(group), dict[Numerics, Verdict | None]()
         try:
-            trip = pipeline.prepare(same[0].recipe, stage, proof=proof, like=trip)
+            recipe = same[0].recipe if refit is None else taken_over(refit, same[0].recipe, same[0].target)
+            trip = pipeline.prepare(recipe, stage, proof=proof, like=trip)
         except ToolkitError as error:
             yield from (Outcome(order, error=error) for order in same)
             continue
         for order in same:
             try:
-                yield Outcome(order, pipeline.build(trip, order.target, order.folder, stage, proofs, sign_key))
+                yield Outcome(order, pipeline.build(trip, order.target, order.folder, stage, proofs, sign_key, refit))
             except ToolkitError as error:
                 yield Outcome(order, error=error)
 
 
+def _make(folder: Path) -> None:
+    """The folder that engines go into. Raises EngineError where it cannot be made or written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with draft_folder(folder / "engine"):
+            pass
+    except OSError as error:
+        what = f"the folder {folder} cannot be made or written: {error.strerror}"
+        raise EngineError(what, remedy="Choose another with -o") from error
+
+
 def build_all(
-    recipes: Sequence[Recipe], targets: str | None, out: Path, stage: Stage = quiet, *, proof: bool = True
+    recipes: Sequence[Recipe],
+    targets: str | None,
+    out: Path,
+    stage: Stage = quiet,
+    *,
+    proof: bool = True,
+    refit: Engine | None = None,
 ) -> list[tuple[Path, Manifest]]:
     """Each engine's folder and manifest, in order; raises `failure` where one was not built, after the others."""
-    outcomes = list(fill(orders_of(recipes, targets, out), stage, proof=proof))
+    outcomes = list(fill(orders_of(recipes, targets, out), stage, proof=proof, refit=refit))
     if (error := failure(outcomes)) is not None:
         raise error
     return [(order.folder, manifest) for order, manifest, _ in outcomes if manifest is not None]

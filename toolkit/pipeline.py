@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 import onnx_ir as ir
@@ -15,6 +15,7 @@ from toolkit.calibration.fingerprint import Fingerprint
 from toolkit.disk.files import require_place, sha256, write_atomically
 from toolkit.disk.folders import new_folder, settled
 from toolkit.engine import locations
+from toolkit.engine.engine import Engine
 from toolkit.engine.explain import explain, keep_answers, keep_proof
 from toolkit.engine.identity import identity, metadata_of, precision_of
 from toolkit.engine.place import other_model, refuse_other
@@ -41,6 +42,7 @@ from toolkit.reference.names import called_by_folders, refuse_unfit, said
 from toolkit.reference.normal import fit_normalization
 from toolkit.reference.source import Source, open_source
 from toolkit.reference.standing import Standing, standing_of
+from toolkit.refit import can_refit, exchanged, told
 from toolkit.runtime.runner import Runner
 from toolkit.settle import hold_back, roundings_on, settle
 from toolkit.trip import Trip as Trip
@@ -48,7 +50,7 @@ from toolkit.trip import calibration_images as calibration_images
 from toolkit.trip import for_cpus, unforeseen
 from toolkit.trip import foreseen as foreseen
 from toolkit.trip import typed as typed
-from toolkit.types import ON_CPU, Stage, Target, quiet
+from toolkit.types import ON_CPU, Compiled, Stage, Target, quiet
 
 Numerics = tuple[Fingerprint, Scheme, bool]  # what was judged, and as it is rounded: by the scheme's library, in half precision
 PEAK_IMAGES = 32
@@ -141,12 +143,13 @@ def build(
     stage: Stage = quiet,
     proofs: dict[Numerics, Verdict | None] | None = None,
     sign_key: Path | None = None,
+    refit: Engine | None = None,
 ) -> Manifest:
     """Type, compile and judge, then put the engine where `folder` is; whatever stood there stays until this one is whole.
 
     Raises BudgetError where it is refused. For a target that cannot run here the verdict is a prediction: ONNX Runtime
     runs the same graph that the target was given, rounded as the target rounds. `proofs` holds, and is given, the verdict on each
-    typed graph and rounding: targets that share both share the verdict.
+    typed graph and rounding: targets that share both share the verdict. An engine to `refit` takes the new weights (`refit.py`).
     """
     proofs = {} if proofs is None else proofs
     recipe, graph, scheme = trip.recipe, typed(trip, target), scheme_of(target)
@@ -154,8 +157,7 @@ def build(
     was = other_model(settled(folder), recipe, lambda: trip.source.reference.manifest.hashes["weights"])
     replaced = () if was is None else (f"it took the place of the engine of another model, {Path(was).name[:80]}",)
     with new_folder(folder, refuse_other) as draft:
-        stage(f"compile {recipe.name} for {target}")
-        compiled = for_cpus(backend(target).compile(graph, recipe.build, target, draft), graph, target)
+        compiled = for_cpus(_compiled(recipe, graph, target, draft, stage, refit), graph, target)
         findings = lint(graph, scheme, recipe.precision.keep)
         ranges = trip.ranges if recipe.precision.quantized else None
         remarks = (*recipe.remarks, *replaced, *taken_by(recipe, graph), *trip.remarks)
@@ -174,6 +176,21 @@ def build(
         _sign(draft, sign_key)
     locations.remember(manifest.seal, recipe)
     return manifest
+
+
+def _compiled(recipe: Recipe, graph: ir.Model, target: Target, draft: Path, stage: Stage, refit: Engine | None) -> Compiled:
+    """What the target's library makes of the graph; of new weights and an engine to `refit`, by exchanging them in it."""
+    module = backend(target)
+    if refit is None:
+        stage(f"compile {recipe.name} for {target}")
+        return cast(Compiled, module.compile(graph, recipe.build, target, draft))
+    changed = exchanged(refit, graph)
+    stage(f"refit {refit.name} with the weights of {recipe.name}")
+    if can_refit(target):
+        made: Compiled = module.refit(graph, changed, refit.contents, refit.manifest, recipe.build, draft)
+    else:
+        made = module.compile(graph, recipe.build, target, draft)
+    return msgspec.structs.replace(made, notes=(*made.notes, told(refit, graph, changed, target)))
 
 
 def _sign(draft: Path, key: Path | None) -> None:

@@ -39,12 +39,12 @@ def test_the_bounds_hold_what_each_way_of_rounding_gives(built: dict[str, Engine
     images = open_data("packaged:fashion-test", engine.recipe.preprocess, IMAGES)
     batch = next(images.batches(IMAGES))
     tops = [live()(batch).argmax(1) for live in roundings(engine.graph).values()]
-    assert len(found.envelope.ways) == len(tops) == 4
+    assert len(found.envelope.ways) == len(tops) == 5
     assert found.envelope.flips == tuple(np.flatnonzero([len({*some}) > 1 for some in zip(*tops, strict=True)]))
     low, high = found.envelope.top1
     assert all(low <= (top == images.labels).mean() <= high for top in tops)
     assert found.envelope.agreement[0] <= found.verdict.agreement <= found.envelope.agreement[1]
-    assert "depend on how the GPU rounds (4 ways tried): predicted agreement between" in str(found)
+    assert "depend on how the GPU rounds (5 ways tried): predicted agreement between" in str(found)
 
 
 def test_of_many_images_a_share_is_tried_and_that_is_said(built: dict[str, Engine], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +54,7 @@ def test_of_many_images_a_share_is_tried_and_that_is_said(built: dict[str, Engin
     assert whole is not None and found is not None and (whole.images, found.images) == (0, 16)
     which = np.unique(np.linspace(0, IMAGES - 1, 16).astype(int)).tolist()
     assert found.flips == tuple(index for index in whole.flips if index in which)
-    assert "4 ways tried on 16 of the images" in str(found)
+    assert "5 ways tried on 16 of the images" in str(found)
 
 
 def test_a_measured_engine_has_no_envelope(built: dict[str, Engine]) -> None:

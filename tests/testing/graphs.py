@@ -42,6 +42,7 @@ def read(data: bytes) -> Parsed:
         layers=tuple(f"{node.name} {node.outputs[0].dtype}" for node in graph.graph),
         types=frozenset(NAMES[kind] for kind in types & NAMES.keys()),
         faults=faults,
+        weights={name: tensor.tobytes() for name, value in graph.graph.initializers.items() if (tensor := value.const_value)},
     )
 
 

@@ -10,13 +10,14 @@ from tests.runtime.playing import recording
 from toolkit.testing.builder import BUILDING
 from toolkit.testing.double import PLAYED
 from toolkit.testing.host import HazardError
+from toolkit.testing.refitter import REFITTING
 
 
 def public(kind):
     return {name for name in vars(kind) if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("kind", [*PLAYED, *BUILDING])
+@pytest.mark.parametrize("kind", [*PLAYED, *BUILDING, *REFITTING])
 def test_every_played_name_is_in_a_recording(kind):
     recorded = set()
     for package, major in (("tensorrt", 11), ("tensorrt", 10), ("tensorrt_rtx", 1)):
@@ -24,7 +25,7 @@ def test_every_played_name_is_in_a_recording(kind):
     assert public(kind) <= recorded
 
 
-@pytest.mark.parametrize("kind", [kind for kind in (*PLAYED, *BUILDING) if kind.__name__ != "ILogger"])
+@pytest.mark.parametrize("kind", [kind for kind in (*PLAYED, *BUILDING, *REFITTING) if kind.__name__ != "ILogger"])
 def test_every_method_takes_the_arguments_of_the_real_library(kind):
     real = pytest.importorskip("tensorrt_rtx", reason="the rtx extra is not installed")
     for name in public(kind):

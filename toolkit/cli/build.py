@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +21,9 @@ Arch = Annotated[
 ]
 ImagesOption = Annotated[str | None, typer.Option(help="a folder of images to calibrate INT8 on")]
 Val = Annotated[str | None, typer.Option(help="labeled images to judge engines by, one folder for each class")]
+Refit = Annotated[
+    Path | None, typer.Option(help="an engine of the same recipe with other weights, which its plan exchanges for the new")
+]
 NAMES = ("input", "output", "name")  # of tensors and engines: text, though it may look like a number
 Set = Annotated[
     list[str] | None,
@@ -42,22 +45,21 @@ def build(
     if_available: Annotated[
         bool, typer.Option("--if-available", help="skip a target whose library is not installed, and say so")
     ] = False,
+    refit: Refit = None,
     sign_key: Annotated[Path | None, typer.Option(help="a private Ed25519 key to sign each engine with")] = None,
     as_json: Json = False,
 ) -> None:
     """Build an engine for each recipe or model and each target; for a model, the recipe that was used is written beside them."""
     from toolkit.cli.progress import stages
+    from toolkit.engine.engine import Engine
     from toolkit.orders import failure, fill, is_missing, orders_of
 
     flags = merged({"precision": precision, "arch": arch, "calibration": images, "accept": val}, pairs(keys or []))
     recipes = _recipes(wanted, flags, output)
     orders = orders_of([recipe for recipe, _ in recipes], target, output)
-    outcomes: list[Outcome] = []
+    old = None if refit is None else Engine.open(refit)
     with stages() as stage:
-        for outcome in fill(orders, stage, proof=proof, sign_key=sign_key):
-            outcomes.append(outcome)
-            if outcome.error is not None and len(orders) > 1 and not as_json:
-                out.print(Text(f"{outcome.order.folder.name}: {outcome.error}", style="red"))
+        outcomes = _heard(fill(orders, stage, proof=proof, sign_key=sign_key, refit=old), len(orders) > 1 and not as_json)
     left_out = [outcome for outcome in outcomes if if_available and is_missing(outcome)]
     kept = [outcome for outcome in outcomes if outcome not in left_out]
     drafted = _write(recipes, {outcome.order.recipe.name for outcome in outcomes if outcome.error is None}, output)
@@ -163,6 +165,16 @@ def _write(recipes: Sequence[tuple[Recipe, bool]], built: set[str], output: Path
             write_atomically(path, recipe_toml(recipe, output.absolute()).encode())
             written.append(path)
     return written
+
+
+def _heard(outcomes: Iterable[Outcome], aloud: bool) -> list[Outcome]:
+    """All of them; what failed is said as it comes."""
+    found = []
+    for outcome in outcomes:
+        found.append(outcome)
+        if outcome.error is not None and aloud:
+            out.print(Text(f"{outcome.order.folder.name}: {outcome.error}", style="red"))
+    return found
 
 
 def _tell(outcomes: Sequence[Outcome], orders: Sequence[Order], drafted: Sequence[Path]) -> None:

@@ -32,16 +32,23 @@ BOM = b"\xef\xbb\xbf"
 
 
 class Cache(Frozen, frozen=True):
-    """`scales` by tensor; `version` is TensorRT's, as the file writes it; `calibrator` its class."""
+    """`scales` by tensor; `version` is TensorRT's, as the file writes it; `calibrator` its class; `other`: in words."""
 
     version: str
     calibrator: str
     scales: dict[str, float]
+    other: str = ""
 
     @property
     def method(self) -> str:
         """How the thresholds were chosen, in words."""
         return CALIBRATORS.get(self.calibrator, self.calibrator)
+
+
+    @property
+    def source(self) -> str:
+        """Where the scales are from, in words."""
+        return self.other or f"TensorRT {self.version}'s {self.calibrator} ({self.method})"
 
 
 def is_cache(path: Path) -> bool:
@@ -69,10 +76,16 @@ def read_cache(path: Path) -> Cache:
         if not line.strip():
             continue
         found = LINE.fullmatch(line.strip())
-        scale = struct.unpack(">f", bytes.fromhex(found[2].zfill(8)))[0] if found else math.nan
+        scale = scale_of(found[2]) if found else math.nan
         if found is None or not (scale == 0 or LEAST < scale < MOST):
             what = f"{path}, line {number} is not a scale: {line.strip()[:60]!r}"
             raise CalibrationError(what, remedy="Calibrate again: the file is cut, or its bytes are in the other order")
         if scales.setdefault(found[1], scale) != scale:
             raise CalibrationError(f"{path}, line {number} gives '{found[1][:60]}' a second scale", remedy="Calibrate again")
     return Cache(version=head[1], calibrator=head[2], scales=scales)
+
+
+def scale_of(digits: str) -> float:
+    """The float32 whose bits, most significant first, are these hexadecimal digits."""
+    (scale,) = struct.unpack(">f", bytes.fromhex(digits.zfill(8)))
+    return float(scale)

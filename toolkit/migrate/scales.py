@@ -42,7 +42,7 @@ def ranges_from(cache: Cache, graph: ir.Model) -> tuple[Ranges, list[str], list[
     tensors = {name: _range(fits.get(name, 0.0) * SYMMETRIC, name in signed) for name in dict.fromkeys([*wanted, *fits])}
     missing = [n.name or "" for edge in edges if (origin(edge.value).name or "") not in fits for n in edge.readers or ()]
     without = [name for name in wanted if name not in fits]
-    notes: tuple[str, ...] = (f"from a calibration cache of TensorRT {cache.version} ({cache.calibrator})",)
+    notes: tuple[str, ...] = (f"from {cache.source}",)
     if without:
         notes += (f"no scale was in the cache for {', '.join(without[:5])}{' and others' if len(without) > 5 else ''}",)
     found = Ranges(origin=origin_of(graph, list(tensors)), images=0, tensors=tensors, notes=notes)
@@ -57,7 +57,7 @@ def _range(threshold: float, signed: bool) -> TensorRange:
 
 def told(cache: Cache, found: Ranges, missing: list[str], unknown: list[str]) -> list[str]:
     taken = sum(tensor.max > 0 for tensor in found.tensors.values())
-    said = [f"{taken} scales taken over from TensorRT {cache.version}'s {cache.calibrator} ({cache.method})"]
+    said = [f"{taken} scales taken over from {cache.source}"]
     if missing:
         said.append(f"in floating point, because they have no scale, as in TensorRT: {', '.join(missing)}")
     if unknown:

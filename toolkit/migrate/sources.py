@@ -9,10 +9,11 @@ import msgspec
 
 from toolkit.disk.files import read_regular
 from toolkit.errors import RecipeError
-from toolkit.migrate.cache import Cache, is_cache, read_cache
+from toolkit.migrate.cache import Cache, is_cache
 from toolkit.migrate.old import OldBuild, is_there
 from toolkit.migrate.polygraphy import is_polygraphy, read_polygraphy
 from toolkit.migrate.script import is_script, read_script
+from toolkit.migrate.tables import is_table, read_scales
 from toolkit.migrate.trtexec import read_line
 
 MOST = 1 << 18  # bytes of a command line or a script
@@ -28,8 +29,8 @@ def read_sources(sources: list[str]) -> tuple[OldBuild, Cache | None]:
         path = Path(source)
         if not is_there(path):
             old.append(_build_of(source, Path()))
-        elif is_cache(path):
-            cache.append(read_cache(path))
+        elif is_cache(path) or is_table(path):
+            cache.append(read_scales(path))
         else:
             old.append(_build_of(_text(path), path.parent))
     for kind, found in (("builds", old), ("calibration caches", cache)):
@@ -37,7 +38,7 @@ def read_sources(sources: list[str]) -> tuple[OldBuild, Cache | None]:
             raise RecipeError(f"{len(found)} {kind} were given, and one recipe is one engine", remedy="Migrate each by itself")
     build = old[0] if old else OldBuild()
     if not cache and build.cache and is_there(Path(build.cache)):
-        cache.append(read_cache(Path(build.cache)))
+        cache.append(read_scales(Path(build.cache)))
     elif not cache and build.cache:
         build = msgspec.structs.replace(build, said=(*build.said, f"the calibration cache {build.cache} is not here"))
     return build, cache[0] if cache else None
@@ -45,9 +46,13 @@ def read_sources(sources: list[str]) -> tuple[OldBuild, Cache | None]:
 
 def _text(path: Path) -> str:
     try:
-        return read_regular(path, MOST).decode("utf-8-sig", errors="replace")
+        data = read_regular(path, MOST)
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}", remedy="Give a command line or a builder script") from error
+    if b"\0" in data:
+        remedy = "Name an ONNX file by --onnx; of ONNX Runtime's tables give calibration.cache, which is text"
+        raise RecipeError(f"{path} is binary: no cache of TensorRT, command line or builder script", remedy=remedy)
+    return data.decode("utf-8-sig", errors="replace")
 
 
 def _build_of(text: str, folder: Path) -> OldBuild:

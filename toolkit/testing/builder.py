@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from toolkit.testing.played import DTYPES, ILogger, Network, Recorded, Severity
@@ -36,6 +36,7 @@ class Parsed(NamedTuple):
     layers: tuple[str, ...] = ()
     types: frozenset[str] = frozenset()
     faults: tuple[Fault, ...] = ()
+    weights: Mapping[str, bytes] = {}  # its constants by name
 
 
 class ITensor(Recorded):
@@ -194,7 +195,11 @@ class Builder(Recorded):
         options = (batches, sorted(str(flag) for flag in config._flags), config._head)
         plan = b"played plan " + hashlib.sha256(network._data + repr(options).encode()).digest()
         layers = tuple({"Name": name} for name in parsed.layers)
-        self._library._networks[plan] = Network(parsed.inputs, parsed.outputs, batches, parsed.function, layers=layers)
+        flags = {flag.name for flag in config._flags}
+        made = Network(parsed.inputs, parsed.outputs, batches, parsed.function, layers=layers)
+        if flags & {"REFIT", "REFIT_IDENTICAL", "STRIP_PLAN"}:
+            made = made._replace(weights=parsed.weights, stripped="STRIP_PLAN" in flags, identical="REFIT" not in flags)
+        self._library._networks[plan] = made
         return memoryview(plan)
 
     def _refusal(self, network: Any, config: Any) -> str | None:

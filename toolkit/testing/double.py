@@ -17,6 +17,7 @@ import numpy as np
 from toolkit.testing.builder import BUILDING
 from toolkit.testing.host import HazardError, HostDevice, Op
 from toolkit.testing.played import DTYPES, ILogger, Network, Recorded, Severity
+from toolkit.testing.refitter import REFITTING, plan_of
 from toolkit.types import Array, TensorSpec
 
 
@@ -77,18 +78,19 @@ class Runtime(Recorded):
         if network is None:
             self.logger.log(Severity.ERROR, "the played engine is unknown: magic tag does not match")
             return None
-        return self._library.ICudaEngine(self, network)
+        return self._library.ICudaEngine(self, network, bytes(serialized_engine))
 
 
 class ICudaEngine(Recorded):
-    def __init__(self, runtime: Any, network: Network) -> None:
-        self._runtime, self._network = runtime, network
+    def __init__(self, runtime: Any, network: Network, head: bytes = b"") -> None:
+        self._runtime, self._network, self._head = runtime, network, head
         self._tensors = {spec.name: spec for spec in (*network.inputs, *network.outputs)}
         self._scratch: dict[int, list[int]] = {}  # scratch memory -> streams with unfinished work that uses it
         self.num_io_tensors = len(self._tensors)
         self.num_optimization_profiles = len(network.profiles)
         self.device_memory_size_v2 = network.workspace
         self.name = "played"
+        self.refittable = bool(network.weights)
 
     def get_tensor_name(self, index: int) -> str:
         return list(self._tensors)[index]
@@ -108,6 +110,16 @@ class ICudaEngine(Recorded):
 
     def create_engine_inspector(self) -> Any:
         return self._library.EngineInspector(self)
+
+    def create_serialization_config(self) -> Any:
+        return self._library.ISerializationConfig()
+
+    def serialize_with_config(self, arg0: Any) -> memoryview:
+        stays = not self._network.identical or any(flag.name == "INCLUDE_REFIT" for flag in arg0._flags)
+        network = self._network if stays else self._network._replace(weights={})
+        plan = plan_of(self._head, self._network.weights)
+        self._library._networks[plan] = network
+        return memoryview(plan)
 
     def create_runtime_config(self) -> Any:
         return self._library.IRuntimeConfig(self._library)
@@ -170,6 +182,8 @@ class IExecutionContext(Recorded):
         return [spec.name for spec in self.engine._network.inputs if spec.name not in self._shapes]
 
     def execute_async_v3(self, stream_handle: int) -> bool:
+        if self.engine._network.stripped:
+            raise HazardError("a plan without weights was run before they were put in")
         if missing := self.infer_shapes():
             return self._refuse(f"no shape was set for {missing}")
         if missing := [name for name in self.engine._tensors if name not in self._addresses]:
@@ -236,13 +250,14 @@ def library(
     module.__spec__ = ModuleSpec(name, None)  # torch asks it whether it is there
     module._device, module._networks, module._reader = device, dict(networks), reader
     module._timed = []  # how many layers each build timed
+    module._baked = frozenset()  # constants that a plan holds for good, though it can be refitted
     api = recording["api"]
     for kind, entry in api.items():
         if "enum" in entry:
             setattr(module, kind, Named(kind, entry["enum"]))  # type: ignore[call-arg]  # the functional form
     played: dict[str, type] = {kind.__name__: kind for kind in PLAYED}
     if reader is not None:
-        played |= {kind.__name__: kind for kind in BUILDING}
+        played |= {kind.__name__: kind for kind in (*BUILDING, *REFITTING)}
     for kind, entry in api.items():
         if "cls" in entry:
             setattr(module, kind, _as_recorded(played.get(kind, type(kind, (), {})), frozenset(entry["cls"]), module))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from toolkit.types import Array, TensorSpec
@@ -25,6 +25,9 @@ class Network(NamedTuple):
     function: Callable[[dict[str, Array]], dict[str, Array]]
     workspace: int = 4096
     layers: tuple[dict[str, Any], ...] = ()
+    weights: Mapping[str, bytes] = {}  # that a Refitter may exchange
+    stripped: bool = False  # it cannot run before its weights are put in
+    identical: bool = False  # and takes those alone that it was built with
 
 
 class Recorded:

@@ -29,6 +29,7 @@ OBJECTS = {
     "inspector": "EngineInspector",
     "refitter": "Refitter",
     "reader": "OnnxParserRefitter",
+    "serialization": "ISerializationConfig",
     "error": "ParserError",
 }
 # Only TensorRT-RTX has these; `configure` and `architectures` ask for the kind of library before they use them.

@@ -7,21 +7,25 @@ kernels on the GPU that it builds for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from toolkit.backends.settings import PlanOptions, PlanSettings, checked
 from toolkit.backends.tensorrt import library as libraries
 from toolkit.backends.tensorrt.apart import build_apart
-from toolkit.backends.tensorrt.build import build_plan
+from toolkit.backends.tensorrt.build import Built, build_plan
 from toolkit.backends.tensorrt.layers import describe_quantized, inspect
 from toolkit.backends.tensorrt.library import Library
 from toolkit.backends.tensorrt.options import refuse_options, refuse_types, settings_of
+from toolkit.backends.tensorrt.refit import OWN_ALONE, caveat, exchange, fill
 from toolkit.disk import cache
 from toolkit.disk.files import sha256, sha256_bytes, write_atomically
+from toolkit.errors import EngineError
 from toolkit.manifest import Manifest
 from toolkit.onnxfile import serialize
 from toolkit.recipe import Build
@@ -63,11 +67,47 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
         refuse_types(library, graph, sms)
         built = build_plan(library, data, build, target, device) if device else build_apart(library, data, build, target)
         report = inspect(library, built.plan) if device else None
+    return _written(library, graph, build, (built, report), folder, device, sms)
+
+
+def refit(
+    graph: ir.Model, changed: Collection[str], source: Contents, manifest: Manifest, build: Build, folder: Path
+) -> Compiled:
+    """As `compile`, out of the plan of the engine that `source` holds: its graph differs from `graph` in the constants `changed`.
+
+    Raises EngineError where its plan takes no weights but its own or is for another library, version or GPU; BackendError, which
+    names them, where constants that change are baked in, and for a library that cannot refit.
+    """
+    library = libraries.load(manifest.to_target().kind)
+    refuse_options(library, msgspec.structs.replace(build, refit=True))
+    if not manifest.settings.get("refit"):  # a plan that was stripped alone is tuned to its weights: others are undefined there
+        remedy = "Set `build.refit`, and build it once without --refit"
+        raise EngineError(f"{manifest.name} was built without `build.refit`: {OWN_ALONE}", remedy=remedy)
+    with _gpu(library) as device:
+        assert device is not None  # TensorRT-RTX has been refused
+        refuse_foreign(manifest, library.trt, device)
+        plan = exchange(library, manifest.compiled(source), serialize(graph), changed, manifest)
+        built = Built(plan=plan, notes=(), layers=[])
+        return _written(library, graph, build, (built, inspect(library, plan)), folder, device, [device.sm])
+
+
+def _written(
+    library: Library,
+    graph: ir.Model,
+    build: Build,
+    made: tuple[Built, list[dict[str, Any]] | None],
+    folder: Path,
+    device: Device | None,
+    sms: list[int],
+) -> Compiled:
+    """Lay the plan, the report of its layers and, where it has none in it, the weights into `folder`."""
+    built, report = made
     write_atomically(folder / PLAN, built.plan)
     source = {"library": f"{library.name} {library.version}", "source": "inspector" if report else "build log"}
     write_atomically(folder / LAYERS, json.dumps(source | {"layers": report or built.layers}, indent=1).encode() + b"\n")
     hashes = {} if built.timing_cache is None else {"timing_cache": sha256(Path(built.timing_cache))}
     if build.strip_weights:
+        data = serialize(graph)
         write_atomically(folder / WEIGHTS, data)
         hashes["stripped_weights"] = sha256_bytes(data)
     named = ", ".join(f"sm{sm}" for sm in sms)
@@ -77,7 +117,7 @@ def compile(graph: ir.Model, build: Build, target: Target, folder: Path) -> Comp
         versions={library.package: library.version},
         settings=settings_of(build, sms),
         hashes=hashes,
-        notes=(*built.notes, *describe_quantized(graph, built.layers)),
+        notes=(*built.notes, *(caveat(library) if build.refit else ()), *describe_quantized(graph, built.layers)),
     )
 
 
@@ -93,7 +133,7 @@ def open(source: Contents, manifest: Manifest, *, device: Device | None = None, 
     refuse_foreign(manifest, library.trt)  # a foreign engine is one on a machine without a GPU too
     log = libraries.log_of(library.trt)
     if manifest.settings.get("strip_weights"):
-        options["refit"] = partial(_refit, library, manifest.member(source, WEIGHTS, manifest.hashes.get("stripped_weights")))
+        options["refit"] = partial(fill, library, manifest.member(source, WEIGHTS, manifest.hashes.get("stripped_weights")))
     if library.kind == "rtx":
         options.setdefault("jit_cache", _kernels(library, manifest))
     return TensorRTExecutor(
@@ -123,12 +163,3 @@ def _kernels(library: Library, manifest: Manifest) -> Path | None:
         return cache.place("kernels", f"{library.package}-{library.version}-{manifest.hashes['file'][:24]}.bin")
     return None
 
-
-def _refit(library: Library, weights: bytes, engine: Any) -> None:
-    """Put the weights back into an engine that was built without them."""
-    trt, log = library.trt, libraries.log_of(library.trt)
-    with log.listen() as heard:
-        refitter = trt.Refitter(engine, log.handle)
-        reader = trt.OnnxParserRefitter(refitter, log.handle)
-        if not reader.refit_from_bytes(weights) or not refitter.refit_cuda_engine():
-            raise libraries.explain(library, "the stripped weights cannot be put back", heard)
