@@ -144,7 +144,7 @@ def test_on_the_cpu_the_file_is_written_anew_and_the_search_is_spared(tmp_path: 
     assert second.recipe.precision == first.recipe.precision
     assert second.recipe.calibration.method == first.recipe.calibration.method != "auto"
     assert second.recipe.precision.equalize != "auto" and not any(note.startswith("auto: ") for note in second.manifest.notes)
-    assert any("in a file that was written anew" in note for note in second.manifest.notes)
+    assert any("in a file that was written again" in note for note in second.manifest.notes)
     assert not np.array_equal(answers(second, images), answers(first, images))
 
 

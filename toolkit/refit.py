@@ -65,7 +65,7 @@ def can_refit(target: Target) -> bool:
 
 def told(engine: Engine, graph: ir.Model, changed: frozenset[str], target: Target) -> str:
     """A note for the manifest."""
-    how = "in its plan, which was not compiled again" if can_refit(target) else "in a file that was written anew"
+    how = "in its plan, which was not compiled again" if can_refit(target) else "in a file that was written again"
     count = f"{len(changed)} of {len(graph.graph.initializers)} constants were exchanged"
     return f"refitted from {engine.name} ({engine.manifest.seal[:12]}): {count} {how}; ranges are those of the new weights"
 
