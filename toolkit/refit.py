@@ -1,6 +1,6 @@
 """Refit: the engine of new weights, out of an engine of the same recipe whose graph differs in its constants alone.
 
-Activations move with the weights, and so do the scales that INT8 has for both: ranges are measured anew, and only what an earlier
+Activations move with the weights, and so do the scales that INT8 has for both: ranges are measured again, and only what an earlier
 build chose (method, equalization, how weights are rounded) is taken over. So a refit is judged like any other build, and a plan's
 compilation is what it spares, and the search for those settings.
 """
@@ -59,7 +59,7 @@ def exchanged(engine: Engine, graph: ir.Model) -> frozenset[str]:
 
 
 def can_refit(target: Target) -> bool:
-    """Whether the target's library compiles a plan, in which weights are exchanged; elsewhere a build writes its file anew."""
+    """Whether the target's library compiles a plan, in which weights are exchanged; elsewhere a build writes its file again."""
     return hasattr(backend(target), "refit")
 
 

@@ -1,7 +1,7 @@
 """Refit: other weights in a plan that was built for that, without building it again.
 
 TensorRT's reader of ONNX files passes over every constant that the plan does not list as exchangeable, and says nothing. So the
-constants that are to change are held against that list before any of them is put in.
+constants that are to change are compared with that list before any of them is put in.
 """
 
 from __future__ import annotations
