@@ -1,8 +1,8 @@
 """Refit: the engine of new weights, out of an engine of the same recipe whose graph differs in its constants alone.
 
 Activations move with the weights, and so do the scales that INT8 has for both: ranges are measured again, and only what an
-earlier build chose (method, equalization, how weights are rounded) is taken over. So a refit is judged like any other build, and a plan's
-compilation is what it spares, and the search for those settings.
+earlier build chose (method, equalization, how weights are rounded) is taken over. So a refit is judged like any other build; what
+it spares is a plan's compilation, and the search for those settings.
 """
 
 from __future__ import annotations
