@@ -17,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 from tests.shared import made_once
+from tests.warm import Opener
 
 if TYPE_CHECKING:
     from toolkit.engine.engine import Engine
@@ -118,6 +119,20 @@ def exports_once(common: Path) -> Iterator[Callable[[Any, Any], Any]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "_quietly_export", once)
         yield usual
+
+
+@pytest.fixture(autouse=True, scope="session")
+def opened_by_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, float], tuple[int | None, str]]]:
+    """An ONNX file is opened by a fork of a process that is ready for it (`warm.py`). The value is the toolkit's own way, for
+    the tests of the child."""
+    from toolkit.graph.load import apart
+
+    usual = apart._run
+    opener = Opener(tmp_path_factory.mktemp("warm") / "socket", apart.STEADY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(apart, "_run", opener.run)
+        yield usual
+    opener.close()
 
 
 @pytest.fixture(scope="session")

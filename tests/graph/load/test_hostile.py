@@ -57,6 +57,11 @@ BOMBS: dict[str, tuple[list[onnx.NodeProto], str]] = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _as_a_user_opens_it(opened_by_forks, monkeypatch):
+    monkeypatch.setattr("toolkit.graph.load.apart._run", opened_by_forks)
+
+
 def bomb(path: Path, kind: str) -> Path:
     more = [*WHOLE.values(), tensor("one", [1.0]), tensor("ones", [1.0, 1.0, 1.0])]
     return write(path, BOMBS[kind][0], output="out", more=more)
