@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ def _answer(asked: dict[str, Any], said: int) -> None:
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
+    tempfile.tempdir = None  # TMPDIR may be another by now
     code = 1
     try:
         main(Path(asked["folder"]))
