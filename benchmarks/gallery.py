@@ -37,7 +37,7 @@ def main() -> int:
     except ToolkitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{given.output}: {len(files)} files")
+    print(f"{given.output}: {len(files)} file{'s' * (len(files) != 1)}")
     return 0
 
 

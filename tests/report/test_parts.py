@@ -213,6 +213,7 @@ def test_the_gallery_has_a_part_for_each_device(results: Results, tmp_path: Path
     assert "Measured on 2 devices" in page
     assert re.findall(r"<h3>([a-c])\.json", page) == ["b", "a", "c"]
     assert "&lt;b&gt;Xeon" in page
+    assert page.count(">a.json</td>") == page.count(">c.json</td>") == 4, "which run a row is of"
     seen, console = browse(page, tmp_path, 390)
     assert (console, seen.flat) == ("", 0)
     assert seen.wide <= 390

@@ -46,10 +46,10 @@ def _all(devices: dict[str, list[tuple[str, Results]]]) -> list[Element]:
     series = []
     for style, (device, files) in enumerate(sorted(devices.items())):
         points = []
-        for _, results in files:
+        for name, results in files:
             for row in rows(results):
                 if row.latency is not None:
-                    body.append([device, *_cells(row)])
+                    body.append([device, *_cells(row), name])
                     points.append((row.p50 or 0.0, row.throughput or 0.0))
         if points:
             x, y = zip(*sorted(points), strict=True)
@@ -62,7 +62,7 @@ def _all(devices: dict[str, list[tuple[str, Results]]]) -> list[Element]:
         Axis(label="images a second, logarithmic", log=True),
     )
     note = "In brackets: 95 % intervals. Speed counts from the reference, or the first engine, of the same file."
-    return [drawing, grid(["device", *COLUMNS], body, text=(0, 1, 2, 9), note=note)]
+    return [drawing, grid(["device", *COLUMNS, "file"], body, text=(0, 1, 2, 9, 10), note=note)]
 
 
 def _file(name: str, results: Results) -> list[Element]:

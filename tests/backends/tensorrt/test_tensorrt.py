@@ -50,12 +50,21 @@ def int8(graph, keep=()):
     return quantize(graph, Guess(), Precision(int8=True, keep=keep), Calibration(), scheme="tensorrt")
 
 
+def plainly(name):
+    """A packaged model's INT8 recipe with a few images and nothing left to choose: here it is about what is compiled."""
+    recipe = Recipe.load(ROOT / "engines" / f"{name}-int8.toml")
+    fixed = {"equalize": "none", "weights": "absmax", "rounding": "nearest", "bias_correction": False}
+    return msgspec.structs.replace(
+        recipe,
+        precision=msgspec.structs.replace(recipe.precision, **fixed),
+        calibration=msgspec.structs.replace(recipe.calibration, images=16, method="minmax"),
+    )
+
+
 @functools.cache
 def trip(name):
-    """A packaged model's INT8 trip up to the target, calibrated on a few images."""
-    recipe = Recipe.load(ROOT / "engines" / f"{name}-int8.toml")
-    recipe = msgspec.structs.replace(recipe, calibration=msgspec.structs.replace(recipe.calibration, images=16))
-    return pipeline.prepare(recipe, proof=False)
+    """Its trip up to the target."""
+    return pipeline.prepare(plainly(name), proof=False)
 
 
 @functools.cache
@@ -177,15 +186,15 @@ def test_another_process_builds_the_same_bytes(tmp_path):
         "import sys, pathlib, msgspec\n"
         "from toolkit import pipeline; from toolkit.backends.tensorrt import backend as tensorrt\n"
         "from toolkit.recipe import Recipe; from toolkit.types import Target\n"
-        "recipe = Recipe.load(sys.argv[1])\n"
-        "recipe = msgspec.structs.replace(recipe, calibration=msgspec.structs.replace(recipe.calibration, images=16))\n"
+        "recipe = msgspec.json.decode(pathlib.Path(sys.argv[1]).read_bytes(), type=Recipe)\n"
         "graph = pipeline.typed(pipeline.prepare(recipe, proof=False), Target('rtx', 89))\n"
         "tensorrt.compile(graph, recipe.build, Target('rtx', 89), pathlib.Path(sys.argv[2]))\n"
     )
     here = trip("fashion-resnet18")
     _, plan, _ = compiled(pipeline.typed(here, Target("rtx", 89)), tmp_path / "here", 89, here.recipe.build)
     (tmp_path / "there").mkdir()
-    arguments = [sys.executable, "-c", script, str(ROOT / "engines" / "fashion-resnet18-int8.toml"), str(tmp_path / "there")]
+    (tmp_path / "recipe.json").write_bytes(msgspec.json.encode(plainly("fashion-resnet18")))
+    arguments = [sys.executable, "-c", script, str(tmp_path / "recipe.json"), str(tmp_path / "there")]
     subprocess.run(arguments, check=True, env={**os.environ, "PYTHONHASHSEED": "7", "XDG_CACHE_HOME": str(tmp_path)}, timeout=120)
     assert (tmp_path / "there" / tensorrt.PLAN).read_bytes() == plan
 
