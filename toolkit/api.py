@@ -160,7 +160,7 @@ def table(results: Results) -> str:
     >>> import toolkit
     >>> from toolkit.harness.results import Results
     >>> print(toolkit.table(Results.read("results.json")))
-    2 engines on ...
+    1 engine and the reference on ...
     """
     from toolkit.report.table import text
 

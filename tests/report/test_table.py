@@ -25,6 +25,8 @@ def test_the_terminal_shows_every_engine_and_explains_its_columns(results: Resul
     assert all(row.name in text for row in rows(results))
     assert "half of the calls were faster" in text
     assert "with-transfers" in text
+    assert text.startswith("4 engines and the reference on "), "the reference is none"
+    assert markdown(msgspec.structs.replace(results, verdicts=(), failures={})).startswith("### 3 engines and the reference on ")
 
 
 def test_eighty_columns_hold_the_names_that_recipes_have(results: Results):

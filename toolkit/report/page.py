@@ -21,7 +21,7 @@ from toolkit.report.grid import grid
 from toolkit.report.histograms import histograms
 from toolkit.report.markup import Child, tag
 from toolkit.report.ratios import classes, ratios
-from toolkit.report.summary import EngineSummary, baseline, rows
+from toolkit.report.summary import EngineSummary, baseline, counted, rows
 from toolkit.report.table import COLUMNS, WORDS, cells_of, note, spans_of, title
 from toolkit.report.timeline import timeline
 
@@ -50,7 +50,7 @@ def html(results: Results, galleries: Sequence[Gallery] | None = None, noise: No
         section("manifests", "Engines", manifests(results)),
     ]
     where = results.environment
-    heading = f"{len(summary)} engine{'s' * (len(summary) != 1)}, measured"
+    heading = f"{counted(summary)}, measured"
     line = f"{where.device} · measured {where.started.replace('T', ' ')}"
     return frame(f"Toolkit report: {title(results, summary)}", heading, line, sections)
 

@@ -100,6 +100,12 @@ def baseline(results: Results) -> str | None:
     return next(iter([*named, *timed]), None)
 
 
+def counted(summary: Sequence[EngineSummary]) -> str:
+    """`3 engines and the reference`, for headings."""
+    engines = sum(row.name != "reference" for row in summary)
+    return f"{engines} engine{'s' * (engines != 1)}{' and the reference' * (engines != len(summary))}"
+
+
 def rows(results: Results) -> list[EngineSummary]:
     """A row an engine, in the order measured."""
     timed = {m.engine: m for m in latencies(results)}

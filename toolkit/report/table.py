@@ -13,7 +13,7 @@ from toolkit.harness.results import Results
 from toolkit.report.amounts import half, milliseconds, rate, size, span, times
 from toolkit.report.decision import decide
 from toolkit.report.listing import Listing
-from toolkit.report.summary import EngineSummary, baseline, headline, rows
+from toolkit.report.summary import EngineSummary, baseline, counted, headline, rows
 
 COLUMNS = ("engine", "precision", "p50 ms", "p99 ms", "speed", "img/s", "top-1", "agrees", "file", "memory", "verdict")
 WORDS = ("engine", "precision", "verdict")  # columns of text, set left
@@ -88,7 +88,7 @@ def title(results: Results, summary: Sequence[EngineSummary]) -> str:
     """What was measured where, in a line."""
     batches = sorted({row.latency.batch for row in summary if row.latency})
     at = f", batch {batches[0]}" if len(batches) == 1 else ""
-    return f"{len(summary)} engines on {results.environment.device}{at}"
+    return f"{counted(summary)} on {results.environment.device}{at}"
 
 
 def note(results: Results, summary: Sequence[EngineSummary], spans: str = BRACKETS) -> str:
