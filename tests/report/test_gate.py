@@ -24,13 +24,16 @@ esac
 """
 
 
-def prepare(folder: Path, results: Results, **times: float) -> None:
-    """Two checkouts, whose benches leave one engine of so many milliseconds: old_1, new_1 and old_2."""
+def prepare(folder: Path, results: Results, **times: float | dict[str, float]) -> None:
+    """Two checkouts, whose benches leave one engine of so many milliseconds, or several by name: old_1, new_1 and old_2."""
     for number, (name, ms) in enumerate(times.items()):
         side = folder / name[:3]
         side.mkdir(exist_ok=True)
-        taken = msgspec.structs.replace(measure("fp32", "fp32", ms, 1, np.random.default_rng(number)), interleaved_with=())
-        made = msgspec.structs.replace(results, measurements=(taken,), answers=(), verdicts=(), layers=(), failures={})
+        random = np.random.default_rng(number)
+        by_name = ms if isinstance(ms, dict) else {"fp32": ms}
+        taken = (measure(engine, "fp32", each, 1, random) for engine, each in by_name.items())
+        taken = tuple(msgspec.structs.replace(one, interleaved_with=()) for one in taken)
+        made = msgspec.structs.replace(results, measurements=taken, answers=(), verdicts=(), layers=(), failures={})
         made.write(side / f"bench-{name.replace('_', '-')}.json")
     command = folder / "toolkit"
     command.write_text(TOOLKIT)
@@ -56,6 +59,22 @@ def test_only_what_is_slower_than_both_measurements_of_the_base_fails(old_1, new
     assert found == code, said
     assert said.count("### ") == 2
     assert ("slower" in said) == (new_1 > old_1)
+
+
+def test_two_engines_that_are_slower_once_each_do_not_fail(results, tmp_path):
+    prepare(tmp_path, results, old_1={"a": 2.0, "b": 2.4}, new_1={"a": 2.4, "b": 2.4}, old_2={"a": 2.4, "b": 2.0})
+    found, said = gate(tmp_path)
+    assert said.count("**slower**") == 2
+    assert found == 0, said
+
+
+@pytest.mark.parametrize(("name", "code"), [("reference", 0), ("b", 1)])
+def test_the_reference_is_not_shipped_and_fails_nothing(name, code, results, tmp_path):
+    prepare(tmp_path, results, old_1={name: 2.0, "a": 2.0}, new_1={name: 2.4, "a": 2.0}, old_2={name: 2.0, "a": 2.0})
+    found, said = gate(tmp_path)
+    assert said.count("**slower**") == 2
+    assert found == code, said
+    assert ("worse than both measurements of old:" in said) == bool(code)
 
 
 def test_a_refused_engine_fails_before_anything_is_measured(results, tmp_path):
