@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from tests.shared import made_once
+from tests.shared import made_once, untraced
 from tests.warm import Opener
 
 if TYPE_CHECKING:
@@ -100,21 +100,16 @@ def exports_once(common: Path) -> Iterator[Callable[[Any, Any], Any]]:
 
     usual = export._quietly_export
 
+    def quietly(model: torch.nn.Module, example: torch.Tensor) -> Any:
+        with untraced():
+            return usual(model, example)
+
     def once(model: torch.nn.Module, example: torch.Tensor) -> Any:
         if type(model) is not ResNet:
-            return usual(model, example)
+            return quietly(model, example)
         key = hashlib.sha256(f"{model!r} {digest(model)} {list(example.shape)}".encode()).hexdigest()[:24]
-        kept = made_once(common / f"{key}.onnx", lambda path: ir.save(untraced(model, example).model, path))
+        kept = made_once(common / f"{key}.onnx", lambda path: ir.save(quietly(model, example).model, path))
         return SimpleNamespace(model=ir.load(kept))
-
-    def untraced(model: torch.nn.Module, example: torch.Tensor) -> Any:
-        """Coverage would be asked at each of torch's calls, which takes it half as long again."""
-        tracer = sys.gettrace()
-        sys.settrace(None)
-        try:
-            return usual(model, example)
-        finally:
-            sys.settrace(tracer)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "_quietly_export", once)

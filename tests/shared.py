@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -20,3 +22,14 @@ def made_once(place: Path, make: Callable[[Path], object]) -> Path:
             make(draft)
             os.replace(draft, place)
     return place
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Coverage does not look: it would be asked at each of torch's calls, which takes an export half as long again."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)

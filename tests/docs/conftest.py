@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 import toolkit
-from tests.shared import made_once
+from tests.shared import made_once, untraced
 from toolkit.images.dataset import open_data
 from toolkit.recipe import Preprocess
 from toolkit.reference.resnet import ResNet
@@ -69,7 +69,8 @@ def thin_resnet(train: Path, how: Preprocess) -> nn.Module:
 
 def export(net: nn.Module, target: Path) -> None:
     example, free = (torch.zeros(2, 3, 224, 224),), ({0: torch.export.Dim("N")},)
-    torch.onnx.export(net, example, target, dynamo=True, dynamic_shapes=free, external_data=False, verbose=False)
+    with untraced():
+        torch.onnx.export(net, example, target, dynamo=True, dynamic_shapes=free, external_data=False, verbose=False)
 
 
 def as_ultralytics(path: Path) -> None:
