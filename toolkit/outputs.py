@@ -41,6 +41,19 @@ class Outputs(Frozen, frozen=True):
         """A column above it is a yes."""
         return self.threshold if self.threshold is not None else 0.0 if self.are.endswith(("logit", "logits")) else 0.5
 
+    @property
+    def assumption(self) -> str | None:
+        """What to say where nobody said what the columns are, and other networks end in the same way."""
+        keys = "`reference.outputs_are` and `reference.threshold` say otherwise"
+        if self.binary:
+            kind = "logit" if self.are == "binary-logit" else "probability"
+            what = f"the single column is taken as the {kind} of class 1 of two, which is answered above {self.limit:g}: {keys}"
+            return f"{what}. A regression, whose number is no class, is not supported"
+        if self.multilabel:
+            what = f"the columns are taken as labels, of which an image may have several, each a yes above {self.limit:g}"
+            return f'{what}: {keys}, such as "probabilities" where each image has one class'
+        return None
+
     def classes(self, columns: int) -> int:
         """How many classes, or labels, that many columns stand for."""
         return 2 if self.binary else columns

@@ -45,6 +45,7 @@ def check(source: Source, images: Images) -> Agreement:
         theirs.append(source.reference(batch))
     refuse_broken(source, pictures, np.concatenate(theirs), images.name)
     _refuse_moody(source, pictures[:1], theirs[0])
+    _refuse_mixed(source, pictures[1:2], theirs[1:])
     scores = source.reference.manifest.meaning.scores
     found = agreement(scores(np.concatenate(theirs)), scores(np.concatenate(ours)))
     limit = allowed(source, np.concatenate(theirs))
@@ -87,6 +88,17 @@ def _refuse_moody(source: Source, image: Array, answer: Float) -> None:
     if apart > allowed(source, answer):
         what = f"the reference answers one image differently each time: the second answer was off by {apart:.3g}"
         raise GraphError(what, remedy="Export it in inference mode; look for dropout, random numbers or state in its code")
+
+
+def _refuse_mixed(source: Source, image: Array, batches: list[Float]) -> None:
+    """Raises GraphError where the first image of the first of these batches is answered otherwise alone: by a mean or a softmax
+    over the batch, say, an engine's answers would depend on what else is asked at the same time."""
+    if not batches or not len(image):
+        return
+    apart = float(np.abs(source.reference(image) - batches[0][:1]).max())
+    if apart > allowed(source, batches[0]):
+        what = f"the reference answers an image otherwise where others are in its batch: off by {apart:.3g}"
+        raise GraphError(what, remedy="Look for a mean, a norm or a softmax over the first dimension, the batch, in its code")
 
 
 def agreement(reference: Float, answers: Float) -> Agreement:

@@ -56,8 +56,9 @@ def reference_runner(model: ResNet, recipe: Recipe, notes: tuple[str, ...] = ())
     return _runner(model, model.fc.out_features, recipe, notes)
 
 
-def module_runner(model: nn.Module, recipe: Recipe) -> Runner:
-    """Any module as the recipe's Runner. Raises GraphError where it takes no such images, or gives no [N, classes]."""
+def module_runner(model: nn.Module, recipe: Recipe, are: Meaning | None = None) -> Runner:
+    """Any module as the recipe's Runner; `are`: what the end of its graph says of its columns. Raises GraphError where it takes
+    no such images, or gives no [N, classes]."""
     shape, name = recipe.preprocess.input_shape, type(model).__name__
     try:
         with torch.inference_mode():
@@ -70,13 +71,13 @@ def module_runner(model: nn.Module, recipe: Recipe) -> Runner:
         given = f"a tensor of {found.dtype} {list(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
         what = f"the module {name} answers two images with {given}, not with logits [2, classes]"
         raise GraphError(what, remedy="Wrap it in a module that returns the logits alone")
-    return _runner(model, found.shape[1], recipe, ())
+    return _runner(model, found.shape[1], recipe, (), are)
 
 
-def _runner(model: nn.Module, columns: int, recipe: Recipe, notes: tuple[str, ...]) -> Runner:
-    how = recipe.preprocess.outside
-    are: Meaning = recipe.reference.outputs_are or ("binary-logit" if columns == 1 else "logits")
-    meaning = Outputs(are=are, threshold=recipe.reference.threshold)
+def _runner(model: nn.Module, columns: int, recipe: Recipe, notes: tuple[str, ...], are: Meaning | None = None) -> Runner:
+    how, said = recipe.preprocess.outside, recipe.reference.outputs_are
+    meaning = Outputs(are=said or are or ("binary-logit" if columns == 1 else "logits"), threshold=recipe.reference.threshold)
+    assumed = [meaning.assumption] if said is None and meaning.assumption else []
     manifest = Manifest(
         name=f"{recipe.name}-reference",
         target="cpu",
@@ -94,6 +95,6 @@ def _runner(model: nn.Module, columns: int, recipe: Recipe, notes: tuple[str, ..
         device="PyTorch on the CPU",
         settings={"threads": torch.get_num_threads()},
         recipe=recipe.to_dict(),
-        notes=notes,
+        notes=(*notes, *assumed),
     )
     return Runner(manifest, TorchExecutor(model))

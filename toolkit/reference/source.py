@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 import onnx_ir as ir
 
 import toolkit.reference  # noqa: F401  it tells OpenMP how to wait, which torch asks once, when it is first imported
@@ -84,8 +83,7 @@ def _open_module(recipe: Recipe, module: torch.nn.Module) -> Source:
     columns = module_runner(module, recipe).manifest.outputs[0].shape[1]  # first: it says what the module takes and gives
     graph = export(module, recipe.preprocess)
     are = recipe.reference.outputs_are or meaning_of(graph, int(columns), Path(type(module).__name__))
-    told = msgspec.structs.replace(recipe, reference=msgspec.structs.replace(recipe.reference, outputs_are=are))
-    return Source(module_runner(module, told), graph, norm=_norm_of(module))
+    return Source(module_runner(module, recipe, are), graph, norm=_norm_of(module))
 
 
 def _open_onnx(recipe: Recipe, path: Path, threads: int | None = None) -> Source:

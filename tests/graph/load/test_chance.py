@@ -1,4 +1,4 @@
-"""A network that draws random numbers is refused by the node that draws; what only looks like it is not."""
+"""A network that draws random numbers, or answers by what else is in a batch, is refused; what only looks like it is not."""
 
 from __future__ import annotations
 
@@ -97,3 +97,21 @@ def test_a_module_that_draws_is_refused_by_the_node(kind: type[nn.Module], words
 def test_a_reference_that_answers_otherwise_each_time_is_refused() -> None:
     with pytest.raises(GraphError, match="answers one image differently each time"):
         pipeline.prepare(Recipe.of(Drifting().eval(), size=(8, 8)))
+
+
+class Centered(Head):
+    """What stands beside an image in its batch changes its answer."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.fc(x.flatten(1))
+        return scores - 0.5 * scores.mean(0, keepdim=True)
+
+
+def test_a_reference_whose_answers_depend_on_the_batch_is_refused(tmp_path: Path) -> None:
+    said = r"answers an image otherwise where others are in its batch: off by .*over the first dimension"
+    with pytest.raises(GraphError, match=said):
+        pipeline.prepare(Recipe.of(Centered().eval(), size=(8, 8)))
+    mean = [node("ReduceMean", ["scores", "first"], ["mean"]), node("Add", ["scores", "mean"], ["out"])]
+    path = write(tmp_path / "m.onnx", mean, output="out", more=[tensor("first", [0], np.int64)])
+    with pytest.raises(GraphError, match=said):
+        pipeline.prepare(Recipe.of(str(path), size=(8, 8)))

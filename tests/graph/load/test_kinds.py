@@ -332,6 +332,16 @@ def test_what_follows_the_named_tensor_may_be_custom(tmp_path: Path) -> None:
     np.testing.assert_allclose(answers(loaded, images()), scores(images()), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_custom_operator_that_the_scores_do_not_need_is_left_out(tmp_path: Path, beside: bool) -> None:
+    """Whether nothing reads it, or it is another output. ONNX Runtime cannot open the file as it is; its scores it can give."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("scores", "map")[: 1 + beside]]
+    end = [node("Magic", ["features"], ["map"], domain="acme.ops")]
+    path = write(tmp_path / "m.onnx", end, outputs=ends, domains=[("acme.ops", 1)])
+    with open_source(Recipe.of(str(path), size=(8, 8), output="scores" if beside else None)).reference as reference:
+        np.testing.assert_allclose(reference(images()), scores(images()), rtol=1e-4, atol=1e-6)
+
+
 def test_functions_of_the_file_are_inlined(tmp_path: Path) -> None:
     twice = helper.make_function(
         "acme.ops", "Twice", ["x"], ["y"], [node("Add", ["x", "x"], ["y"])], [helper.make_opsetid("", 18)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,16 @@ JOINED = {
         ],
         "probabilities",
     ),
+    "which class, times how sure": (
+        [
+            node("Slice", ["scores", "zero", "two", "axes"], ["left"]),
+            node("Softmax", ["scores"], ["s"]),
+            node("ReduceMax", ["left", "axes"], ["top"]),
+            node("Sigmoid", ["top"], ["sure"]),
+            node("Mul", ["sure", "s"], ["out"]),
+        ],
+        "probabilities",
+    ),
     "logits within limits": (
         [
             node("Div", ["scores", "hundred"], ["small"]),
@@ -238,6 +249,11 @@ def test_what_is_left_of_percent_is_still_refused(tmp_path: Path) -> None:
         opened(write(tmp_path / "m.onnx", end, output="out", more=[*ONE, *NUMBERS]), offset=1)
 
 
+UNSURE = [  # a tenth of a probability
+    node("ReduceMax", ["scores", "axes"], ["top"]),
+    node("Sigmoid", ["top"], ["gate"]),
+    node("Mul", ["gate", "tenth"], ["sure"]),
+]
 REFUSED = {
     "percent": ([node("Softmax", ["scores"], ["s"]), node("Mul", ["s", "hundred"], ["out"])], r"add up to 100.*output=\"s\""),
     "two heads": (
@@ -256,6 +272,22 @@ REFUSED = {
     "roots of a softmax": (
         [node("Softmax", ["scores"], ["s"]), node("Sqrt", ["s"], ["out"])],
         r"made of a softmax, and add up to as much as .*output=\"s\"",
+    ),
+    "roots of a softmax, times how sure": (
+        [*UNSURE, node("Softmax", ["scores"], ["s"]), node("Sqrt", ["s"], ["root"]), node("Mul", ["root", "sure"], ["out"])],
+        r"made of a softmax, and are not in proportion to it: .*output=\"s\"",
+    ),
+    "squares of a softmax": (
+        [node("Softmax", ["scores"], ["s"]), node("Mul", ["s", "s"], ["out"])],
+        r"made of a softmax, and are not in proportion to it: .*output=\"s\"",
+    ),
+    "1 minus a softmax": (
+        [node("Softmax", ["scores"], ["s"]), node("Sub", ["one", "s"], ["out"])],
+        r"gives 1 minus a softmax, which is large where the answer is no.*output=\"s\"",
+    ),
+    "1 minus sigmoids": (
+        [node("Sigmoid", ["scores"], ["s"]), node("Neg", ["s"], ["n"]), node("Add", ["n", "one"], ["out"])],
+        r"gives 1 minus a sigmoid, which is large where the answer is no.*output=\"s\"",
     ),
     "tanh": ([node("Tanh", ["scores"], ["out"])], r"only lie in -1 to 1: .*output=\"scores\""),
     "scaled sigmoids": (
@@ -315,6 +347,67 @@ def test_distances_are_refused(tmp_path: Path) -> None:
         opened(path)
     away = write(tmp_path / "away.onnx", [*end, node("Neg", ["out"], ["near"])], output="near", more=more)
     assert opened(away).facts.outputs.are == "logits"
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
+def test_a_column_of_1_minus_a_probability_is_refused(tmp_path: Path, kind: str) -> None:
+    """It says no where it is large: with labels the reference is at chance or below, and without any nothing would tell."""
+    last = {
+        "sigmoid": [node("Sigmoid", ["scores"], ["yes"])],
+        "softmax": [node("Softmax", ["scores"], ["s"]), node("Gather", ["s", "zero"], ["yes"], axis=1)],
+    }[kind]
+    classes = 1 if kind == "sigmoid" else 2
+    minus = [*last, node("Sub", ["one", "yes"], ["out"])]
+    path = write(tmp_path / "m.onnx", minus, classes=classes, output="out", more=[*ONE, *NUMBERS])
+    if kind == "softmax":  # 1 minus the first of two columns is the second
+        assert opened(path).facts.outputs.are == "binary-probability"
+        return
+    with pytest.raises(GraphError, match=r"gives 1 minus a sigmoid.*output=\"yes\".*outputs_are"):
+        opened(path)
+    assert opened(path, output="yes").facts.outputs.are == "binary-probability"
+    assert opened(path, outputs_are="binary-probability").facts.outputs.are == "binary-probability"
+
+
+def test_1_minus_the_second_column_of_a_softmax_is_refused(tmp_path: Path) -> None:
+    second = [
+        node("Softmax", ["scores"], ["s"]),
+        node("Gather", ["s", "at"], ["yes"], axis=1),
+        node("Sub", ["one", "yes"], ["out"]),
+    ]
+    path = write(tmp_path / "m.onnx", second, classes=2, output="out", more=[*ONE, tensor("at", [1], np.int64)])
+    with pytest.raises(GraphError, match=r"first of a softmax's two columns.*output=\"s\""):
+        opened(path)
+
+
+ASSUMED = {
+    "one logit": ([], 1, "single column is taken as the logit of class 1 of two, which is answered above 0: .*regression"),
+    "one sigmoid": (
+        [node("Sigmoid", ["scores"], ["out"])],
+        1,
+        "single column is taken as the probability of class 1 of two, which is answered above 0.5: .*threshold.*regression",
+    ),
+    "several sigmoids": ([node("Sigmoid", ["scores"], ["out"])], 4, "taken as labels, .*above 0.5: .*outputs_are"),
+}
+
+
+@pytest.mark.parametrize("kind", ASSUMED)
+def test_what_is_assumed_of_columns_is_said_unless_the_recipe_says_it(tmp_path: Path, kind: str) -> None:
+    end, classes, said = ASSUMED[kind]
+    path = write(tmp_path / "m.onnx", end, classes=classes, output="out" if end else "scores")
+    facts = opened(path).facts
+    assert [note for note in facts.notes if re.search(said, note)]
+    again = opened(path, outputs_are=facts.outputs.are).facts
+    assert again.outputs == facts.outputs
+    assert not any("taken as" in note for note in again.notes)
+
+
+def test_a_sigmoid_of_features_beside_logits_is_not_taken_for_the_answer(tmp_path: Path) -> None:
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("embedding", "scores")]
+    embedding = [node("Sigmoid", ["features"], ["embedding"])]
+    with pytest.raises(GraphError, match=r"has 2 outputs: .*--set output=\"scores\""):
+        opened(write(tmp_path / "m.onnx", embedding, outputs=outputs))
+    below = [node("Sigmoid", ["scores"], ["embedding"])]  # probabilities beside the logits that they are made of
+    assert opened(write(tmp_path / "p.onnx", below, outputs=outputs)).facts.output == "embedding"
 
 
 def test_the_first_of_two_columns_of_a_softmax_is_refused(tmp_path: Path) -> None:

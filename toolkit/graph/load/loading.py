@@ -22,6 +22,7 @@ from toolkit.graph.load.constants import fold_constants
 from toolkit.graph.load.first import first_norm
 from toolkit.graph.load.inputs import fit_input, select_input
 from toolkit.graph.load.labels import labels_note, texts_of
+from toolkit.graph.load.linear import to_standard
 from toolkit.graph.load.meaning import meaning_of
 from toolkit.graph.load.operators import quantized, refuse_control, refuse_foreign
 from toolkit.graph.load.opset import to_opset
@@ -30,7 +31,7 @@ from toolkit.graph.load.randomness import refuse_randomness
 from toolkit.graph.load.read import read
 from toolkit.graph.load.share import unshare
 from toolkit.graph.load.training import to_inference
-from toolkit.graph.load.trial import know_rank, run, trial
+from toolkit.graph.load.trial import know_rank, run, takes_batches, trial
 from toolkit.graph.load.widths import float_output, to_float32, unfit_for_cpu
 from toolkit.graph.origin import forget_origin
 from toolkit.onnxfile import serialize
@@ -86,8 +87,9 @@ def load(
         notes = _choose_ends(model, reference, path)
         has_control = any(node.op_type in CONTROL for node in model.graph)
         notes += to_inference(model, path)
-        refuse_foreign(model, path)
         original = model.clone() if notes else None
+        to_standard(model)
+        refuse_foreign(model, path)
         image, output = model.graph.inputs[0], model.graph.outputs[0].name or ""
         kind = "float32" if image.dtype is None else image.dtype.numpy().name
         name, batch = image.name or "", fit_input(model, preprocess, path)
@@ -95,16 +97,16 @@ def load(
         if unfit_for_cpu(model, wide):
             original, kind, notes = model.clone(), "float32", [*notes, WIDENED]
         set_image(model, preprocess, batch)
-        model = _plain(model, path, stored)
-        free_batch(model, preprocess, batch)
-        norm = first_norm(model)
-        model = _with_scores(model, path, reference.offset)
+        plain = _plain(model, path, stored)
+        model, norm, written = _freed(plain, preprocess, batch, path, reference.offset)
         known = check_budget(model, path) and not has_control  # ONNX Runtime looks into branches that are never taken
-        columns = trial(model, original or path, name, kind, batch, known, path)
+        columns = trial(model, original or path, name, kind, written, known, path)
+        outputs = _outputs(model, columns, reference, path)
+        assumed = [outputs.assumption] if reference.outputs_are is None and outputs.assumption else []
         facts = Facts(
-            input=name, input_type=kind, batch=batch, output=output, columns=columns, sha256=digest,
-            outputs=_outputs(model, columns, reference, path), precision=_precision(model, integer, wide),
-            notes=(*notes, *_remarks(integer, _precision(model, integer, wide), wide, batch, kind)), norm=norm,
+            input=name, input_type=kind, batch=written, output=output, columns=columns, sha256=digest,
+            outputs=outputs, precision=_precision(model, integer, wide),
+            notes=(*notes, *assumed, *_remarks(integer, _precision(model, integer, wide), wide, written, kind)), norm=norm,
             labels=labels_note(texts, columns),
         )  # fmt: skip
         return LoadedGraph(model, facts, original)
@@ -159,6 +161,20 @@ def _plain(model: ir.Model, path: Path, stored: int) -> ir.Model:
     refuse_randomness(model, str(path))
     finish_names(model)
     return model
+
+
+def _freed(
+    plain: ir.Model, preprocess: Preprocess, batch: int | None, path: Path, offset: int
+) -> tuple[ir.Model, tuple[str, list[float], list[float]] | None, int | None]:
+    """The graph with a free batch and its scores at the end; its first norm; and the batch that was written into it: a file may
+    call its batch free while an operator inside writes 1."""
+    model = plain.clone() if batch is None else plain
+    free_batch(model, preprocess, batch)
+    norm = first_norm(model)
+    model = _with_scores(model, path, offset)
+    if batch is None and not takes_batches(model, path):
+        return _freed(plain, preprocess, 1, path, offset)
+    return model, norm, batch
 
 
 def _with_scores(model: ir.Model, path: Path, offset: int) -> ir.Model:

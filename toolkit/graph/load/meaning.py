@@ -8,8 +8,9 @@
    such, are probabilities. Else their bounds do: what can only lie in 0 to 1 is a probability for each column; or of one class
    each, where a softmax was rounded or cut off.
 4. Columns that always add up to another number, such as percent or the answers of several heads, and activations that were scaled
-   out of 0 to 1, are refused: a softmax over them would make every answer unsure. So are distances, of which the least is the
-   answer, and the first of a softmax's two columns, which says no where it is large.
+   out of 0 to 1, are refused: a softmax over them would make every answer unsure. So is what is made of a softmax and is not in
+   proportion to it, such as its root. So are distances, of which the least is the answer.
+5. What says no where it is large is refused: 1 minus a softmax or a sigmoid, and the first of a softmax's two columns.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ Values = NDArray[np.float64]
 DRAWN = 8  # images of noise
 EXACT = 1e-5  # sums of float32
 NEAR = 1e-3  # sums of float16 probabilities are off by as much
+ROUNDED = 0.011  # probabilities of two digits are off by 0.005, and by as much again where the largest is
 LENGTHS = ("Sqrt", "ReduceL1", "ReduceL2")
 REMEDY = "Say what they are in `reference.outputs_are`, or name the tensor to take in `reference.output`"
 
@@ -40,6 +42,7 @@ def meaning_of(model: ir.Model, columns: int, path: Path) -> Meaning:
     output = model.graph.outputs[0]
     _refuse_over_batch(output, path)
     kind = kind_of(behind(output))
+    _refuse_no(model, columns, path)
     if kind in ("softmax", "log-softmax") and columns == 1:
         _refuse_sole(model, kind, path)
         kind = "sigmoid"
@@ -67,17 +70,29 @@ def _refuse_over_batch(output: ir.Value, path: Path) -> None:
         raise GraphError(what, remedy=f'Take what it reads, the logits; of a model: --set output="{take}"')
 
 
+def _refuse_no(model: ir.Model, columns: int, path: Path) -> None:
+    """Rule 5, told by a few answers to noise."""
+    output = model.graph.outputs[0]
+    for inner in [value for value in _activations(output) if kind_of(value) in ("softmax", "sigmoid")]:
+        if inner in (output, behind(output)) and (columns > 1 or kind_of(inner) == "sigmoid"):
+            continue
+        yes, answers = _answers(model, inner), _answers(model, output)
+        if np.allclose(yes, 1 - yes, atol=NEAR):  # a half, either way
+            continue
+        take = f'Take it; of a model: --set output="{inner.name}"'
+        if answers.shape == yes.shape and np.allclose(answers, 1 - yes, atol=EXACT):
+            what = f"{path} gives 1 minus a {kind_of(inner)}, which is large where the answer is no"
+            raise GraphError(what, remedy=f"{take}; or say in `reference.outputs_are` that it is meant so")
+        first = columns == 1 and kind_of(inner) == "softmax" and yes.shape[1] == 2
+        if first and np.allclose(answers, yes[:, :1], atol=EXACT):
+            what = f"{path} gives the first of a softmax's two columns, which is large where the answer is class 0"
+            raise GraphError(what, remedy=take.replace("it;", "both;"))
+
+
 def _refuse_sole(model: ir.Model, kind: str, path: Path) -> None:
     """One column of a softmax over several classes is the probability of one of them; a softmax over one column says nothing."""
-    answers = _answers(model, model.graph.outputs[0])
-    varies = np.ptp(answers) > 0
+    varies = np.ptp(_answers(model, model.graph.outputs[0])) > 0
     if varies and kind == "softmax":
-        whole = behind(model.graph.outputs[0])
-        assert whole is not None
-        every = _answers(model, whole)
-        if every.shape[1] == 2 and np.allclose(every[:, :1], answers):
-            what = f"{path} gives the first of a softmax's two columns, which is large where the answer is class 0"
-            raise GraphError(what, remedy=f'Take both; of a model: --set output="{whole.name}"')
         return
     what = f"{path} ends in a softmax over one column, which is always {1 if kind == 'softmax' else 0}"
     if varies:
@@ -88,7 +103,9 @@ def _refuse_sole(model: ir.Model, kind: str, path: Path) -> None:
 def _by_values(model: ir.Model, columns: int, path: Path) -> str:
     """Rules 3 and 4. Raises GraphError."""
     output = model.graph.outputs[0]
-    inner, total, count, most = _last_activation(output), 0.0, columns, 0.0
+    activations = _activations(output)
+    soft = [value for value in activations if kind_of(value) == "softmax"]
+    inner, total, count, most = next(iter((*soft, *activations)), None), 0.0, columns, 0.0
     whole = behind(output)  # before columns were cut off
     seen = [output] if whole is None or whole.producer() is None else list(dict.fromkeys((whole, output)))
     for value in seen if columns > 1 else ():
@@ -107,7 +124,11 @@ def _by_values(model: ir.Model, columns: int, path: Path) -> str:
         bounds = None  # and so does a clip
     one_of_many = kind_of(inner) == "softmax" and columns > 1
     if bounds is not None and _is_unit(bounds) and not total and not (one_of_many and most > 1 + NEAR * columns):
-        return "softmax" if one_of_many else "sigmoid"
+        if not one_of_many:
+            return "sigmoid"
+        if len(soft) > 1 or _in_proportion(model, soft[0]):
+            return "softmax"
+        most = 0.0
     how = _how(output, total, most, bounds)
     if how is None:
         return "other"
@@ -138,7 +159,8 @@ def _how(output: ir.Value, total: float, most: float, bounds: Interval | None) -
     if total:
         return f"always add up to {total:.4g}: {neither}"
     if bounds is not None and _is_unit(bounds):
-        return f"are made of a softmax, and add up to as much as {most:.4g}: {neither}"
+        made = f"add up to as much as {most:.4g}" if most else "are not in proportion to it"
+        return f"are made of a softmax, and {made}: {neither}"
     if node is not None and node.op_type in LENGTHS:
         return f"are lengths or distances ({node.op_type}), of which the least may be the answer"
     return f"can only lie in {bounds[0]:.4g} to {bounds[1]:.4g}: {neither}" if bounds is not None else None
@@ -157,16 +179,28 @@ def _is_tanh(value: ir.Value) -> bool:
     return node is not None and node.op_type in ("Tanh", "Softsign")
 
 
-def _last_activation(output: ir.Value) -> ir.Value | None:
-    """The nearest value that is a probability, or in -1 to 1, behind the last layers with weights."""
-    left = [output]
+def _activations(output: ir.Value) -> list[ir.Value]:
+    """The nearest values that are probabilities, or in -1 to 1, behind the last layers with weights."""
+    left, found = [output], list[ir.Value]()
     for value in left:
         if kind_of(value) != "other" or _is_tanh(value):
-            return value
+            found.append(value)
+            continue
         node = value.producer()
         if node is not None and (weight_of(node) is None or not is_linear(value)):
-            left += [operand for operand in node.inputs if operand is not None and operand not in left]
-    return None
+            left += [operand for operand in dict.fromkeys(node.inputs) if operand is not None and operand not in left]
+    return found
+
+
+def _in_proportion(model: ir.Model, soft: ir.Value) -> bool:
+    """Whether the output is a softmax, all of its columns times one number, but for those that were cut off to 0; rounded or not.
+    Of another number of columns nothing is known."""
+    whole, answers = _answers(model, soft).astype(np.float64), _answers(model, model.graph.outputs[0]).astype(np.float64)
+    if whole.shape != answers.shape:
+        return True
+    rows, top = np.arange(len(whole)), whole.argmax(axis=1)
+    wanted = whole * (answers[rows, top] / whole[rows, top])[:, None]
+    return bool(((answers == 0) | (np.abs(answers - wanted) <= ROUNDED)).all())
 
 
 def _answers(model: ir.Model, value: ir.Value) -> Float:

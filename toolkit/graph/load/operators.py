@@ -14,7 +14,8 @@ QDQ = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 INTEGER = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 _ADVICE = {
     "com.microsoft": "ONNX Runtime's own optimizer writes such operators: give the file that it was made from",
-    "ai.onnx.ml": "Name the tensor before it in `reference.output`; the rest of a pipeline of classical models is not a network",
+    "ai.onnx.ml": "Trees, support vectors and the like are no network: put a linear classifier or layers in its place. Where it "
+    "only picks from scores, name the tensor before it in `reference.output`",
     "ai.onnx.preview.training": "Export the model in inference mode",
     "org.pytorch.aten": "Export it again with torch.onnx.export(..., dynamo=True), which writes standard operators",
     "com.microsoft.nchwc": "ONNX Runtime's own optimizer writes such operators: give the file that it was made from",

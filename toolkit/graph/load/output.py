@@ -55,7 +55,8 @@ def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[st
         through = {value for value, node in found if node is not None}
         plain = {value for value, node in found if node is None and _is_activated(value)}
         plain = plain or {value for value in through if _is_activated(value)}
-        through = plain if len(plain) == 1 else through  # probabilities stand beside the label that their scores give
+        if len(plain) == 1 and _made_of(next(iter(plain)), {value for value, _ in found if value.dtype not in LABELS}):
+            through = plain  # probabilities stand beside the label that their scores give
         candidates = {value: node for value, node in found if not through or value in through}
         scores = {value: node for value, node in candidates.items() if value.dtype not in LABELS}
         candidates = scores if len(scores) == 1 else candidates
@@ -109,6 +110,18 @@ def _takes_largest(node: ir.Node) -> bool:
     named = attribute(node, "axes", None) if len(node.inputs) < 2 else constant(node.inputs[1])
     axis = attribute(soft, "axis", 1)  # -1 since opset 13: of two dimensions the same
     return named is not None and [int(one) for one in named] in ([axis], [1], [-1]) and axis in (1, -1)
+
+
+def _made_of(value: ir.Value, others: set[ir.Value]) -> bool:
+    """Whether a value depends on every other, as probabilities do on logits, or on the features that these are made of; a
+    sigmoid of features beside logits does not."""
+    seen, left = {value}, [value]
+    while left:
+        node = left.pop().producer()
+        new = [operand for operand in (node.inputs if node is not None else ()) if operand is not None and operand not in seen]
+        seen.update(new)
+        left += new
+    return others <= seen
 
 
 def _shaped(value: ir.Value) -> str:

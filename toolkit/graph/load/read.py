@@ -63,7 +63,7 @@ def read(path: Path, sized: Callable[[int], None] = lambda size: None) -> File:
     values = sum(math.prod(tensor.dims) for _, tensor in tensors(proto))
     if 4 * values >= MOST_BYTES:
         size = f"{values:,} values, {4 * values / 1e9:.3g} GB in float32"
-        what = f"{path} has {size}: a graph of 2 GiB or more cannot be an ONNX file"
+        what = f"{path} has {size}: a graph is held in one protobuf message here, which ends at 2 GiB, external data or not"
         raise GraphError(what, remedy="Use a smaller variant of the model")
     _check_functions(proto, path)
     del proto.graph.value_info[:]  # shapes are inferred again, and what the file claims might be wrong

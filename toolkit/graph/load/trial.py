@@ -16,6 +16,10 @@ from toolkit.graph.load.output import NO_SCORES
 from toolkit.onnxfile import serialize
 from toolkit.types import Target
 
+FREE = (
+    "Export it with a dynamic batch (torch.onnx.export(..., dynamo=True, dynamic_shapes=({0: torch.export.Dim('batch')},))), and "
+    "let its code name no batch size: x.flatten(1), not x.view(1, -1)"
+)
 AGAIN = "Set `size` to what the network was trained on; if that is it, export the model again"
 
 
@@ -51,24 +55,41 @@ def know_rank(model: ir.Model, path: Path) -> None:
         output.shape = ir.Shape([None] * answer.ndim)
 
 
+def takes_batches(model: ir.Model, path: Path) -> bool:
+    """Whether images in one batch answer as each does alone, where the batch is called free: an operator may still write 1."""
+    output = model.graph.outputs[0]
+    if output.shape is not None and not isinstance(output.shape[0], int) and output.shape[0].value == "N":
+        return True  # no operator on the way to the output has changed it
+    shape = [1, *(int(dim) for dim in model.graph.inputs[0].shape or () if isinstance(dim, int))]
+    return not _unlike_alone(model, shape, path)
+
+
 def _same_alone(model: ir.Model, shape: list[int], path: Path, batch: int) -> None:
     """Images together must answer as each does alone: the batch was written into the file, and was taken out of it."""
+    try:
+        said = _unlike_alone(model, shape, path)
+    except GraphError as error:
+        said = error.what
+    if said:
+        what = f"a batch of {batch} is written into {path}, and cannot be taken out of it: {said}"
+        raise GraphError(what, remedy=FREE)
+
+
+def _unlike_alone(model: ir.Model, shape: list[int], path: Path) -> str:
+    """In what way three images in one batch do not answer as each does alone; empty where they do. Raises GraphError where one
+    image alone does not run."""
     image, output = model.graph.inputs[0], model.graph.outputs[0]
     three = np.random.default_rng(0).normal(size=[3, *shape[1:]]).astype(np.float32)
     data = serialize(model)
+    alone = [run(data, {image.name or "": three[i : i + 1]}, output.name, path) for i in range(3)]
     try:
-        alone = [run(data, {image.name or "": three[i : i + 1]}, output.name, path) for i in range(3)]
         together = run(data, {image.name or "": three}, output.name, path)
-        want = np.concatenate(alone)
-        if together.shape == want.shape and np.allclose(
-            together, want, rtol=1e-3, atol=1e-4 * float(np.abs(want).max(initial=0))
-        ):
-            return
-        said = "images in one batch do not answer as each does alone"
     except GraphError as error:
-        said = error.what
-    what = f"a batch of {batch} is written into {path}, and cannot be taken out of it: {said}"
-    raise GraphError(what, remedy="Export it with a dynamic batch")
+        return error.what
+    want = np.concatenate(alone)
+    near = 1e-4 * float(np.abs(want).max(initial=0))
+    same = together.shape == want.shape and np.allclose(together, want, rtol=1e-3, atol=near)
+    return "" if same else "images in one batch do not answer as each does alone"
 
 
 def run(model: bytes | str, feeds: dict[str, Any], output: str | None, path: Path) -> Any:
@@ -77,4 +98,6 @@ def run(model: bytes | str, feeds: dict[str, Any], output: str | None, path: Pat
         return live.run([output] if output else None, feeds)[0]
     except Exception as error:  # ONNX Runtime's own classes, made while it loads
         said = str(error).strip().splitlines() or [type(error).__name__]
-        raise GraphError(f"{path} does not run on one image: {said[0]}", remedy=AGAIN) from error
+        count = len(next(iter(feeds.values())))
+        images = "one image" if count == 1 else f"{count} images in one batch"
+        raise GraphError(f"{path} does not run on {images}: {said[0]}", remedy=AGAIN) from error
