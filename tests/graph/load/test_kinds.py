@@ -292,7 +292,7 @@ def test_labels_are_not_the_output_that_scores_stand_beside(tmp_path: Path) -> N
     """A classical model behind the network: of its outputs the scores are tried, and its operator is named."""
     end = [
         node("LinearClassifier", ["features"], ["label", "scored"], domain="ai.onnx.ml", classlabels_ints=[0, 1],
-             coefficients=[1.0] * 12, intercepts=[0.0, 0.0]),
+             coefficients=[1.0] * 12, intercepts=[0.0, 0.0], post_transform="PROBIT"),
     ]  # fmt: skip
     outputs = [
         helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]),
