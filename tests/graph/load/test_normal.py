@@ -171,6 +171,15 @@ COLORS = {
 }
 
 
+def test_the_pixels_that_a_file_expects_where_constants_are_inputs_beside_the_image(tmp_path: Path) -> None:
+    """As tf2onnx leaves Keras' mean and variance of EfficientNet, four dimensions each: the pictures were normalized twice."""
+    start, more, scale = FORMS["ImageNet's, of 0 to 255, by a product and a sum"]
+    left = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 1, 1]) for name in ("mean", "variance")]
+    path = write(tmp_path / "m.onnx", start=start, more=more, inputs=left)
+    found = normalization_of(path)
+    assert found is not None and found.scale == scale
+
+
 @pytest.mark.parametrize("form", COLORS)
 def test_the_order_of_colors_is_read_off_means_that_are_imagenets(tmp_path: Path, form: str) -> None:
     found = normalization_of(made(tmp_path / "m.onnx", form))

@@ -67,6 +67,7 @@ def normalization(graph: ir.Graph, name: str | None = None) -> Normal | None:
     images = [value for value in graph.inputs if not value.is_initializer()]
     named = [value for value in images if value.name == name] if name else images
     pictures = [value for value in named if value.shape is not None and len(value.shape) == 4]
+    pictures = [value for value in pictures if list(value.shape or ())[1:].count(1) < 2]  # constants a channel are no picture
     value = named[0] if len(named) == 1 else pictures[0] if len(pictures) == 1 else None
     if value is None:
         return None
