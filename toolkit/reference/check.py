@@ -166,8 +166,8 @@ def _run(live: Any, outputs: list[str | None], feeds: dict[str | None, Array], b
         remedy = "Let its code take any batch: no loop over the images, no reshape to a fixed number of them"
         raise GraphError(f"the graph does not run at batch {batch}: {said}", remedy=remedy) from error
     if len(result[0]) != batch:
-        raise GraphError(
-            f"the graph answers a batch of {batch} with {len(result[0])} results: its batch is fixed",
-            remedy="Export it with a dynamic batch",
-        )
+        what = f"the graph answers a batch of {batch} with {len(result[0])} results"
+        if batch > 1:
+            raise GraphError(f"{what}: its batch is fixed", remedy="Export it with a dynamic batch")
+        raise GraphError(f"{what}: its columns are joined to the batch", remedy="Name the tensor before it in `reference.output`")
     return result

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.graph.load.files import TensorProto, answers, helper, images, node, opened, plain, write
+from tests.graph.load.files import TensorProto, answers, helper, images, node, opened, plain, tensor, write
 from toolkit.errors import GraphError
 
 ML = [("ai.onnx.ml", 3)]
@@ -69,3 +69,48 @@ def test_what_is_no_layer_is_refused_with_what_to_put_in_its_place(tmp_path: Pat
     said = r"LinearClassifier 'linear'.*ai\.onnx\.ml.*put a linear classifier or layers in its place"
     with pytest.raises(GraphError, match=said):
         opened(classified(tmp_path / "m.onnx", "PROBIT"))
+
+
+def test_a_binary_classifier_of_two_rows_is_no_multi_label_one(tmp_path: Path) -> None:
+    """Two sigmoids, of x and of -x."""
+    keys = {"coefficients": [1.0, 2.0, -1.0, 0.5, -1.0, -2.0, 1.0, -0.5], "intercepts": [0.3, -0.3], "classlabels_ints": [0, 1]}
+    path = classified(tmp_path / "m.onnx", "LOGISTIC", norm=None, zipped=False, **keys)
+    facts = opened(path).facts
+    assert (facts.columns, facts.outputs.are) == (2, "probabilities")
+
+
+def outputs(*named: tuple[str, int]) -> list[Any]:
+    return [helper.make_tensor_value_info(name, kind, None) for name, kind in named]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_sigmoids_of_which_the_largest_is_the_answer_are_of_one_class_each(tmp_path: Path, beside: bool) -> None:
+    """One classifier a class: the label is the largest, and their probabilities over their sum may stand beside it."""
+    end = [node("Sigmoid", ["scores"], ["each"]), node("ArgMax", ["each"], ["label"], axis=1)]
+    end += [node("ReduceSum", ["each", "axes"], ["sum"]), node("Div", ["each", "sum"], ["out"])]
+    ends = outputs(("label", TensorProto.INT64), ("out", TensorProto.FLOAT))[: 1 + beside]
+    path = write(tmp_path / "m.onnx", end, outputs=ends, more=[tensor("axes", [1], np.int64)])
+    facts = opened(path).facts
+    assert (facts.output, facts.outputs.are) == ("out" if beside else "each", "probabilities")
+    alone = write(tmp_path / "a.onnx", end[:1], output="each")
+    assert opened(alone).facts.outputs.are == "multilabel-probabilities"
+
+
+def test_a_column_for_each_output_leads_to_all_of_them(tmp_path: Path) -> None:
+    """As `zipmap="columns"` writes a classifier."""
+    end = [node("Softmax", ["scores"], ["each"])]
+    end += [node("ArrayFeatureExtractor", ["each", f"at{i}"], [f"i{i}"], domain="ai.onnx.ml") for i in range(4)]
+    ends = outputs(*((f"i{i}", TensorProto.FLOAT) for i in range(4)))
+    more = [tensor(f"at{i}", [i], np.int64) for i in range(4)]
+    facts = opened(write(tmp_path / "m.onnx", end, outputs=ends, more=more, domains=ML)).facts
+    assert (facts.output, facts.columns, facts.outputs.are) == ("each", 4, "probabilities")
+
+
+def test_names_that_a_label_is_looked_up_in_are_whole(tmp_path: Path) -> None:
+    """A tensor of strings was said to be damaged."""
+    names = helper.make_tensor("names", TensorProto.STRING, [4], ["ant", "bee", "cat", "dog"])
+    end = [node("Softmax", ["scores"], ["out"]), node("ArgMax", ["out"], ["at"], axis=1, keepdims=0)]
+    end.append(node("ArrayFeatureExtractor", ["names", "at"], ["label"], domain="ai.onnx.ml"))
+    ends = outputs(("label", TensorProto.STRING), ("out", TensorProto.FLOAT))
+    facts = opened(write(tmp_path / "m.onnx", end, outputs=ends, more=[names], domains=ML)).facts
+    assert (facts.output, facts.outputs.are) == ("out", "probabilities")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -48,7 +49,7 @@ def _classifier(node: ir.Node, model: ir.Model) -> list[ir.Node]:
     layer = make("Gemm", [node.inputs[0], weights, initializer(graph, f"{name}.intercepts", shifts)], f"{name}.gemm", transB=1)
     if not ENDS[end]:
         return [layer]
-    keys = {"axis": 1} if end == "SOFTMAX" else {}
+    keys: dict[str, Any] = {"axis": 1} if end == "SOFTMAX" else {}
     return [layer, make(ENDS[end], layer.outputs, f"{name}.{ENDS[end].lower()}", **keys)]
 
 
@@ -60,11 +61,10 @@ def _scaler(node: ir.Node, model: ir.Model) -> list[ir.Node]:
 
 
 def _normalizer(node: ir.Node, model: ir.Model) -> list[ir.Node]:
-    name, operator = node.name or node.outputs[0].name or "", LENGTHS[attribute(node, "norm", "MAX")]
-    value, inputs, keys = node.inputs[0], list(node.inputs), {"keepdims": 1}
+    name, operator, value = node.name or node.outputs[0].name or "", LENGTHS[attribute(node, "norm", "MAX")], node.inputs[0]
     if model.opset_imports.get("", 0) < AXES_AS_INPUT:
-        length = make(operator, inputs, f"{name}.length", axes=[1], **keys)
+        length = make(operator, [value], f"{name}.length", axes=[1], keepdims=1)
     else:
         axes = initializer(model.graph, f"{name}.axes", np.array([1], np.int64))
-        length = make(operator, [*inputs, axes], f"{name}.length", **keys)
+        length = make(operator, [value, axes], f"{name}.length", keepdims=1)
     return [length, make("Div", [value, length.outputs[0]], f"{name}.div")]

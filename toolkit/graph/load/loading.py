@@ -84,7 +84,7 @@ def load(
         texts = texts_of(model)
         InlinePass()(model)
         RemoveInitializersFromInputsPass()(model)
-        notes = _choose_ends(model, reference, path)
+        notes, largest = _choose_ends(model, reference, path)
         has_control = any(node.op_type in CONTROL for node in model.graph)
         notes += to_inference(model, path)
         original = model.clone() if notes else None
@@ -101,7 +101,7 @@ def load(
         model, norm, written = _freed(plain, preprocess, batch, path, reference.offset)
         known = check_budget(model, path) and not has_control  # ONNX Runtime looks into branches that are never taken
         columns = trial(model, original or path, name, kind, written, known, path)
-        outputs = _outputs(model, columns, reference, path)
+        outputs = _outputs(model, columns, reference, path, largest)
         assumed = [outputs.assumption] if reference.outputs_are is None and outputs.assumption else []
         facts = Facts(
             input=name, input_type=kind, batch=written, output=output, columns=columns, sha256=digest,
@@ -112,15 +112,17 @@ def load(
         return LoadedGraph(model, facts, original)
 
 
-def _choose_ends(model: ir.Model, reference: Reference, path: Path) -> list[str]:
-    """The image and the scores are chosen, and what these do not need goes; what was chosen and left out, in words. In place."""
+def _choose_ends(model: ir.Model, reference: Reference, path: Path) -> tuple[list[str], bool]:
+    """The image and the scores are chosen, and what these do not need goes. What was chosen and left out, in words; and whether
+    the file answers with the largest of the scores. In place."""
     whole = len(model.graph)
-    notes = [*select_output(model, reference, path), *select_input(model, reference, path)]
+    chosen, largest = select_output(model, reference, path)
+    notes = [*chosen, *select_input(model, reference, path)]
     finish_names(model)
     drop_unused(model)
     if not notes and (spare := whole - len(model.graph)):  # ONNX Runtime would run them, and nothing here looks at them
         notes.append(f"operators that no output needs are left out, of the reference too: {spare}")
-    return notes
+    return notes, largest
 
 
 def as_it_stands(path: Path, sized: Callable[[int], None] = lambda size: None) -> tuple[ir.Model, str]:
@@ -204,8 +206,8 @@ def drop_unused(model: ir.Model) -> None:
     RemoveUnusedNodesPass()(model)
 
 
-def _outputs(model: ir.Model, columns: int, reference: Reference, path: Path) -> Outputs:
-    are = reference.outputs_are or meaning_of(model, columns, path)
+def _outputs(model: ir.Model, columns: int, reference: Reference, path: Path, largest: bool) -> Outputs:
+    are = reference.outputs_are or meaning_of(model, columns, path, largest)
     outputs = Outputs(are=are, threshold=reference.threshold)
     if outputs.binary and columns != 1:
         raise GraphError(f"`reference.outputs_are` is {are}, which has one column; {path} gives {columns}")

@@ -1,7 +1,8 @@
 """Meaning: what a classifier's columns are, read off the operators that its graph ends in.
 
 1. Softmax -> probabilities; LogSoftmax, or Log of a Softmax -> log-probabilities; Sigmoid -> a probability for each column: one
-   column is a binary classifier, several are the labels of a multi-label one. `ends.py` recognizes them.
+   column is a binary classifier, several are the labels of a multi-label one, unless the file answers with the largest of them,
+   or they are of x and -x. `ends.py` recognizes them.
 2. Two columns of 1 - p and p are probabilities. One column of anything else is the logit of a binary classifier.
 3. Where more lies behind the last layer with weights (an average over flips or networks, columns joined or in another order,
    scores divided by their sum), a few answers to noise tell: columns that are never negative and always add up to 1, or some of
@@ -37,8 +38,9 @@ LENGTHS = ("Sqrt", "ReduceL1", "ReduceL2")
 REMEDY = "Say what they are in `reference.outputs_are`, or name the tensor to take in `reference.output`"
 
 
-def meaning_of(model: ir.Model, columns: int, path: Path) -> Meaning:
-    """See the rules above. Raises GraphError where the end of the graph makes every answer the same, or unsure."""
+def meaning_of(model: ir.Model, columns: int, path: Path, largest: bool = False) -> Meaning:
+    """See the rules above. `largest`: whether the file itself answers with the largest column, so that each image has one class.
+    Raises GraphError where the end of the graph makes every answer the same, or unsure."""
     output = model.graph.outputs[0]
     _refuse_over_batch(output, path)
     kind = kind_of(behind(output))
@@ -48,6 +50,8 @@ def meaning_of(model: ir.Model, columns: int, path: Path) -> Meaning:
         kind = "sigmoid"
     if kind == "other" and not is_linear(output):
         kind = _by_values(model, columns, path)
+    if kind == "sigmoid" and columns > 1 and (largest or _add_up(model, columns)):
+        kind = "softmax"
     if kind == "softmax":
         return "probabilities"
     if kind == "log-softmax":
@@ -136,6 +140,11 @@ def _by_values(model: ir.Model, columns: int, path: Path) -> str:
     take = inner.producer().inputs[0] if inner is not None and _is_tanh(inner) else inner  # type: ignore[union-attr]
     example = f'; of a model: --set output="{take.name}"' if take is not None else ""
     raise GraphError(f"the {them} of '{output.name}' of {path} {how}", remedy=REMEDY + example)
+
+
+def _add_up(model: ir.Model, columns: int) -> bool:
+    """Whether sigmoids are those of x and -x: scikit-learn's converter writes a binary classifier so."""
+    return columns == 2 and abs(_constant_sum(_answers(model, model.graph.outputs[0]).astype(np.float64), True) - 1) <= NEAR
 
 
 def _constant_sum(answers: Values, activated: bool) -> float:

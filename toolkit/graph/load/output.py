@@ -39,8 +39,9 @@ THROUGH = {
 LABELS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.STRING, ir.DataType.BOOL)
 
 
-def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[str, ...]:
-    """Rules 1 and 2, in place; notes on what was left out. Raises GraphError."""
+def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[tuple[str, ...], bool]:
+    """Rules 1 and 2, in place; notes on what was left out, and whether the file answers with the largest of the scores. Raises
+    GraphError."""
     graph = model.graph
     listed = ", ".join(str(value.name) for value in graph.outputs)
     if reference.output is not None:
@@ -53,22 +54,24 @@ def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[st
     else:
         found = [scores_behind(value) for value in graph.outputs]
         through = {value for value, node in found if node is not None}
-        plain = {value for value, node in found if node is None and _is_activated(value)}
-        plain = plain or {value for value in through if _is_activated(value)}
-        if len(plain) == 1 and _made_of(next(iter(plain)), {value for value, _ in found if value.dtype not in LABELS}):
-            through = plain  # probabilities stand beside the label that their scores give
+        floats = {value for value, _ in found if value.dtype not in LABELS}
+        likely = {value for value in floats if _is_activated(value) or value in through or (through and _is_quotient(value))}
+        last = {value for value in likely if _made_of(value, floats)}
+        if len(last) == 1:
+            through = last  # probabilities stand beside the label that their scores give
         candidates = {value: node for value, node in found if not through or value in through}
         scores = {value: node for value, node in candidates.items() if value.dtype not in LABELS}
         candidates = scores if len(scores) == 1 else candidates
         if len(candidates) > 1:
             what = f"{path} has {len(graph.outputs)} outputs: {', '.join(map(_shaped, graph.outputs))}"
-            last = [value for value in candidates if not value.uses()] or list(candidates)  # none that others read
-            name = next(filter(is_linear, last), last[0]).name  # a classifier's last layer before features
+            scored = [value for value in candidates if value.dtype not in LABELS] or list(candidates)
+            ends = [value for value in scored if not value.uses()] or scored  # none that others read
+            name = next(filter(is_linear, ends), ends[0]).name  # a classifier's last layer before features
             remedy = f'Say which holds the scores in `reference.output`; of a model: --set output="{name}"'
             raise GraphError(what, remedy=remedy)
         ((chosen, _),) = candidates.items()
         picked = next((node for value, node in found if value is chosen and node is not None), None)
-    before = list(graph.outputs)
+    before, largest = list(graph.outputs), _is_argmaxed(chosen, graph)
     graph.outputs[:] = [chosen]
     notes = []
     if picked is not None:
@@ -77,7 +80,7 @@ def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[st
         notes.append(f"the output is '{chosen.name}', a tensor inside the file, as the recipe says")
     elif len(before) > 1 and reference.output is None:
         notes.append(f"of the {len(before)} outputs ({listed}) '{chosen.name}' is taken; `reference.output` names another")
-    return tuple(notes)
+    return tuple(notes), largest
 
 
 def scores_behind(value: ir.Value) -> tuple[ir.Value, ir.Node | None]:
@@ -89,6 +92,9 @@ def scores_behind(value: ir.Value) -> tuple[ir.Value, ir.Node | None]:
         if index is None and node.op_type not in THROUGH:
             break
         if node.op_type == "SequenceConstruct" and len(node.inputs) != 1:
+            break
+        if node.op_type == "ArrayFeatureExtractor" and constant(node.inputs[1]) is not None:  # a column by its number
+            found, picked = node.inputs[0] or found, picked or node
             break
         at = index if index is not None else 0
         if node.op_type == "Gather" and len(node.inputs) > 1 and constant(node.inputs[1]) is None:
@@ -122,6 +128,19 @@ def _made_of(value: ir.Value, others: set[ir.Value]) -> bool:
         seen.update(new)
         left += new
     return others <= seen
+
+
+def _is_quotient(value: ir.Value) -> bool:
+    """Scores that were normalized."""
+    node = value.producer()
+    return node is not None and node.op_type in ("Div", "Exp")
+
+
+def _is_argmaxed(scores: ir.Value, graph: ir.Graph) -> bool:
+    """Whether an output of the file, as it came, is picked from `scores` by ArgMax, or a label's name is looked up so."""
+    return any(
+        node is not None and node.op_type == "ArgMax" and value is scores for value, node in map(scores_behind, graph.outputs)
+    )
 
 
 def _shaped(value: ir.Value) -> str:

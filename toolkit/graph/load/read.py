@@ -218,7 +218,8 @@ def _check_tensor(name: str, tensor: onnx.TensorProto, path: Path) -> None:
     else:
         field, entries = next(((f, kinds[kind]) for f, kinds in _FIELDS.items() if kind in kinds), ("int32_data", 1))
         found, unit = len(getattr(tensor, field)), "values"
-        want = -(-count * item // 8) if item < 8 else count * entries  # four-bit values lie two to an entry
+        four_bits = 0 < item < 8  # two to an entry; a string has no width
+        want = -(-count * item // 8) if four_bits else count * entries
     if found != want:
         shape = list(tensor.dims)
         raise GraphError(
