@@ -63,12 +63,7 @@ def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[tu
         scores = {value: node for value, node in candidates.items() if value.dtype not in LABELS}
         candidates = scores if len(scores) == 1 else candidates
         if len(candidates) > 1:
-            what = f"{path} has {len(graph.outputs)} outputs: {', '.join(map(_shaped, graph.outputs))}"
-            scored = [value for value in candidates if value.dtype not in LABELS] or list(candidates)
-            ends = [value for value in scored if not value.uses()] or scored  # none that others read
-            name = next(filter(is_linear, ends), ends[0]).name  # a classifier's last layer before features
-            remedy = f'Say which holds the scores in `reference.output`; of a model: --set output="{name}"'
-            raise GraphError(what, remedy=remedy)
+            raise _undecided(list(candidates), graph, path)
         ((chosen, _),) = candidates.items()
         picked = next((node for value, node in found if value is chosen and node is not None), None)
     before, largest = list(graph.outputs), _is_argmaxed(chosen, graph)
@@ -81,6 +76,15 @@ def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[tu
     elif len(before) > 1 and reference.output is None:
         notes.append(f"of the {len(before)} outputs ({listed}) '{chosen.name}' is taken; `reference.output` names another")
     return tuple(notes), largest
+
+
+def _undecided(candidates: list[ir.Value], graph: ir.Graph, path: Path) -> GraphError:
+    """What to say of several outputs that may hold the scores, and which is likely to."""
+    what = f"{path} has {len(graph.outputs)} outputs: {', '.join(map(_shaped, graph.outputs))}"
+    scored = [value for value in candidates if value.dtype not in LABELS] or candidates
+    ends = [value for value in scored if not value.uses()] or scored  # none that others read
+    name = next(filter(is_linear, ends), ends[0]).name  # a classifier's last layer before features
+    return GraphError(what, remedy=f'Say which holds the scores in `reference.output`; of a model: --set output="{name}"')
 
 
 def scores_behind(value: ir.Value) -> tuple[ir.Value, ir.Node | None]:
