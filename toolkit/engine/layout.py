@@ -102,7 +102,7 @@ class _Standing(NamedTuple):
 
 
 def _standing(folder: Path) -> _Standing | None:
-    """None where there is none. A folder that cannot be renamed is filled anew by way of another one inside it (`settled`)."""
+    """None where there is none. A folder that cannot be renamed is filled again by way of another one inside it (`settled`)."""
     for _ in range(TRIES):
         path = settled(folder)
         with suppress(FileNotFoundError, NotADirectoryError):
