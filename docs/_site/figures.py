@@ -37,7 +37,10 @@ def block(results: Results, name: str) -> str:
         cells, spans = cells_of(summary), spans_of(summary)
         first, *others = [f"{cells[i]} {spans[i]}".strip() for i in SHOWN]
         lines.append(row([first.replace("reference", "reference (PyTorch)"), *others]))
-    return "\n".join([*lines, ""])
+    told = "\n".join(lines)
+    marks = [("∞", "too few calls to bound it from above"), ("\\*", "the timing was flagged: `toolkit report` says why")]
+    notes = [f"{mark}: {meaning}" for mark, meaning in marks if mark.strip("\\") in told]
+    return f"{told}\n" + (f"\n{'; '.join(notes)}.\n" if notes else "")
 
 
 def row(cells: list[str]) -> str:
