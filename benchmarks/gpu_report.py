@@ -45,7 +45,7 @@ def median(measurements: Sequence[Measurement], name: str, count: int, clock: st
 def table(
     title: str,
     batches: Sequence[int],
-    subjects: Sequence[Subject],
+    names: Sequence[str],
     measurements: Sequence[Measurement],
     verdicts: Sequence[Verdict],
     checks: Sequence[str],
@@ -56,15 +56,15 @@ def table(
     lines = [f"# {title}", "", about, ""]
     heads = ("engine", "batch", "device", "with transfers", "end to end", "device images/s", "images/s")
     lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for subject in subjects:
+    for name in names:
         for count in batches:
-            times = [median(measurements, subject.name, count, clock) for clock in ("device", "with-transfers", "end-to-end")]
-            key = (subject.name, count, "offline")
+            times = [median(measurements, name, count, clock) for clock in ("device", "with-transfers", "end-to-end")]
+            key = (name, count, "offline")
             rates = [m.throughput for m in measurements if (m.engine, m.batch, m.scenario) == key]
             cells = [f"{t:.3f}" if t == t else "" for t in times]
             cells += [f"{count / times[0] * 1e3:,.0f}" if times[0] == times[0] else ""]
             cells += [f"{rates[0]:,.0f}" if rates and rates[0] else ""]
-            lines.append(f"| {subject.name} | {count} | " + " | ".join(cells) + " |")
+            lines.append(f"| {name} | {count} | " + " | ".join(cells) + " |")
     for heading, rows in (
         ("Accuracy", [f"{v.engine}: {v.text}" for v in verdicts]),
         ("trtexec", checks),

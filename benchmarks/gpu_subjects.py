@@ -6,10 +6,9 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 
 import toolkit
 from toolkit.manifest import Manifest, Profile
@@ -20,6 +19,9 @@ from toolkit.testing.double import library
 from toolkit.testing.host import HostDevice
 from toolkit.testing.played import Network
 from toolkit.types import Array, Float, TensorSpec
+
+if TYPE_CHECKING:
+    import torch  # a stage of another library does without it
 
 RECORDINGS = Path(__file__).resolve().parent.parent / "toolkit" / "testing" / "recordings"
 
@@ -60,6 +62,8 @@ def _device_ns(executor: Any, batch: int) -> Callable[[int], list[int]]:
 
 def torch_subjects(model: torch.nn.Module, device: str, compile_too: bool = True) -> list[Subject]:
     """Eager FP32 (TF32 where PyTorch's default allows it), FP16 in channels_last, and torch.compile of that."""
+    import torch
+
     half = torch.float16 if device == "cuda" else torch.float32
     plain = model.to(device).eval()
     fast = _copy(model).to(device=device, dtype=half, memory_format=torch.channels_last).eval()
@@ -79,6 +83,8 @@ def _copy(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _torch(name: str, precision: str, model: Any, device: str) -> Subject:
+    import torch
+
     dtype = torch.float16 if precision == "fp16" and device == "cuda" else torch.float32
     layout = torch.contiguous_format if name == "pytorch-eager" else torch.channels_last
 
