@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
+from tests.report.test_page import BROWSER, SWITCHES
 
 ROOT = Path(__file__).parents[2]
 LOADS = {("script", "src"), ("link", "href"), ("img", "src"), ("source", "srcset"), ("iframe", "src"), ("object", "data")}
@@ -105,3 +109,31 @@ def test_links_between_files_of_the_repository_lead_somewhere():
             if target and not re.match(r"[a-z]+:", target) and not path.exists() and path not in made:
                 broken.append(f"{name}: {link}")
     assert broken == []
+
+
+AROUND = """<!doctype html><title></title><iframe width="390" height="800" style="border: 0"></iframe><script>
+const frame = document.querySelector("iframe"), wide = {};
+(async () => {
+  for (const page of PAGES) {
+    await new Promise(loaded => { frame.onload = loaded; frame.src = page; });
+    wide[page] = [frame.contentDocument.documentElement.scrollWidth, frame.contentWindow.innerWidth];
+  }
+  document.title = JSON.stringify(wide);
+})();
+</script>"""
+
+
+def test_no_page_is_wider_than_a_phone(site, pages, tmp_path):
+    if BROWSER is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    names = sorted(str(path.relative_to(site)) for path in pages)
+    (site / "around.html").write_text(AROUND.replace("PAGES", json.dumps(names)), encoding="utf-8")
+    switches = [*(s for s in SWITCHES if "budget" not in s), "--virtual-time-budget=60000", "--allow-file-access-from-files"]
+    command = [BROWSER, *switches, f"--user-data-dir={tmp_path}", (site / "around.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    (site / "around.html").unlink()
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.S)
+    assert title and title[1], done.stderr[-2000:]
+    wide = json.loads(unescape(title[1]))
+    assert list(wide) == names and {window for _, window in wide.values()} == {390}
+    assert {name: width for name, (width, _) in wide.items() if width > 390} == {}
