@@ -43,6 +43,16 @@ ENDS = {
         4,
         "log-probabilities",
     ),
+    "softmax by its logarithm": (
+        [
+            node("ReduceLogSumExp", ["scores", "axes"], ["sum"], keepdims=0),
+            node("Unsqueeze", ["sum", "axes"], ["column"]),
+            node("Sub", ["scores", "column"], ["l"]),
+            node("Exp", ["l"], ["out"]),
+        ],
+        4,
+        "probabilities",
+    ),
     "one logit": ([], 1, "binary-logit"),
     "one sigmoid": ([node("Sigmoid", ["scores"], ["out"])], 1, "binary-probability"),
     "one sigmoid, squeezed to [N]": (

@@ -32,8 +32,10 @@ def kind_of(value: ir.Value | None) -> str:
         return _quotient(node)
     if node.op_type == "Reciprocal" and _is_one_plus_exp(node.inputs[0]):
         return "sigmoid"
-    if node.op_type == "Sub" and _is_log_sum(node.inputs[1]):
+    if node.op_type == "Sub" and _is_log_sum(behind(node.inputs[1])):
         return "log-softmax"
+    if node.op_type == "Exp" and kind_of(behind(node.inputs[0])) == "log-softmax":
+        return "softmax"
     if node.op_type == "Concat" and len(node.inputs) == 2 and any(map(_is_complement, node.inputs, node.inputs[::-1])):
         return "softmax"
     return "other"

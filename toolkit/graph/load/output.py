@@ -55,7 +55,7 @@ def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[tu
         found = [scores_behind(value) for value in graph.outputs]
         through = {value for value, node in found if node is not None}
         floats = {value for value, _ in found if value.dtype not in LABELS}
-        likely = {value for value in floats if _is_activated(value) or value in through or (through and _is_quotient(value))}
+        likely = {value for value in floats if _is_activated(value) or value in through}
         last = {value for value in likely if _made_of(value, floats)}
         if len(last) == 1:
             through = last  # probabilities stand beside the label that their scores give
@@ -132,12 +132,6 @@ def _made_of(value: ir.Value, others: set[ir.Value]) -> bool:
         seen.update(new)
         left += new
     return others <= seen
-
-
-def _is_quotient(value: ir.Value) -> bool:
-    """Scores that were normalized."""
-    node = value.producer()
-    return node is not None and node.op_type in ("Div", "Exp")
 
 
 def _is_argmaxed(scores: ir.Value, graph: ir.Graph) -> bool:
