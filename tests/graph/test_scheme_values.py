@@ -18,7 +18,7 @@ ARRAYS = {
     "g": np.ones((4, 3), np.float32),
     "b": np.ones(4, np.float32),
     "k": np.full((1, 4, 1, 1), 2.0, np.float32),
-    "s": np.array(2.0, np.float32),
+    "step": np.array(2.0, np.float32),
     "low": np.array(0.0, np.float32),
     "high": np.array(6.0, np.float32),
     "axes": np.array([2, 3], np.int64),
@@ -26,6 +26,7 @@ ARRAYS = {
     "two": np.ones((4, 2, 1, 1), np.float32),
 }
 POOL = "AveragePool <kernel_shape = [2, 2], pads = [1, 1, 1, 1], strides = [2, 2]"
+GATED = "a = Conv (x, w1)\n s = Sigmoid (a)\n v = Conv (x, w2)"
 SPLIT = "Split <axis = 1, num_outputs = 2>"
 END = "m = GlobalAveragePool (c)\n f = Flatten (m)\n y = MatMul (f, g)"
 
@@ -77,6 +78,10 @@ def test_what_a_convolution_reads_and_gives_has_a_pair(body: str, expected: str)
         ("a = Conv (x, w1)\n t = Add (a, x)\n c = Conv (t, w3)", "x a t c"),  # the images come quantized as well
         ("a = Conv (x, w1)\n e = Softmax (x)\n t = Add (a, e)\n c = Conv (t, w3)", "x a t c"),  # one of both is float
         ("a = Conv (x, w1)\n v = Conv (x, w2)\n t = Add (a, v)\n e = Softmax (t)\n c = Conv (e, w3)", "x a v e c"),
+        # what the sum reads has a pair for its sake alone: where something reads the sum in INT8, at once or behind its Relu
+        (f"{GATED}\n t = Add (s, v)\n c = Conv (t, w3)", "x a s v t c"),
+        (f"{GATED}\n t = Add (s, v)\n r = Relu (t)\n c = Conv (r, w3)", "x a s v r c"),
+        (f"{GATED}\n t = Add (s, v)\n e = Softmax (t)\n c = Conv (e, w3)", "x a v e c"),
         ("a = Conv (x, w1)\n t = Add (a, k)\n c = Conv (t, w3)", "x a t c"),  # a constant is no activation: a function of `a`
         (f"a = Conv (x, w1)\n t = Concat <axis = 1> (a, x)\n q = {SPLIT} (t)\n c = Conv (q, w3)", "x a t q c"),
         ("a = Conv (x, w1)\n t = Mul (a, x)\n c = Conv (t, w3)", "x a t c"),
@@ -131,6 +136,8 @@ def test_a_pool_that_would_count_wrongly_is_no_int8_operator(ceil: int, count: i
     assert miscounts(node) == bool(ceil and count)
     assert computes(node, ()) != miscounts(node)
     assert not miscounts(next(node for node in made.graph if node.op_type == "Conv"))
+    for name in ("ceil_mode", "count_include_pad"):  # absent: it is off
+        assert not miscounts(ir.node("AveragePool", node.inputs, {name: 1}))
     foreign = ir.node("AveragePool", node.inputs, {"ceil_mode": 1, "count_include_pad": 1}, domain="own")
     assert not miscounts(foreign)
     assert not computes(foreign, ())
@@ -147,7 +154,7 @@ def test_pixels_come_quantized_and_other_types_have_no_pair() -> None:
     made = graph("c = Conv (x, w1)")
     made.graph.inputs[0].type = ir.TensorType(ir.DataType.FLOAT16)
     assert [edge.value.name for edge in cpu_edges(made, ())] == ["c", "m", "f"]
-    text = f"{HEAD.format(classes=3)}{{\n d = DequantizeLinear (x, s, z)\n c = Conv (d, w1)\n{END}\n}}"
+    text = f"{HEAD.format(classes=3)}{{\n d = DequantizeLinear (x, step, z)\n c = Conv (d, w1)\n{END}\n}}"
     made = network(text.replace("float[N, 4", "uint8[N, 4"), {**ARRAYS, "z": np.array(0, np.uint8)})
     assert [edge.value.name for edge in cpu_edges(made, ())] == ["c", "m", "f"]
 
