@@ -216,10 +216,17 @@ def test_a_published_checkpoint_that_is_here_is_used(tmp_path: Path, monkeypatch
 
 
 def test_pictures_become_what_the_engine_takes(tmp_path: Path) -> None:
-    """A picture of 8 x 8 would become one of 3 GB before the runner said that it takes another."""
-    folder = resealed(tiny(tmp_path / "engine"), lambda card: card["preprocess"].update(size=[1 << 14, 1 << 14]))
-    with pytest.raises(EngineError, match=r"its pictures become \[3, 16384, 16384\], and it takes \[3, 8, 8\]"):
+    """A picture of 8 x 8 would become one of 0.8 GB before the runner said that it takes another; beyond that none is made."""
+    folder = resealed(tiny(tmp_path / "engine"), lambda card: card["preprocess"].update(size=[1 << 13, 1 << 13]))
+    with pytest.raises(EngineError, match=r"its pictures become \[3, 8192, 8192\], and it takes \[3, 8, 8\]"):
         Engine.open(folder)
+
+    def vast(card: Card) -> None:
+        card["preprocess"].update(size=[1 << 14, 1 << 14])
+        card["inputs"][0].update(shape=["N", 3, 1 << 14, 1 << 14])
+
+    with pytest.raises(EngineError, match=r"`size` must have at most 67,108,864 pixels"):
+        Engine.open(resealed(tiny(tmp_path / "vast"), vast))
 
 
 def test_few_large_pictures_are_read_ahead(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.graph.networks import run
 from tests.graph.test_qdq_values import network
-from toolkit.graph.channels import Channels
+from toolkit.graph.channels import Channels, noise
 from toolkit.graph.edit import constant
 from toolkit.graph.equalize import (
     PEAK,
@@ -311,3 +311,43 @@ def test_readers_are_layers_with_constant_weights_of_two_dimensions_or_convoluti
     assert not is_reader(layer("MatMul", np.ones((2, 4, 4), np.float32)))
     assert not is_reader(layer("ConvTranspose", np.ones((4, 4, 1, 1), np.float32)))
     assert not is_reader(layer("Mul", np.ones((4, 4), np.float32)))
+
+
+def test_readers_of_tensors_with_other_peaks_share_the_scale_that_suits_both() -> None:
+    """The larger of the two peaks reaches PEAK."""
+    first, second = (layer("Conv", np.abs(RNG.normal(size=(3, 4, 1, 1))).astype(np.float32) + 0.1) for _ in range(2))
+    assert second.inputs[0] is not None
+    second.inputs[0].name = "z"
+    peaks = {"x": np.array([1.0, 2.0, 3.0, 4.0]), "z": np.array([8.0, 1.0, 9.0, 2.0])}
+    found = factors(set_of(first, second), {name: Channels(peak, peak**2 / 9, peak) for name, peak in peaks.items()})
+    assert (np.maximum(peaks["x"], peaks["z"]) * found).max() == pytest.approx(PEAK)
+
+
+def test_rows_of_a_grouped_convolution_are_its_outputs() -> None:
+    weight = RNG.normal(size=(4, 2, 1, 1)).astype(np.float32)
+    node = layer("Conv", weight, group=2)
+    scale_layer(node, ROWS, None)
+    np.testing.assert_allclose(arrays_of(node)[0], weight * ROWS.reshape(4, 1, 1, 1), rtol=1e-6)
+
+
+def test_a_picture_that_is_reshaped_is_seen_before_it() -> None:
+    rows = {"rows": np.array([0, -1], np.int64), "all": np.array([-1, 64], np.int64)}
+    made = graph("a = Conv (x, w1)\n f = Reshape (a, rows)\n y = Gemm <transB = 1> (f, flat)", rows)
+    assert set(evidence(made, "pairs", [np.ones((1, 2, 4, 4), np.float32)])) == {"a"}
+    other = graph("a = Conv (x, w1)\n q = Reshape (a, to)\n d = Conv (q, w2)", {"to": np.array([0, 4, 2, 8], np.int64)})
+    assert [one.writers[0].outputs[0].name for one in channel_sets(other)] == ["d"]  # it is no row: another reshape ends a set
+
+
+@pytest.mark.parametrize("mode", ["pairs", "streams"])
+def test_the_whole_pass_measures_and_scales_and_shares_offsets_but_between_pairs(mode: Any) -> None:
+    body = "a = Conv (x, w1, b)\n c = Conv (a, w2, b)\n q = Conv (a, w2, b)\n r = Add (c, q)\n d = Conv (r, w2)"
+    made, batch = graph(body), np.random.default_rng(3).normal(size=(8, 2, 4, 4)).astype(np.float32)
+    whole, parts = equalize(made, mode, [batch]), scaled(made, mode, evidence(made, mode, [batch]))
+    blind, noisy = equalize(made, mode), equalize(made, mode, noise(made))
+    for one, other in ((whole, parts), (blind, noisy)):
+        for mine, theirs in zip(one.graph, other.graph, strict=True):
+            for value, same in zip(mine.inputs[1:], theirs.inputs[1:], strict=True):
+                np.testing.assert_array_equal(constant(value), constant(same))
+    assert not np.array_equal(constant(next(iter(whole.graph)).inputs[1]), constant(next(iter(blind.graph)).inputs[1]))
+    names = {value.name for node in whole.graph for value in node.inputs if value is not None}
+    assert any("shared" in str(name) for name in names) == (mode == "streams")

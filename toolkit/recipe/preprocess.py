@@ -9,7 +9,7 @@ import msgspec
 
 from toolkit.types import Frozen
 
-MOST = 1 << 14  # pixels of a side
+MOST, MOST_PIXELS = 1 << 14, 1 << 26  # pixels of a side, and of a picture: as float32 RGB it takes 0.8 GB
 
 
 class Preprocess(Frozen, frozen=True):
@@ -33,6 +33,8 @@ class Preprocess(Frozen, frozen=True):
             raise ValueError(f"`mean` and `std` need {channels} value(s) for color {self.color}")
         if not 1 <= min(self.size) <= max(self.size) <= MOST or min(self.std) <= 0:
             raise ValueError(f"`size` must be 1 to {MOST}, and `std` above 0")
+        if math.prod(self.size) > MOST_PIXELS:
+            raise ValueError(f"`size` must have at most {MOST_PIXELS:,} pixels")
         if self.scale == 0 or not all(map(math.isfinite, (self.scale, *self.mean, *self.std))):
             raise ValueError("`scale`, `mean` and `std` must be finite, and `scale` not 0: no picture would be seen")
         if self.resize is not None and self.resize < max(self.size):
