@@ -14,7 +14,7 @@ from toolkit.recipe.assumed import GRAY, left_open
 from toolkit.recipe.modules import is_module
 from toolkit.types import Target, one_line
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 PLAIN = {"scale": 1.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # pixels as they are
 
 
@@ -28,8 +28,8 @@ class Draft(NamedTuple):
 def draft(model: Any, kind: str | None = None, /, **options: Any) -> Draft:
     """A recipe for a module, an ONNX file, or weights (`arch` is read off them where it is not given); `options` as `Recipe.of`.
 
-    `kind` is fp32, fp16 or int8; what INT8 leaves is FP16 where an NVIDIA library compiles, and FP32 on the CPU. Options
-    come before what the file tells. Raises RecipeError, GraphError, WeightsError.
+    `kind` is fp32, fp16, int8 or fp8; what INT8 leaves is FP16 where an NVIDIA library compiles, and FP32 on the CPU; what FP8
+    leaves is FP16. Options come before what the file tells. Raises RecipeError, GraphError, WeightsError.
     """
     given = {key: value for key, value in options.items() if value is not None}
     found, told = _read(model, given)
@@ -45,6 +45,8 @@ def _numbers(kind: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     if kind not in PRECISIONS:
         raise RecipeError(f"precision '{kind}' is not known", remedy=f"Use {', '.join(PRECISIONS)}")
+    if kind == "fp8":
+        return {"fp8": True, "compute": "fp16"}
     if kind != "int8":
         return {"compute": kind}
     targets = Target.parse_many(str(given.get("target", "cpu")))

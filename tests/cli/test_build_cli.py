@@ -82,6 +82,8 @@ def test_weights_tell_their_architecture_and_channels(weights: Path) -> None:
     assert found.recipe.preprocess.mean == (0.449,) and "5 classes" in " ".join(found.told)
     assert "size" in found.recipe.remarks[0] and found.recipe.precision.compute == "fp16"
     assert draft(str(weights), "int8", target="rtx:sm89", calibration="x").recipe.precision.compute == "fp16"
+    eight = draft(str(weights), "fp8", target="rtx:sm89", calibration="x").recipe
+    assert eight.name.endswith("-fp8") and eight.precision.fp8 and eight.precision.compute == "fp16"
     with pytest.raises(RecipeError, match=r"fp7.*fp32, fp16, int8"):
         draft(str(weights), "fp7")
 

@@ -36,7 +36,7 @@ def build(
     wanted: Annotated[list[str], typer.Argument(metavar="RECIPE|MODEL...", help="recipes; or ONNX files, or weights")],
     target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt, rtx, rtx:sm89; several: with commas")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="the folder that engines go into")] = Path("engines/built"),
-    precision: Annotated[str | None, typer.Option(help="for a model: fp32, fp16 or int8; several: with commas")] = None,
+    precision: Annotated[str | None, typer.Option(help="for a model: fp32, fp16, int8 or fp8; several: with commas")] = None,
     arch: Arch = None,
     images: ImagesOption = None,
     val: Val = None,
@@ -77,7 +77,7 @@ def build(
 def init(
     model: Annotated[str, typer.Argument(help="an ONNX file or weights")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="the recipe; default: NAME.toml here")] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or fp8")] = "fp32",
     target: Annotated[str | None, typer.Option(help="cpu, openvino, cuda, tensorrt, rtx or rtx:sm89")] = None,
     arch: Arch = None,
     images: ImagesOption = None,

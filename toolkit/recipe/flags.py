@@ -105,7 +105,7 @@ def _name(model: Any, found: Mapping[str, Any]) -> str:
     text = type(model).__name__.lower() if is_module(model) else os.fspath(model)
     stem = text.partition(":")[2] if re.match(_SPEC, text) else Path(text).stem
     precision = found.get("precision", {})
-    kind = "int8" if precision.get("int8") else precision.get("compute", "fp32")
+    kind = next((kind for kind in ("int8", "fp8") if precision.get(kind)), precision.get("compute", "fp32"))
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-")
     arch = found["reference"].get("arch")
     prefix = f"{arch}-" if re.match(r"(torchvision|random):", text) else ""
