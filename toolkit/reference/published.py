@@ -55,7 +55,7 @@ def fetch(url: str, folder: Path, progress: Progress | None = None) -> Path:
     `progress` counts bytes. Raises WeightsError, which says where to lay the file by hand, and leaves no partial file.
     """
     path = folder / url.rpartition("/")[2]
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         _check(path, path, f"Delete {path} and run again")
         return path
     by_hand = f"Fetch {url} on a machine with a network and put it at {path}"
