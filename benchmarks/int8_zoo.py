@@ -65,7 +65,8 @@ def case(net: Network, model: Path, images: Path, peers: tuple[str, ...]) -> dic
             made = by_peer(tool, folder / "fp32.onnx", folder / "images.npy", folder)
             found[tool] = {"failed": made.note} if made.path is None else attempt(truth, made.path, pictures)
             found[tool]["seconds"] = made.seconds
-    return {"network": net.name, "images": net.images, "chosen": [remark.replace(f"{images.parent}/", "") for remark in trip.remarks], "tools": found}
+    chosen = [remark.replace(f"{images.parent}/", "") for remark in trip.remarks]
+    return {"network": net.name, "images": net.images, "chosen": chosen, "tools": found}
 
 
 def held(truth: Any, found: Any) -> dict[str, Any]:
