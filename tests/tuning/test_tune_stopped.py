@@ -13,17 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.tuning.small import SMALL
+
 ROOT = Path(__file__).parents[2]
-RECIPE = """
-name = "small"
-[reference]
-arch = "resnet18"
-weights = "packaged:fashion-resnet18"
-[preprocess]
-size = [28, 28]
-mean = [0.286]
-std = [0.353]
-color = "L"
+RECIPE = SMALL + """
 [precision]
 int8 = true
 equalize = "none"

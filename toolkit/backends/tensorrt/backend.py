@@ -162,4 +162,3 @@ def _kernels(library: Library, manifest: Manifest) -> Path | None:
     with suppress(OSError):
         return cache.place("kernels", f"{library.package}-{library.version}-{manifest.hashes['file'][:24]}.bin")
     return None
-
