@@ -30,7 +30,7 @@ from toolkit.types import Target
 
 ROOT = Path(__file__).resolve().parent
 RECIPE = ROOT.parent / "engines" / "fashion-resnet18-fp16.toml"
-NETWORKS = {"packaged": {}, "random and thin": {"weights": "random:3", "width": 0.25, "stem": "small"}}
+NETWORKS: dict[str, dict[str, Any]] = {"packaged": {}, "random and thin": {"weights": "random:3", "width": 0.25, "stem": "small"}}
 
 
 def measure(name: str, images: int) -> dict[str, Any]:
@@ -39,7 +39,8 @@ def measure(name: str, images: int) -> dict[str, Any]:
     recipe = msgspec.structs.replace(recipe, reference=msgspec.structs.replace(recipe.reference, **NETWORKS[name]))
     graph = pipeline.typed(pipeline.prepare(recipe, proof=False), Target("tensorrt"))
     batch = next(open_data("packaged:fashion-test", recipe.preprocess, images).batches(images))
-    found = ReferenceEvaluator(ir.to_proto(graph)).run(None, {graph.graph.inputs[0].name: batch})[0].astype(np.float32)
+    evaluator: Any = ReferenceEvaluator(ir.to_proto(graph))
+    found = evaluator.run(None, {str(graph.graph.inputs[0].name): batch})[0].astype(np.float32)
     ways = {way: live()(batch) for way, live in roundings(graph).items()}
     logits = np.stack(list(ways.values()))
     tops = logits.argmax(2)

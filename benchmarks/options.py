@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=cache_folder() / "zoo")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "options.json")
     options = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for net in networks():
         if net.name in CASES:
             rows += measure(net, options.cache / "onnx" / net.name / "model.onnx", options.cache / "images")

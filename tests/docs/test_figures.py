@@ -263,7 +263,7 @@ def saturation() -> Texts:
     ):
         cells = [f"{found[model, weights, without][0]:.1f}" for model in models]
         yield f"| {said} | {' | '.join(f'**{c}**' if weights == 'pairs' else c for c in cells)} |"
-    lost = [[found[model, "full", False][0] - found[model, weights, True][0] for weights in ("half", "pairs")] for model in models]
+    lost = [[found[model, "full", False][0] - found[model, way, True][0] for way in ("half", "pairs")] for model in models]
     assert all(pairs < half / 2 for half, pairs in lost)
     yield "it recovers more than half of what 7 bits lose"
     yield f"the full range is {min(p for _, p in lost):.0f} to {max(p for _, p in lost):.0f} dB better (the table above)"
