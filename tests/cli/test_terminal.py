@@ -106,6 +106,16 @@ def test_help_is_grouped_everywhere(columns: int, term: str) -> None:
     assert max(map(len, shown.splitlines())) <= columns
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_a_help_is_whole_at_every_width(columns: int) -> None:
+    """In few columns the boxed help cut options to `--sce…`, and everywhere it gave a flag a value."""
+    shown = ESCAPE.sub("", on_terminal(columns, "bench", "--help"))
+    for word in ("--scenario", "--loadgen", "--no-loadgen", "results.json]", "single-stream", "$ toolkit bench engines/built/*"):
+        assert word in shown, word
+    assert "…" not in shown and "<bool>" not in shown
+    assert all(len(line) <= columns for line in shown.splitlines() if "$" not in line)
+
+
 def test_brackets_in_a_help_text_are_shown() -> None:
     shown = ESCAPE.sub("", on_terminal(160, "build", "--help"))
     assert "judge each engine by the recipe's [accept]" in shown

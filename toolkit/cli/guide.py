@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,7 +12,10 @@ from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 Called = TypeVar("Called", bound=Callable[..., Any])
-DUMB = os.environ.get("TERM") == "dumb"  # no boxes there
+NARROW = 80  # columns; in fewer the tables of the boxed help cut the names of options
+COLUMNS = shutil.get_terminal_size().columns
+PLAIN = os.environ.get("TERM") == "dumb" or COLUMNS < NARROW  # no boxes there
+SETTINGS = {"terminal_width": COLUMNS - 2} if COLUMNS < NARROW else {}  # by itself the plain help is never under 50 wide
 
 MAKE, MEASURE, EXPLAIN, USE, HERE = "Make engines", "Measure and compare", "Explain", "Deploy", "This machine"
 ENGINE = "engines/built/fashion-resnet18-int8"
@@ -63,9 +67,23 @@ class Command(TyperCommand):
             if said := getattr(parameter, "help", None):
                 parameter.help = escape(said)  # type: ignore[attr-defined]
 
+    def get_params(self, ctx: Any) -> Any:
+        return untyped(super().get_params(ctx))
+
+
+def untyped(parameters: Any) -> Any:
+    """The same, without a type behind a flag: the boxed help shows `--json <bool>`, and a flag takes no value."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
 
 class Group(TyperGroup):
-    """A group that lists its commands in the guide's order and under its headings, on a dumb terminal too."""
+    """A group that lists its commands in the guide's order and under its headings, without boxes too."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return untyped(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
         known = list(GUIDE)
@@ -87,14 +105,14 @@ class App(typer.Typer):
     """A Typer whose commands stand under their heading in the help, with their examples below. `path` is a group's own name."""
 
     def __init__(self, *, path: str = "", **options: Any) -> None:
-        super().__init__(cls=Group, no_args_is_help=True, rich_markup_mode=None if DUMB else "rich", **options)
+        super().__init__(cls=Group, no_args_is_help=True, rich_markup_mode=None if PLAIN else "rich", context_settings=SETTINGS, **options)
         self.path = path
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Called], Called]:
         def register(function: Called) -> Called:
             word = name or function.__name__.replace("_", "-")
             panel, examples = GUIDE.get(f"{self.path} {word}".strip(), (None, ()))
-            given: dict[str, Any] = {"epilog": epilog(examples), "cls": Command, **options}
+            given: dict[str, Any] = {"epilog": epilog(examples), "cls": Command, "context_settings": SETTINGS, **options}
             if panel and not self.path:
                 given["rich_help_panel"] = panel
             return super(App, self).command(name, **given)(function)
@@ -105,6 +123,6 @@ class App(typer.Typer):
 def epilog(examples: tuple[str, ...]) -> str:
     """Below a command's options: its examples, a line each."""
     lines = ["Examples:" if len(examples) > 1 else "Example:", *(f"  $ toolkit {one}" for one in examples)] if examples else []
-    if DUMB:
+    if PLAIN:
         return "\n\n".join(["\n".join(["\b", *lines]), EVERYWHERE])  # after \b no line is wrapped
     return escape("\n\n".join([*lines, EVERYWHERE]))
