@@ -105,7 +105,8 @@ class App(typer.Typer):
     """A Typer whose commands stand under their heading in the help, with their examples below. `path` is a group's own name."""
 
     def __init__(self, *, path: str = "", **options: Any) -> None:
-        super().__init__(cls=Group, no_args_is_help=True, rich_markup_mode=None if PLAIN else "rich", context_settings=SETTINGS, **options)
+        boxes: Any = None if PLAIN else "rich"
+        super().__init__(cls=Group, no_args_is_help=True, rich_markup_mode=boxes, context_settings=SETTINGS, **options)
         self.path = path
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Called], Called]:
