@@ -154,9 +154,8 @@ def case(model: str, weights: str, arguments: argparse.Namespace, folder: Path) 
     if weights != "as trained":
         state = research("hostile").ruin(read_weights(PACKAGED / f"{model}.safetensors").tensors, weights, decades=3.2, seed=1)
         save_file(state, folder / "hostile.safetensors")
-        recipe = msgspec.structs.replace(
-            recipe, reference=msgspec.structs.replace(recipe.reference, weights=str(folder / "hostile.safetensors"))
-        )
+        reference = msgspec.structs.replace(recipe.reference, weights=str(folder / "hostile.safetensors"), stem="small")
+        recipe = msgspec.structs.replace(recipe, reference=reference)
     calibration = msgspec.structs.replace(recipe.calibration, images=arguments.calibration)
     recipe = msgspec.structs.replace(recipe, calibration=calibration)
     files, trip = by_toolkit(recipe, folder)
