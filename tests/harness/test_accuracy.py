@@ -85,13 +85,17 @@ def test_noise_about_a_silent_reference_is_no_agreement() -> None:
 
 
 @pytest.mark.parametrize(("changed", "accepted", "undecided"), [(0, True, False), (1, False, True), (12, False, False)])
-def test_images_held_back_decide_by_agreement_where_they_are_enough(changed: int, accepted: bool, undecided: bool) -> None:
+@pytest.mark.parametrize(("held_back", "labeled"), [(True, False), (False, False), (False, True)])
+def test_agreement_below_the_budget_decides_where_the_images_are_enough(
+    changed: int, accepted: bool, undecided: bool, held_back: bool, labeled: bool
+) -> None:
     logits, labels = answers(40, 0.1)
-    verdict = compare_accuracy(logits, broken(logits, labels, changed / 40), None)
-    verdict = msgspec.structs.replace(verdict, held_back=True)
+    broad = Accept(max_top1_drop=100)
+    verdict = compare_accuracy(logits, broken(logits, labels, changed / 40), labels if labeled else None, broad)
+    verdict = msgspec.structs.replace(verdict, held_back=held_back)
     assert (verdict.accepted, verdict.undecided) == (accepted, undecided)
-    assert verdict.text.startswith(f"unlabeled: agreement {1 - changed / 40:.2%}")
-    assert "SNR" in verdict.text
+    assert f"agreement {1 - changed / 40:.2%}" in verdict.text
+    assert not undecided or "accept.min_agreement" in verdict.remedy
     assert ("cannot tell: it may be as high as 99.87%" in verdict.text) == undecided
 
 

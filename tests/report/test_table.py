@@ -8,8 +8,10 @@ import msgspec
 from rich.console import Console
 
 from toolkit.harness.results import Results
-from toolkit.report.summary import rows
+from toolkit.report.page import html
+from toolkit.report.summary import headline, rows
 from toolkit.report.table import COLUMNS, cells_of, markdown, table
+from toolkit.report.told import told
 
 HOSTILE = "int8 <script>alert('x')</script> & \"quoted\""
 
@@ -27,6 +29,17 @@ def test_the_terminal_shows_every_engine_and_explains_its_columns(results: Resul
     assert "with-transfers" in text
     assert text.startswith("4 engines and the reference on "), "the reference is none"
     assert markdown(msgspec.structs.replace(results, verdicts=(), failures={})).startswith("### 3 engines and the reference on ")
+
+
+def test_too_few_images_are_no_refusal_on_any_surface(results: Results):
+    seen = {"images": 20, "disagreements": (), "margins": (), "agreement": 0.95, "min_agreement": 0.98, "test": None}
+    few = msgspec.structs.replace(results, verdicts=tuple(msgspec.structs.replace(v, **seen) for v in results.verdicts))
+    summary = [row for row in rows(few) if row.verdict is not None]
+    assert {cells_of(row)[-1] for row in summary} == {"undecided: agreement"}
+    assert all(": undecided. " in line for line in headline(summary, None))
+    assert "? undecided" in html(few)
+    assert "refused" not in html(few)
+    assert {engine["state"] for engine in told(few)["engines"] if engine["verdict"]} == {"undecided"}
 
 
 def test_eighty_columns_hold_the_names_that_recipes_have(results: Results):

@@ -74,23 +74,24 @@ class Judgement(Frozen, frozen=True):
     @property
     def accepted(self) -> bool | None:
         """Whether it may replace the reference; None where neither this machine nor the build could tell."""
-        if self.verdict is not None:
-            return self.verdict.accepted
-        return self.stored.verdict.accepted if self.stored is not None else None
+        return self._last.accepted if self._last is not None else None
 
     @property
     def undecided(self) -> bool:
         """Whether it is not accepted for want of images alone."""
-        verdict = self.verdict or (self.stored.verdict if self.stored is not None else None)
-        return verdict is not None and verdict.undecided
+        return self._last is not None and self._last.undecided
+
+    @property
+    def _last(self) -> Verdict | None:
+        """The verdict here, else the build's."""
+        return self.verdict or (self.stored.verdict if self.stored is not None else None)
 
     def __repr__(self) -> str:
         """As a notebook shows it."""
         return str(self)
 
     def __str__(self) -> str:
-        state = {True: "accepted", False: "not accepted" if self.undecided else "refused", None: "not judged"}[self.accepted]
-        lines = [f"{self.engine}: {state}"]
+        lines = [f"{self.engine}: {self._last.state if self._last is not None else 'not judged'}"]
         if self.verdict is not None:
             lines[0] += f". {self.verdict.text}"
         elif self.stored is not None:

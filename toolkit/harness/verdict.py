@@ -8,6 +8,7 @@ from toolkit.harness.paired import PairedTest, upper_share
 from toolkit.types import Frozen
 
 Word = Literal["same", "better", "worse", "cannot tell", "agreement only"]
+State = Literal["accepted", "undecided", "refused"]
 MOST = 10_000_000  # images that anyone could think of collecting
 
 
@@ -70,18 +71,27 @@ class Verdict(Frozen, frozen=True):
     @property
     def undecided(self) -> bool:
         """Whether it is not accepted for want of images alone: what was seen neither shows the budget met nor shows it missed."""
-        if self.accepted or self.labels:
+        if self.accepted or self.labels or self.word == "worse":
             return False
-        if self.held_back:
-            hits = self.images - len(self.disagreements)
-            return self.agreement < self.min_agreement <= upper_share(hits, self.images)
-        return self.agreement >= self.min_agreement and self.word == "cannot tell"
+        return self.agreement >= self.min_agreement or self.highest >= self.min_agreement
+
+    @property
+    def state(self) -> State:
+        """What follows of it, in one word."""
+        return "accepted" if self.accepted else "undecided" if self.undecided else "refused"
+
+    @property
+    def highest(self) -> float:
+        """The highest agreement that the images allow: a one-sided bound of 95 %."""
+        return upper_share(round(self.agreement * self.images), self.images)
 
     @property
     def remedy(self) -> str:
         """What would decide it."""
         if self.held_back:
             return "Name more calibration images, or labeled ones in `accept.data`; or lower `accept.min_agreement`"
+        if self.agreement < self.min_agreement:
+            return "Name more images in `accept.data`, or lower `accept.min_agreement`"
         return "Name more images in `accept.data`, or set a wider `accept.max_top1_drop`"
 
     @property
@@ -97,6 +107,7 @@ class Verdict(Frozen, frozen=True):
         agree = f"agreement {self.agreement:.2%}"
         if self.agreement < self.min_agreement:
             agree += f", below {self.min_agreement:.2%}"
+            agree += f" (cannot tell: it may be as high as {self.highest:.2%})" if self.undecided else ""
         if self.lowest_label is not None:
             yes = (
                 "no image gets any label"
@@ -107,9 +118,7 @@ class Verdict(Frozen, frozen=True):
             return f"{agree}: of {self.labels} labels '{label}' agrees least, on {share:.2%} of {self.images} images; {yes}"
         if self.held_back:
             snr = "" if self.snr is None else f", SNR {self.snr:.1f} dB"
-            most = upper_share(self.images - len(self.disagreements), self.images)
-            more = f"; cannot tell: it may be as high as {most:.2%}" if self.undecided else ""
-            return f"unlabeled: {agree}{snr} on {self.images} calibration images held back{more}"
+            return f"unlabeled: {agree}{snr} on {self.images} calibration images held back"
         if self.test is None:
             return f"{agree} on {self.images} unlabeled images"
         points = self.test.difference * 100

@@ -78,8 +78,7 @@ def facts(found: Diff) -> list[str]:
         span = f"[{x.interval[0]:.3f}, {x.interval[1]:.3f}]" if x.interval is not None else "(too short for an interval)"
         lines.append(f"latency at batch {x.batch}: A {x.p50[0]:.3f} ms, B {x.p50[1]:.3f} ms: {x.ratio:.3f} {span} of A's")
     if found.verdict is not None:
-        state = "accepted" if found.verdict.accepted else "refused"
-        lines.append(f"B compared with A: {state}. {found.verdict.text}")
+        lines.append(f"B compared with A: {found.verdict.state}. {found.verdict.text}")
     return lines
 
 

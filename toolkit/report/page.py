@@ -85,10 +85,10 @@ def _card(row: EngineSummary, base: str | None) -> Element:
         ends = span(row.spans.get("speedup"), times)
         speed = tag("p", tag("strong", times(row.speedup)), f" {ends} as fast as {base}", class_="speed")
     unsteady = tag("p", "Some timings are unsteady: see below.", class_="note") if row.trouble else None
-    word = "✓ accepted" if good else "✗ refused"
+    mark = {"accepted": "✓", "undecided": "?", "refused": "✗"}[row.verdict.state]
     text = row.verdict.text
     reason = tag("p", f"{text[0].upper()}{text[1:]} (against {row.verdict.reference}, {row.verdict.images:,} images).")
-    body = [tag("p", word, class_="word"), tag("h3", row.name), reason, speed, unsteady]
+    body = [tag("p", f"{mark} {row.verdict.state}", class_="word"), tag("h3", row.name), reason, speed, unsteady]
     return tag("article", *body, class_="card good" if good else "card bad")
 
 

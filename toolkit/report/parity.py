@@ -37,9 +37,7 @@ def _ways(found: Parity) -> Table:
         low, high = one.interval
         changed = f"{one.changed} [{low:.2%}, {high:.2%}]"
         snr = "" if one.verdict.snr is None else f"{one.verdict.snr:.1f} dB"
-        state = "" if one.accepted else "refused: "
-        if one.verdict.undecided:
-            state = "undecided: "
+        state = "" if one.accepted else f"{one.verdict.state}: "
         table.add_row(*map(Text, [one.way, changed, snr, f"{one.levels:.2f}", f"{state}{one.verdict.text}"]))
     return table
 

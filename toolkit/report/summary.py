@@ -175,7 +175,7 @@ def headline(summary: Iterable[EngineSummary], base: str | None) -> list[str]:
     for row in summary:
         if row.verdict is None:
             continue
-        state = "accepted" if row.verdict.accepted else "REFUSED"
+        state = row.verdict.state.replace("refused", "REFUSED")
         faster = f" It is {times(row.speedup)} as fast as {base}." if row.speedup is not None and row.name != base else ""
         lines.append(f"{row.name}: {state}. {row.verdict.text[0].upper()}{row.verdict.text[1:]}.{faster}")
     return lines

@@ -110,9 +110,9 @@ def note(results: Results, summary: Sequence[EngineSummary], spans: str = BRACKE
 def cells_of(row: EngineSummary) -> list[str]:
     """The texts of one line, in the order of COLUMNS; a dash where nothing was measured."""
     verdict = row.verdict
-    word = "-" if verdict is None else verdict.word if verdict.accepted else f"refused: {verdict.word}"
-    if verdict is not None and not verdict.accepted and verdict.agreement < verdict.min_agreement:
-        word = "refused: agreement"
+    word = "-" if verdict is None else str(verdict.word)
+    if verdict is not None and not verdict.accepted:
+        word = f"{verdict.state}: {'agreement' if verdict.agreement < verdict.min_agreement else word}"
     return [
         row.name + ("*" if row.unsteady else ""),
         row.precision,

@@ -47,6 +47,7 @@ def _engine(row: EngineSummary) -> dict[str, Any]:
         "agreement": verdict.agreement if verdict else None,
         "verdict": verdict.word if verdict else None,
         "accepted": verdict.accepted if verdict else None,
+        "state": verdict.state if verdict else None,
         "file_bytes": row.footprint.file if row.footprint else None,
         "folder_bytes": row.footprint.folder if row.footprint else None,
         "memory_bytes": row.footprint.memory if row.footprint else None,
