@@ -17,7 +17,7 @@ from toolkit.harness.results import Results
 ROOT = Path(__file__).parents[2]
 TOOLKIT = f"""#!/bin/sh
 case $1 in
-build) exit "$(cat refused 2>/dev/null || echo 0)" ;;
+build) case "$*" in *--no-proof*) exit 0 ;; esac; exit "$(cat refused 2>/dev/null || echo 0)" ;;
 bench) while [ "$1" != -o ]; do shift; done; cp "bench-$(basename "$2")" "$2" ;;
 *) PYTHONPATH="{ROOT}" exec "{sys.executable}" -m toolkit "$@" ;;
 esac
@@ -29,6 +29,7 @@ def prepare(folder: Path, results: Results, **times: float | dict[str, float]) -
     for number, (name, ms) in enumerate(times.items()):
         side = folder / name[:3]
         side.mkdir(exist_ok=True)
+        (side / "mine.toml").touch()
         random = np.random.default_rng(number)
         by_name = ms if isinstance(ms, dict) else {"fp32": ms}
         taken = (measure(engine, "fp32", each, 1, random) for engine, each in by_name.items())
@@ -74,14 +75,42 @@ def test_the_reference_is_not_shipped_and_fails_nothing(name, code, results, tmp
     found, said = gate(tmp_path)
     assert said.count("**slower**") == 2
     assert found == code, said
-    assert ("worse than both measurements of old:" in said) == bool(code)
+    assert ("gate: failed; worse than both measurements of old:" in said) == bool(code)
 
 
-def test_a_refused_engine_fails_before_anything_is_measured(results, tmp_path):
+@pytest.mark.parametrize("code", [1, 3])
+def test_a_refused_or_undecided_engine_fails_before_anything_is_measured(code, results, tmp_path):
     prepare(tmp_path, results, old_1=2.0, new_1=2.0, old_2=2.0)
+    (tmp_path / "new" / "refused").write_text(str(code))
+    assert gate(tmp_path)[0] == code
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_base_that_is_refused_fails_nothing(results, tmp_path):
+    """Else the change that mends it could not pass."""
+    prepare(tmp_path, results, old_1=2.0, new_1=2.0, old_2=2.0)
+    (tmp_path / "old" / "refused").write_text("1")
+    found, said = gate(tmp_path)
+    assert found == 0, said
+
+
+def test_a_base_without_the_recipe_leaves_the_verdict_alone(results, tmp_path):
+    prepare(tmp_path, results, old_1=2.0, new_1=2.0, old_2=2.0)
+    (tmp_path / "old" / "mine.toml").unlink()
+    found, said = gate(tmp_path)
+    assert found == 0 and "old has no mine.toml" in said
     (tmp_path / "new" / "refused").write_text("1")
     assert gate(tmp_path)[0] == 1
-    assert not list(tmp_path.glob("*.json"))
+
+
+def test_runs_that_tell_nothing_do_not_pass(results, tmp_path):
+    prepare(tmp_path, results, old_1=2.0, new_1=2.0, old_2=2.0)
+    path = tmp_path / "new" / "bench-new-1.json"
+    made = Results.read(path)
+    few = tuple(msgspec.structs.replace(m, blocks=m.blocks[:2]) for m in made.measurements)
+    msgspec.structs.replace(made, measurements=few).write(path)
+    found, said = gate(tmp_path)
+    assert found == 3 and "### No conclusion: measure longer" in said, said
 
 
 def test_results_that_cannot_be_compared_do_not_pass(results, tmp_path):

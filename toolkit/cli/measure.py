@@ -178,7 +178,7 @@ def compare(
     """Tell a real change from noise; exit code 1 on a regression."""
     from toolkit.harness.compare import compare as compared
     from toolkit.harness.results import Results
-    from toolkit.report.compare_page import compare_page, differences, headline
+    from toolkit.report.compare_page import compare_page, differences
     from toolkit.report.write import write_page
 
     sides = Results.read(old), Results.read(new)
@@ -194,7 +194,7 @@ def compare(
         for note in found.notes:
             out.say(note)
         page = f"The page: {output}" if output is not None else f"Next: toolkit compare {old} {new} -o compare.html"
-        finish(f"{headline(found)}. {page}")
+        finish(f"{found.headline}. {page}")
     if found.regressed:
         raise typer.Exit(1)
 

@@ -75,11 +75,23 @@ class Comparison(Frozen, frozen=True):
         return any(d.alarm for d in self.differences)
 
     @property
+    def headline(self) -> str:
+        """The outcome in a line."""
+        worse = [d for d in self.differences if d.alarm]
+        better = [d for d in self.differences if d.word in ("faster", "better")]
+        told = [d for d in self.differences if d.word != "cannot tell"]
+        if worse:
+            return f"{len(worse)} of {len(self.differences)} comparisons got worse: {worse[0].text}"
+        if not told:
+            return "No conclusion: measure longer"
+        gain = f"; {len(better)} got better" if better else ""
+        gain += f"; {len(self.differences) - len(told)} are undecided" if len(told) < len(self.differences) else ""
+        return f"No regression beyond {self.tolerance:.0%} in {len(told)} comparisons{gain}"
+
+    @property
     def markdown(self) -> str:
         """For a pull request; ends in a newline."""
-        alarms = sum(d.alarm for d in self.differences)
-        head = f"{alarms} of {len(self.differences)} comparisons got worse" if alarms else "No regression"
-        lines = [f"### {head} (beyond {self.tolerance:.0%})", ""]
+        lines = [f"### {self.headline}", ""]
         lines += ["| engine | what | change | 95 % interval | |", "|---|---|---:|---|---|"]
         for d in self.differences:
             shown = (f"{d.change:+.1%}", f"{d.low:+.1%} to {d.high:+.1%}") if math.isfinite(d.change) else ("-", d.note)

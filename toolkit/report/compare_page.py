@@ -29,7 +29,7 @@ def compare_page(old: Results, new: Results, found: Comparison) -> str:
     """One HTML file: opens offline, on a phone and on paper, in light and dark."""
     sections = [
         tag(
-            "section", tag("h2", "What changed"), tag("p", headline(found), class_="decision"), _differences(found), id="changes"
+            "section", tag("h2", "What changed"), tag("p", found.headline, class_="decision"), _differences(found), id="changes"
         ),
         section("latency", "Latency, both runs", _latency(old, new)),
         section("figures", "Figures, both runs", [_figures(old, new)]),
@@ -37,21 +37,7 @@ def compare_page(old: Results, new: Results, found: Comparison) -> str:
         section("environment", "Machine and versions", [_environment(old.environment, new.environment)]),
     ]
     line = f"{new.environment.device} · OLD {_when(old)} · NEW {_when(new)}"
-    return frame("OLD against NEW", headline(found), line, sections)
-
-
-def headline(found: Comparison) -> str:
-    """The outcome in a line."""
-    worse = [d for d in found.differences if d.alarm]
-    better = [d for d in found.differences if d.word in ("faster", "better")]
-    told = [d for d in found.differences if d.word != "cannot tell"]
-    if worse:
-        return f"{len(worse)} of {len(found.differences)} comparisons got worse: {worse[0].text}"
-    if not told:
-        return "No conclusion: measure longer"
-    gain = f"; {len(better)} got better" if better else ""
-    gain += f"; {len(found.differences) - len(told)} are undecided" if len(told) < len(found.differences) else ""
-    return f"No regression beyond {found.tolerance:.0%} in {len(told)} comparisons{gain}"
+    return frame("OLD against NEW", found.headline, line, sections)
 
 
 def differences(found: Comparison) -> Listing:
