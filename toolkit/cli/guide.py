@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import typer
@@ -70,6 +71,16 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> Any:
         return untyped(super().get_params(ctx))
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, narrowed(formatter))
+
+
+def narrowed(formatter: Any) -> Any:
+    """The same; in few columns what an option is begins further left, where the plain help would break words."""
+    if COLUMNS < NARROW:
+        formatter.write_dl = partial(formatter.write_dl, col_max=COLUMNS // 3)
+    return formatter
+
 
 def untyped(parameters: Any) -> Any:
     """The same, without a type behind a flag: the boxed help shows `--json <bool>`, and a flag takes no value."""
@@ -84,6 +95,9 @@ class Group(TyperGroup):
 
     def get_params(self, ctx: Any) -> Any:
         return untyped(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, narrowed(formatter))
 
     def list_commands(self, ctx: Any) -> list[str]:
         known = list(GUIDE)
