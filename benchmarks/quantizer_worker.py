@@ -1,7 +1,7 @@
 """One quantizer, in its own process and environment: python quantizer_worker.py TOOL IN.onnx CALIBRATION.npy OUT.onnx
 
 Prints one JSON line: seconds of the tool's work (imports not counted) and the process's peak memory in MiB. TOOL is
-onnxruntime (min-max), onnxruntime-entropy, onnxruntime-percentile, modelopt or nncf; each is used as its own documentation shows,
+onnxruntime (min-max), onnxruntime-entropy, onnxruntime-percentile, modelopt, nncf or nncf-accuracy; each is used as its own documentation shows,
 INT8, with its own default method but as below.
 """
 
@@ -59,6 +59,25 @@ def by_nncf(source: str, images: np.ndarray, target: str) -> None:
     onnx.save(nncf.quantize(onnx.load(source), data, subset_size=len(images)), target)
 
 
+def by_nncf_accuracy(source: str, images: np.ndarray, target: str) -> None:
+    """NNCF with accuracy control: layers are given back to FP32 until top-1 is that of FP32 on the calibration images but for 1 %."""
+    import nncf
+    import onnx
+    import onnxruntime
+
+    def answers(model: onnx.ModelProto) -> np.ndarray:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return np.concatenate([session.run(None, {"input": image[None]})[0].reshape(1, -1).argmax(1) for image in images])
+
+    plain = onnx.load(source)
+    expected = answers(plain)
+    data = nncf.Dataset([image[None] for image in images], lambda image: {"input": image})
+    made = nncf.quantize_with_accuracy_control(
+        plain, data, data, lambda model, _: (float((answers(model) == expected).mean()), None), subset_size=len(images), max_drop=0.01
+    )
+    onnx.save(made, target)
+
+
 def main() -> None:
     tool, source, images, target = sys.argv[1:]
     work, module = {
@@ -67,6 +86,7 @@ def main() -> None:
         "onnxruntime-percentile": (partial(by_onnxruntime, method="Percentile"), "onnxruntime.quantization"),
         "modelopt": (by_modelopt, "modelopt.onnx.quantization"),
         "nncf": (by_nncf, "nncf"),
+        "nncf-accuracy": (by_nncf_accuracy, "nncf"),
     }[tool]
     importlib.import_module(module)
     data = np.load(images)

@@ -78,7 +78,7 @@ def by_peer(tool: str, source: Path, images: Path, folder: Path) -> File:
     """The tool's file, made in its own process."""
     target = folder / f"{tool}.onnx"
     try:
-        python = sys.executable if tool.startswith("onnxruntime") else environment(tool)
+        python = sys.executable if tool.startswith("onnxruntime") else environment(tool.partition("-")[0])
         command = [python, ROOT / "benchmarks/quantizer_worker.py", tool, source, images, target]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600, cwd=folder)
     except subprocess.CalledProcessError as error:
