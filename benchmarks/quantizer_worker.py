@@ -1,8 +1,8 @@
 """One quantizer, in its own process and environment: python quantizer_worker.py TOOL IN.onnx CALIBRATION.npy OUT.onnx
 
 Prints one JSON line: seconds of the tool's work (imports not counted) and the process's peak memory in MiB. TOOL is
-onnxruntime (min-max), onnxruntime-entropy, onnxruntime-percentile, modelopt, nncf or nncf-accuracy; each is used as its own documentation shows,
-INT8, with its own default method but as below.
+onnxruntime (min-max), onnxruntime-entropy, onnxruntime-percentile, modelopt, nncf or nncf-accuracy; each is used as its own
+documentation shows, INT8, with its own default method but as below.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def by_nncf(source: str, images: np.ndarray, target: str) -> None:
 
 
 def by_nncf_accuracy(source: str, images: np.ndarray, target: str) -> None:
-    """NNCF with accuracy control: layers are given back to FP32 until top-1 is that of FP32 on the calibration images but for 1 %."""
+    """NNCF with accuracy control: layers go back to FP32 until top-1 is FP32's on 99 % of the calibration images."""
     import nncf
     import onnx
     import onnxruntime
@@ -72,9 +72,11 @@ def by_nncf_accuracy(source: str, images: np.ndarray, target: str) -> None:
     plain = onnx.load(source)
     expected = answers(plain)
     data = nncf.Dataset([image[None] for image in images], lambda image: {"input": image})
-    made = nncf.quantize_with_accuracy_control(
-        plain, data, data, lambda model, _: (float((answers(model) == expected).mean()), None), subset_size=len(images), max_drop=0.01
-    )
+
+    def agreement(model: onnx.ModelProto, _: object) -> tuple[float, None]:
+        return float((answers(model) == expected).mean()), None
+
+    made = nncf.quantize_with_accuracy_control(plain, data, data, agreement, subset_size=len(images), max_drop=0.01)
     onnx.save(made, target)
 
 
