@@ -96,14 +96,34 @@ def test_sigmoids_of_which_the_largest_is_the_answer_are_of_one_class_each(tmp_p
     assert opened(alone).facts.outputs.are == "multilabel-probabilities"
 
 
-def test_a_column_for_each_output_leads_to_all_of_them(tmp_path: Path) -> None:
-    """As `zipmap="columns"` writes a classifier."""
+@pytest.mark.parametrize("cut", ["ArrayFeatureExtractor", "Slice", "Split"])
+def test_a_column_for_each_output_leads_to_all_of_them(tmp_path: Path, cut: str) -> None:
+    """As `zipmap="columns"` writes a classifier, by its version."""
     end = [node("Softmax", ["scores"], ["each"])]
-    end += [node("ArrayFeatureExtractor", ["each", f"at{i}"], [f"i{i}"], domain="ai.onnx.ml") for i in range(4)]
+    at = [f"at{i}" for i in range(5)]
+    if cut == "ArrayFeatureExtractor":
+        end += [node(cut, ["each", at[i]], [f"i{i}"], domain="ai.onnx.ml") for i in range(4)]
+    elif cut == "Slice":
+        end += [node(cut, ["each", at[i], at[i + 1], at[1]], [f"c{i}"]) for i in range(4)]
+    else:
+        end.append(node(cut, ["each", "widths"], [f"c{i}" for i in range(4)], axis=1))
+    if cut != "ArrayFeatureExtractor":
+        end += [node("Reshape", [f"c{i}", "flat"], [f"i{i}"]) for i in range(4)]
     ends = outputs(*((f"i{i}", TensorProto.FLOAT) for i in range(4)))
-    more = [tensor(f"at{i}", [i], np.int64) for i in range(4)]
+    more = [*(tensor(name, [i], np.int64) for i, name in enumerate(at)), tensor("flat", [-1], np.int64)]
+    more.append(tensor("widths", [1] * 4, np.int64))
     facts = opened(write(tmp_path / "m.onnx", end, outputs=ends, more=more, domains=ML)).facts
     assert (facts.output, facts.columns, facts.outputs.are) == ("each", 4, "probabilities")
+
+
+def test_halves_and_scores_that_are_cut_are_not_put_together(tmp_path: Path) -> None:
+    """Two answers of a network: which one holds the classes is for the person to say."""
+    for first, pieces in (("Softmax", [2, 2]), ("Identity", [1] * 4)):
+        names = [f"i{i}" for i in range(len(pieces))]
+        end = [node(first, ["scores"], ["each"]), node("Split", ["each", "widths"], names, axis=1)]
+        ends = outputs(*((name, TensorProto.FLOAT) for name in names))
+        with pytest.raises(GraphError, match=rf"has {len(pieces)} outputs"):
+            opened(write(tmp_path / f"{first}.onnx", end, outputs=ends, more=[tensor("widths", pieces, np.int64)], domains=ML))
 
 
 def test_names_that_a_label_is_looked_up_in_are_whole(tmp_path: Path) -> None:

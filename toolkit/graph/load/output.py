@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +54,8 @@ def select_output(model: ir.Model, reference: Reference, path: Path) -> tuple[tu
             )
         chosen, picked = scores_behind(named)
     else:
-        found = [scores_behind(value) for value in graph.outputs]
+        shared = _shared_columns(graph.outputs)
+        found = [shared.get(value) or scores_behind(value) for value in graph.outputs]
         through = {value for value, node in found if node is not None}
         floats = {value for value, _ in found if value.dtype not in LABELS}
         likely = {value for value in floats if _is_activated(value) or value in through}
@@ -112,6 +115,32 @@ def scores_behind(value: ir.Value) -> tuple[ir.Value, ir.Node | None]:
     return found, picked
 
 
+def _shared_columns(outputs: Sequence[ir.Value]) -> dict[ir.Value, tuple[ir.Value, ir.Node]]:
+    """Outputs that are one column each of the same probabilities, as a converter writes a table: those, and what cut them."""
+    cut = {}
+    for value in outputs:
+        node = value.producer()
+        while node is not None and node.op_type in ("Identity", "Reshape", "Squeeze", "Flatten"):
+            node = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if node is not None and _cuts_columns(node) and node.inputs[0] is not None:
+            cut[value] = (node.inputs[0], node)
+    columns = Counter(base for base, _ in cut.values() if _is_activated(base) or _is_share(base))
+    return {value: found for value, found in cut.items() if columns[found[0]] > 1}
+
+
+def _cuts_columns(node: ir.Node) -> bool:
+    """Whether each of its results is one column, as its constants say."""
+    named = [constant(value) for value in node.inputs[1:]]
+    if node.op_type == "Slice" and len(named) > 1 and named[0] is not None and named[1] is not None:
+        return named[0].size == 1 and int(named[1].item()) - int(named[0].item()) == 1
+    if node.op_type == "Gather":
+        return named[0] is not None and named[0].size == 1
+    if node.op_type == "Split":
+        widths = named[0] if named else attribute(node, "split", None)
+        return widths is not None and all(int(width) == 1 for width in widths)
+    return False
+
+
 def _takes_largest(node: ir.Node) -> bool:
     """Whether it is the ReduceMax over the columns of a softmax: how sure the answer is, and not which."""
     soft = node.inputs[0].producer() if node.op_type == "ReduceMax" and node.inputs[0] is not None else None
@@ -153,6 +182,15 @@ def _shown(shape: ir.Shape) -> list[int | str]:
 def _is_activated(value: ir.Value) -> bool:
     node = value.producer()
     return node is not None and node.op_type in ("Softmax", "LogSoftmax", "Sigmoid")
+
+
+def _is_share(value: ir.Value) -> bool:
+    """Whether it is what was activated, or what a classifier of scikit-learn's gives, over its own sum."""
+    node = value.producer()
+    if node is None or node.op_type not in ("Div", "Normalizer") or node.inputs[0] is None:
+        return False
+    before = node.inputs[0].producer()
+    return _is_activated(node.inputs[0]) or (before is not None and before.op_type == "LinearClassifier")
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:
