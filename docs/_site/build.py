@@ -37,7 +37,9 @@ def stage(folder: Path) -> None:
         target = folder / page_of(path, ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.suffix == ".md":
-            target.write_text("---\norphan: true\n---\n" + rewritten(ROOT, path), encoding="utf-8")
+            text = rewritten(ROOT, path)
+            title = "" if text.startswith("# ") else f"# {path.relative_to(ROOT)}\n\n"  # a script's table has none
+            target.write_text(f"---\norphan: true\n---\n{title}{text}", encoding="utf-8")
         else:
             shutil.copy(path, target)
     with (folder / "index.md").open("a", encoding="utf-8") as index:

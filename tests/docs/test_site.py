@@ -27,9 +27,11 @@ class Page(HTMLParser):
         self.ids: set[str] = set()
         self.links: list[str] = []
         self.loads: list[str] = []
+        self.titles = 0
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.titles += tag == "h1"
         for key, value in attrs:
             if key == "id" and value:
                 self.ids.add(value)
@@ -73,6 +75,29 @@ def test_links_and_anchors_lead_somewhere(site, pages):
             elif url.fragment and target in pages and unquote(url.fragment) not in pages[target].ids:
                 broken.append(f"{path.relative_to(site)}: {link} (no such anchor)")
     assert broken == []
+
+
+def test_every_page_has_one_title(pages):
+    assert {path.name: page.titles for path, page in pages.items() if page.titles != 1} == {}
+
+
+@pytest.mark.parametrize("key", ["pygments_style", "pygments_dark_style"])
+def test_the_colors_of_code_have_the_contrast_that_wcag_asks_for(key):
+    styles = pytest.importorskip("pygments.styles")
+    (name,) = re.findall(rf'^{key} = "(.+?)"', (ROOT / "docs/_site/conf.py").read_text(encoding="utf-8"), re.M)
+    style = styles.get_style_by_name(name)
+    colors = {token[1]["color"] for token in style if token[1]["color"]}
+    assert {color for color in colors if contrast(color, style.background_color.lstrip("#")) < 4.5} == set() != colors
+
+
+def contrast(one: str, other: str) -> float:
+    """Of two colors as RRGGBB, as WCAG 2 defines it: 1 to 21."""
+    lights = []
+    for color in (one, other):
+        red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (0, 2, 4))
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+        lights.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
 
 
 def test_nothing_is_loaded_from_another_host(site, pages):
