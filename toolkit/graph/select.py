@@ -3,7 +3,9 @@
 What a recipe leaves open (`auto`) is chosen in this order: equalization, calibration method, how weights are rounded, bias
 correction, and then another method for single parts of the network. Each step keeps what stands unless an alternative is better
 by more than `WORTH` and surely so over the images (one-sided 95 % by the jackknife): a few images must not decide what they
-cannot tell. The order of alternatives and the images are fixed, so the same inputs give the same choice.
+cannot tell. But where one image holds most of the noise no gain is ever sure, and it is likely that other images will include
+such a one too: a gain of `FAR` counts as it is. So what is chosen is never further than that below the best that was seen.
+The order of alternatives and the images are fixed, so the same inputs give the same choice.
 
 A network that ends in a Softmax is judged by what the Softmax reads: probabilities of images that it is sure of say nothing, a
 few others would decide alone. Weights are rounded once (`rounded.py`), and serve every candidate that shares their equalization.
@@ -38,6 +40,7 @@ Real = NDArray[np.float64]
 WORTH = 0.2  # dB
 PRICE = {"activations": 1.0}  # dB, for what costs time
 SURE = 1.64  # standard errors: one-sided 95 %
+FAR, OF = 3.0, 32  # dB over this many images, and by the root of their number more over fewer: a gain that need not be sure
 SHARE = 24  # images that equalizations are compared by
 BATCH = 8  # images that a candidate answers at once
 LEAST = 4  # images without which nothing is chosen
@@ -239,14 +242,16 @@ class _Selection:
         return best
 
     def _better(self, key: str, candidates: Sequence[_Candidate]) -> _Candidate:
-        """The first, unless another is surely nearer; the reason is kept where there is something to say."""
-        best = candidates[0]
+        """The first, unless another is surely nearer, or by far; the reason is kept where there is something to say."""
+        best, sure = candidates[0], True
         for other in candidates[1:]:
             gain, error = gain_of(best.noise, other.noise)
-            best = other if gain > max(PRICE.get(other.name, WORTH), SURE * error) else best
+            if gain > max(PRICE.get(other.name, WORTH), min(SURE * error, FAR * (OF / len(self.held)) ** 0.5)):
+                best, sure = other, gain > SURE * error
         seen = ", ".join(f"{one.name} {self._snr(one):.1f}" for one in candidates if one is not best)
         if key != "methods" or best is not candidates[0]:
-            unsure = ": not clearly better" if any(self._snr(one) > self._snr(best) for one in candidates) else ""
+            unsure = "" if sure else ": by far better, though on few images"
+            unsure = ": not clearly better" if any(self._snr(one) > self._snr(best) for one in candidates) else unsure
             self.reasons.append(f"auto: {key} = {best.name}, {self._snr(best):.1f} dB ({seen}{unsure})")
         return best
 
@@ -289,8 +294,12 @@ def gain_of(before: Real, after: Real) -> tuple[float, float]:
     gain = 10 * np.log10(before.sum() / after.sum())
     if n < 2:
         return float(gain), np.inf
-    tiny = np.finfo(np.float64).tiny
-    without = 10 * np.log10(np.maximum(before.sum() - before, tiny) / np.maximum(after.sum() - after, tiny))
+    without = _logs_without(before) - _logs_without(after)
     return float(gain), float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
 
 
+def _logs_without(noise: Real) -> Real:
+    """Of each image in turn, the dB of what the others sum to: not as a difference, which one image could swallow."""
+    others = np.where(np.eye(len(noise), dtype=bool), 0.0, noise).sum(axis=1)
+    logs: Real = 10 * np.log10(np.maximum(others, np.finfo(np.float64).tiny))
+    return logs
