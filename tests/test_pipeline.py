@@ -381,7 +381,7 @@ def test_a_build_without_labels_is_refused_below_the_agreement(trip: Trip) -> No
     bias = last.inputs[1]
     assert bias is not None
     bias.const_value = ir.tensor(np.eye(10, dtype=np.float32)[0] * 1e3, name=bias.name)  # every answer is class 0
-    with pytest.raises(BudgetError, match=r"refused: unlabeled: agreement .*below 98\.00%.*toolkit tune") as error:
+    with pytest.raises(BudgetError, match=r"refused: unlabeled: agreement .*below 98\.00%.*once `accept.data` names") as error:
         pipeline.prove(other, graph, CPU)
     assert re.search(r"toolkit why ENGINE; the best of the settings compared: SNR of the logits [0-9.]+ dB", str(error.value))
 

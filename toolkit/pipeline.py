@@ -219,7 +219,8 @@ def prove(trip: Trip, graph: ir.Model, target: Target, stage: Stage = quiet) -> 
         raise UndecidedError(f"{name} is not accepted: {verdict.text}", remedy=verdict.remedy)
     best = next((remark for remark in trip.remarks if remark.startswith("auto: SNR of the logits")), None)
     reached = f"; the best of the settings compared: {best.removeprefix('auto: ')}" if best is not None else ""
-    remedy = f"Run: toolkit tune RECIPE; or build with --no-proof, and ask toolkit why ENGINE{reached}"
+    first = "" if trip.recipe.accept.data is not None else ", once `accept.data` names images"
+    remedy = f"Run: toolkit tune RECIPE{first}; or build with --no-proof, and ask toolkit why ENGINE{reached}"
     raise BudgetError(f"{name} is refused: {verdict.text}", remedy=remedy)
 
 

@@ -27,7 +27,7 @@ color = "L"
 [precision]
 {precision}
 [calibration]
-data = "packaged:fashion-train"
+data = "{data}"
 images = 24
 method = "minmax"
 [build]
@@ -43,8 +43,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-
         yield
 
 
-def build(folder: Path, name: str, precision: str, weights: str, target: str = "cpu") -> Path:
-    recipe = Recipe.parse(RECIPE.format(name=name, weights=weights, precision=precision))
+def build(
+    folder: Path, name: str, precision: str, weights: str, target: str = "cpu", data: str = "packaged:fashion-train"
+) -> Path:
+    recipe = Recipe.parse(RECIPE.format(name=name, weights=weights, precision=precision, data=data))
     trip = pipeline.prepare(recipe, proof=False)
     pipeline.build(trip, Target.parse(target), folder / name)
     return folder / name

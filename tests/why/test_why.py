@@ -15,6 +15,7 @@ from rich.console import Console
 from tests.graph.networks import fashion_graph, pictures
 from tests.why.conftest import SICK, build
 from toolkit import pipeline
+from toolkit.engine.engine import Engine
 from toolkit.errors import BudgetError, DataError, EngineError
 from toolkit.graph.edit import constant
 from toolkit.graph.fp16 import to_fp16
@@ -25,11 +26,13 @@ from toolkit.outputs import Outputs
 from toolkit.recipe import Recipe
 from toolkit.report.why import why_table
 from toolkit.report.why_page import why_page
-from toolkit.types import Target
+from toolkit.settle import hold_back
+from toolkit.types import Target, quiet
 from toolkit.why import Why, remedied, why
 from toolkit.why.analysis import losses
 from toolkit.why.blocks import blocks
 from toolkit.why.probe import probe
+from toolkit.why.subject import open_subject
 from toolkit.why.trials import agreement
 
 
@@ -96,11 +99,24 @@ def test_the_first_remedy_is_as_good_as_it_says(found: Why, tmp_path: Path) -> N
     assert recipe.name == "odd-why"
     assert recipe.notes[-1].startswith(f"toolkit why: {best.what}")
     trip = pipeline.prepare(recipe, proof=False)
-    images = np.concatenate(list(pipeline.calibration_images(recipe, 48).batches(48)))[16:]
+    judged = hold_back(recipe).judging
+    assert judged is not None
+    images = np.concatenate(list(judged.batches(48)))[:32]
     answers = graph_runner(pipeline.typed(trip, Target("cpu")))(images)
     truth = graph_runner(trip.source.graph)(images)
     assert found.proof_images == len(images)
     assert snr(truth, answers) == pytest.approx(best.snr[1], abs=1)
+
+
+def test_remedies_are_checked_on_images_that_gave_no_ranges(tmp_path: Path) -> None:
+    """Those of a folder that calibration takes whole: ranges by min-max clip nothing of any of them but the ones held back."""
+    np.save(tmp_path / "images.npy", pictures(64))
+    engine = build(tmp_path, "whole", "int8 = true", "packaged:fashion-resnet18", data=str(tmp_path / "images.npy"))
+    held = hold_back(Engine.open(engine).recipe)
+    assert held.whole is not None and held.judging is not None
+    subject = open_subject(engine, None, quiet)
+    np.testing.assert_array_equal(subject.proof, np.concatenate(list(held.judging.batches(8))))
+    np.testing.assert_array_equal(np.concatenate(subject.images), np.concatenate(list(held.whole.batches(8)))[:16])
 
 
 def test_remedies_stand_by_what_they_bring(found: Why) -> None:

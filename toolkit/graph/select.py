@@ -250,7 +250,7 @@ class _Selection:
                 best, sure = other, gain > SURE * error
         seen = ", ".join(f"{one.name} {self._snr(one):.1f}" for one in candidates if one is not best)
         if key != "methods" or best is not candidates[0]:
-            unsure = "" if sure else ": by far better, though on few images"
+            unsure = "" if sure else ": few images make the difference"
             unsure = ": not clearly better" if any(self._snr(one) > self._snr(best) for one in candidates) else unsure
             self.reasons.append(f"auto: {key} = {best.name}, {self._snr(best):.1f} dB ({seen}{unsure})")
         return best

@@ -19,6 +19,7 @@ from toolkit.graph.rounding import as_rounded, holds_half
 from toolkit.images.dataset import Images, open_data
 from toolkit.manifest import Manifest
 from toolkit.recipe import Recipe
+from toolkit.settle import hold_back
 from toolkit.trip import Trip, room_of
 from toolkit.types import Array, Float, Stage
 from toolkit.why.strip import stripped
@@ -107,7 +108,8 @@ def _given(recipe: Recipe, ranges: Path) -> Recipe:
 
 
 def _images(engine: Engine, data: str | None) -> tuple[Images, Float, tuple[str, ...]]:
-    """Images to analyze, and others to check remedies on: those of `[accept]`, else later ones of the calibration set."""
+    """Images to analyze, and others to check remedies on: those of `[accept]`, else those that were held back for the verdict,
+    as ranges clip nothing of the images that they are drawn from; else later ones of the calibration set."""
     recipe = engine.recipe
     how, classes = recipe.preprocess.outside, engine.manifest.classes
     given = [spec for spec in (recipe.calibration_data, recipe.accept.data) if spec is not None]
@@ -117,6 +119,9 @@ def _images(engine: Engine, data: str | None) -> tuple[Images, Float, tuple[str,
         what = f"the images of {engine.name} {what}"
         raise DataError(what, remedy="Name some: --data DIR")
     try:
+        held_back = hold_back(recipe) if data is None and recipe.accept.data is None else None
+        if held_back is not None and held_back.whole is not None and held_back.judging is not None:
+            return _first(held_back.whole, ANALYSED), np.concatenate(list(_first(held_back.judging, PROVEN).batches(PROVEN))), ()
         images = open_data(spec, how, ANALYSED, classes=classes)
     except (DataError, OSError) as error:
         what = error.what if isinstance(error, DataError) else str(error)
@@ -133,3 +138,5 @@ def _images(engine: Engine, data: str | None) -> tuple[Images, Float, tuple[str,
     return images, held, ()
 
 
+def _first(images: Images, count: int) -> Images:
+    return images.take(range(min(count, images.count)))
