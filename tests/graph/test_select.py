@@ -10,9 +10,10 @@ import pytest
 from tests.graph.networks import fashion_graph, pictures
 from toolkit.calibration import Ranges, collect
 from toolkit.graph import select as room
+from toolkit.graph.gain import gain_of
 from toolkit.graph.rounded import Roundings
 from toolkit.graph.scheme_cpu import watched
-from toolkit.graph.select import LEAST, SURE, Selected, Settings, gain_of, select
+from toolkit.graph.select import LEAST, SURE, Selected, Settings, select
 from toolkit.recipe import Calibration, Precision
 
 

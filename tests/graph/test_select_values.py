@@ -14,11 +14,12 @@ from tests.graph.test_qdq_values import network
 from toolkit.calibration import Ranges, collect
 from toolkit.graph import select as room
 from toolkit.graph.equalize import equalize
+from toolkit.graph.gain import gain_of
 from toolkit.graph.qdq import quantize
 from toolkit.graph.rounded import Roundings
 from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
-from toolkit.graph.select import FAR, LEAST, OF, OTHERS, PRICE, SIMPLE, START, SURE, WORTH, Selected, Settings, gain_of, select
+from toolkit.graph.select import FAR, LEAST, OF, OTHERS, PRICE, SIMPLE, START, SURE, WORTH, Selected, Settings, select
 from toolkit.recipe import Calibration, Precision
 from toolkit.types import Array
 

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from toolkit.calibration import Ranges
-from toolkit.graph.channels import IMAGES, LANES, lane_threads
+from toolkit.graph.channels import IMAGES, LANES, Real, lane_threads
 from toolkit.graph.equalize import Mode, channel_sets, evidence
+from toolkit.graph.gain import gain_of
 from toolkit.graph.prescale import equalized, equalized_by, has_functions
 from toolkit.graph.qdq import Scheme, quantize
 from toolkit.graph.rounded import Rounded, Roundings
@@ -36,7 +36,6 @@ from toolkit.images.ahead import read_ahead
 from toolkit.recipe import Calibration, Precision
 from toolkit.types import Classifier, Float
 
-Real = NDArray[np.float64]
 WORTH = 0.2  # dB
 PRICE = {"activations": 1.0}  # dB, for what costs time
 SURE = 1.64  # standard errors: one-sided 95 %
@@ -282,24 +281,3 @@ def _centered(answers: Float, soft: bool) -> Real:
     """float64 [n, classes]; less each row's mean where a Softmax, to which it means nothing, comes behind."""
     rows = answers.astype(np.float64).reshape(len(answers), -1)
     return rows - rows.mean(axis=1, keepdims=True) if soft else rows
-
-
-def gain_of(before: Real, after: Real) -> tuple[float, float]:
-    """By how many dB the summed noise falls, and the jackknife's standard error of that over the images (Efron, 1982)."""
-    if not np.isfinite(after).all() or after.sum() <= 0 or before.sum() <= 0:
-        return (0.0 if not np.isfinite(after).all() or before.sum() <= 0 else np.inf), 0.0
-    if not np.isfinite(before).all():
-        return np.inf, 0.0
-    n = len(before)
-    gain = 10 * np.log10(before.sum() / after.sum())
-    if n < 2:
-        return float(gain), np.inf
-    without = _logs_without(before) - _logs_without(after)
-    return float(gain), float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
-
-
-def _logs_without(noise: Real) -> Real:
-    """Of each image in turn, the dB of what the others sum to: not as a difference, which one image could swallow."""
-    others = np.where(np.eye(len(noise), dtype=bool), 0.0, noise).sum(axis=1)
-    logs: Real = 10 * np.log10(np.maximum(others, np.finfo(np.float64).tiny))
-    return logs

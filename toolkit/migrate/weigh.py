@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 
 from toolkit import pipeline
+from toolkit.graph.gain import gain_of
 from toolkit.graph.run import predicting_runner
-from toolkit.graph.select import SURE, WORTH, gain_of
+from toolkit.graph.select import SURE, WORTH
 from toolkit.harness.accuracy import answers_of, compare_accuracy
 from toolkit.harness.paired import mcnemar
 from toolkit.harness.verdict import Verdict
