@@ -43,10 +43,14 @@ pygments_dark_style = "a11y-high-contrast-dark"
 
 
 def setup(app: Sphinx) -> None:
-    """Options such as `--json` are not broken behind their dashes, on a narrow screen either."""
-    app.connect("html-page-context", _whole_options)
+    app.connect("html-page-context", _mended, priority=900)  # after the theme's own
 
 
-def _whole_options(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+def _mended(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Options (`--json`) are not broken behind their dashes, a keyboard reaches code that scrolls, headings have a level."""
     if "body" in context:
-        context["body"] = context["body"].replace('<span class="pre">--', '<span class="pre option">--')
+        body = context["body"].replace('<span class="pre">--', '<span class="pre option">--')
+        context["body"] = body.replace("<pre>", '<pre tabindex="0">').replace('role="heading"', 'role="heading" aria-level="2"')
+    if "furo_navigation_tree" in context:
+        tree = context["furo_navigation_tree"]
+        context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')

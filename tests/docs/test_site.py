@@ -27,11 +27,13 @@ class Page(HTMLParser):
         self.ids: set[str] = set()
         self.links: list[str] = []
         self.loads: list[str] = []
-        self.titles = 0
+        self.titles = self.unreached = 0
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.titles += tag == "h1"
+        self.unreached += tag == "pre" and ("tabindex", "0") not in attrs
+        self.unreached += ("role", "heading") in attrs and "aria-level" not in dict(attrs)
         for key, value in attrs:
             if key == "id" and value:
                 self.ids.add(value)
@@ -80,6 +82,10 @@ def test_links_and_anchors_lead_somewhere(site, pages):
 def test_every_page_has_one_title(pages):
     told = {path.name: page.titles for path, page in pages.items() if path.name != "search.html"}  # whose script writes it
     assert {name: titles for name, titles in told.items() if titles != 1} == {}
+
+
+def test_a_keyboard_reaches_code_that_scrolls_and_a_heading_has_a_level(pages):
+    assert {path.name: page.unreached for path, page in pages.items() if page.unreached} == {}
 
 
 @pytest.mark.parametrize("key", ["pygments_style", "pygments_dark_style"])

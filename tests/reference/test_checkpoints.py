@@ -232,6 +232,7 @@ def test_other_functions_are_refused_by_what_gives_them_away(save: Any, state: S
         "pruned by a mask": {k.replace("conv1.weight", "conv1.weight_orig"): v for k, v in state.items()},
         "CLIP's ResNet": {f"visual.{k}".replace("fc.", "attnpool."): v for k, v in state.items()},
         "a network of torchvision's `features` kind": {"features.0.weight": torch.zeros(8, 3, 3, 3)},
+        "a ResNet's children in an nn.Sequential": {f"features.{n}.weight": torch.zeros(8) for n in ("0", "4.0.conv1")},
         "It has 3, 2, 2, 2 blocks": state | {k.replace("layer1.1", "layer1.2"): v for k, v in state.items()},
     }  # fmt: skip
     for words, content in cases.items():

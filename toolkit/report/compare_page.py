@@ -64,7 +64,7 @@ def _differences(found: Comparison) -> list[Element]:
         change, ends = ("-", d.note) if not math.isfinite(d.change) else (f"{d.change:+.1%}", f"{d.low:+.1%} to {d.high:+.1%}")
         word = tag("strong", d.word, class_="failed") if d.alarm else d.word
         body.append([d.engine, d.what, change, ends, word])
-    table = grid(["engine", "what", "change", "95 % interval", ""], body, text=(0, 1, 3, 4))
+    table = grid(["engine", "what", "change", "95 % interval", "outcome"], body, text=(0, 1, 3, 4))
     return [_forest(timed, found.tolerance), table] if timed else [table]
 
 
@@ -150,4 +150,4 @@ def _environment(old: Environment, new: Environment) -> Element:
     names = sorted({*old.versions, *new.versions})
     facts += [(name, old.versions.get(name, "none"), new.versions.get(name, "none")) for name in names]
     body: list[list[Child]] = [[name, a, b if a == b else tag("strong", b)] for name, a, b in facts]
-    return grid(["", "OLD", "NEW"], body, text=(0, 1, 2))
+    return grid(["machine or library", "OLD", "NEW"], body, text=(0, 1, 2))

@@ -58,7 +58,7 @@ def network(boxes: Sequence[Box], description: str, heading: str = "The network.
         aria_label=f"The network, layer by layer. {description}",
     )
     caption = tag("figcaption", tag("strong", heading), " ", description)
-    scroll = tag("div", drawing, class_="scroll", tabindex="0", role="region", aria_label="The network; it scrolls")
+    scroll = tag("div", drawing, class_="scroll", tabindex="0", role="region", aria_label=f"{heading} It scrolls")
     return tag("figure", scroll, caption, class_="network")
 
 

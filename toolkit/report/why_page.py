@@ -76,7 +76,7 @@ def _remedy(remedy: Remedy) -> list[Child]:
 
 def _layers(ranked: Sequence[LayerLoss]) -> Element:
     most = max((layer.share for layer in ranked), default=0.0) or 1.0
-    head = ("layer", "operator", "", "loss", "", "born", "inherited", "output", "alone", "w c r %", "work", "time")
+    head = ("layer", "operator", "precision", "loss", "drawn", "born", "inherited", "output", "alone", "w c r %", "work", "time")
     body: list[list[Child]] = [
         [
             x.name, x.kind, x.precision, f"{x.share:.1%}", bar(x.share / most), decibels(x.born), decibels(x.inherited),

@@ -25,9 +25,9 @@ _SIGNS = (  # a pattern of a tensor's name, and what has it
     (r"stages\.0\.blocks\.0\.(norm1|conv1)\.|block1\.unit01|root\.conv", "a ResNetV2 (pre-activation, such as BiT)"),
     (r"denseblock|denselayer", "a DenseNet"),
     (r"stages\.0\.blocks\.0\.conv_dw|stages\.0\.0\.dwconv", "a ConvNeXt"),
+    (r"(^|\.)4\.0\.conv1\.weight$", "a ResNet's children in an nn.Sequential, whose names are numbers"),
     (r"^features\.\d+\.", "a network of torchvision's `features` kind (VGG, MobileNet, EfficientNet and others)"),
     (r"(^|\.)patch_embed|(^|\.)cls_token|encoder_layer_\d", "a vision transformer"),
-    (r"^(model\.)?(0\.)?4\.0\.conv1\.weight$", "a ResNet's children in an nn.Sequential, whose names are numbers"),
 )
 _REPARAMETRIZED = (  # as _SIGNS, with the line that puts the plain weight back
     (r"weight_orig$", "pruned by a mask", "torch.nn.utils.prune.remove(module, 'weight')"),
