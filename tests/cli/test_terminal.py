@@ -173,6 +173,8 @@ def test_examples_are_commands_that_parse() -> None:
         (["bulid"], "Did you mean 'build'?"),
         (["cache", "cleen"], "Did you mean 'clean'?"),
         (["build", "--precison", "int8", "x"], "Did you mean --precision?"),
+        (["bench", "x", "--scenario", "offine"], "--scenario': 'offine' is not one of"),
+        (["bench", "x", "--scenario", "offine"], "Did you mean 'offline'?"),
         (["bench", "--scenario", "ofline", "x"], "'single-stream', 'offline', 'server'"),
         (["build"], "Missing argument"),
         (["build", "engines/fashion-resnet18-int.toml"], "Did you mean 'engines/fashion-resnet18-int8.toml'?"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from difflib import get_close_matches
 from io import TextIOWrapper
@@ -88,7 +89,10 @@ def _misused(error: Any) -> NoReturn:
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         sys.exit(error.exit_code)
-    message = " ".join(error.format_message().split())
+    message = " ".join(error.format_message().split()).replace(": Value error, ", ": ")  # pydantic's words, of a choice
+    if choice := re.search(r"'([^']*)' is not one of (.*)$", message):
+        close = get_close_matches(choice[1], re.findall(r"'([^']+)'", choice[2]), 1)
+        message = f"{message.rstrip('.')}. Did you mean '{close[0]}'?" if close else message
     if near := getattr(error, "possibilities", None):
         meant = get_close_matches(error.option_name, near, 1, 0.0)[0]
         message = f"{message.partition(' (Possible')[0].partition(' Did you mean')[0].rstrip('.')}. Did you mean {meant}?"
