@@ -57,7 +57,7 @@ FLOORS = {
 HOMES = {
     "torch": {"reference", "finetune", "graph/export.py"},
     "safetensors": {"reference", "finetune"},
-    "onnxruntime": {"backends", "doctor.py"},
+    "onnxruntime": {"backends", "doctor.py", "migrate/flat.py"},
     "tensorrt": {"backends", "doctor.py"},
     "tensorrt_rtx": {"backends", "doctor.py"},
     "openvino": {"backends", "doctor.py"},

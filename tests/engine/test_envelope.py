@@ -10,7 +10,7 @@ import pytest
 
 from toolkit import orders
 from toolkit.engine.engine import Engine
-from toolkit.engine.judge import Envelope
+from toolkit.engine.envelope import Close, Envelope
 from toolkit.graph.envelope import roundings
 from toolkit.images.dataset import open_data
 from toolkit.recipe import Recipe
@@ -47,9 +47,30 @@ def test_the_bounds_hold_what_each_way_of_rounding_gives(built: dict[str, Engine
     assert "depend on how the GPU rounds (5 ways tried): predicted agreement between" in str(found)
 
 
+def test_images_that_may_flip_are_named_by_their_lead_and_what_rounding_moved_it(built: dict[str, Engine]) -> None:
+    engine = built["rtx"]
+    found = engine.judge().envelope
+    assert found is not None and found.close
+    images = open_data("packaged:fashion-test", engine.recipe.preprocess, IMAGES)
+    ways = [live()(next(images.batches(IMAGES))).astype(np.float64) for live in roundings(engine.graph).values()]
+    named = {one.index: one for one in found.close}
+    assert set(found.flips) <= set(named)
+    for index in range(IMAGES):
+        first, second = np.argsort(ways[0][index])[:-3:-1]
+        leads = [way[index, first] - np.delete(way[index], first).max() for way in ways]
+        lead, moved = ways[0][index, first] - ways[0][index, second], max(abs(one - leads[0]) for one in leads)
+        if abs(lead - 2 * moved) > 1e-3 * moved:  # batches of another size may move the last bit of FP32
+            assert (index in named) == (lead < 2 * moved or index in found.flips)
+        if index in named:
+            assert named[index].image == images.name(index)
+            np.testing.assert_allclose([named[index].lead, named[index].moved], [lead, moved], rtol=1e-2, atol=1e-5)
+    order = [one.lead - one.moved for one in found.close]
+    assert order == sorted(order)
+
+
 def test_of_many_images_a_share_is_tried_and_that_is_said(built: dict[str, Engine], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = built["rtx"].judge().envelope
-    monkeypatch.setattr("toolkit.engine.judge.MOST", 16)
+    monkeypatch.setattr("toolkit.engine.envelope.MOST", 16)
     found = built["rtx"].judge().envelope
     assert whole is not None and found is not None and (whole.images, found.images) == (0, 16)
     which = np.unique(np.linspace(0, IMAGES - 1, 16).astype(int)).tolist()
@@ -67,3 +88,9 @@ def test_it_reads_as_a_sentence() -> None:
         "1 answer depends on how the GPU rounds (2 ways tried): predicted agreement between 98.00% and 99.00%, "
         "top-1 between 50.00% and 51.00%"
     )
+    close = tuple(Close(index=n, image=f"{n}.png", lead=0.01 * n, moved=0.02) for n in (1, 2, 3, 4))
+    assert str(Envelope(ways=ways, flips=(), close=close)).splitlines() == [
+        "0 answers depend on how the GPU rounds (2 ways tried)",
+        "  top-1 may change on 1.png (leads by 0.01, moved by 0.02), 2.png (leads by 0.02, moved by 0.02), "
+        "3.png (leads by 0.03, moved by 0.02) and 1 more",
+    ]

@@ -11,10 +11,16 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
+from toolkit import orders
+from toolkit.cli.main import app
 from toolkit.errors import CalibrationError, RecipeError
 from toolkit.graph.edit import constant
+from toolkit.graph.magnitude import magnitudes
 from toolkit.graph.qdq import quantize
+from toolkit.images.synthetic import synthetic
 from toolkit.migrate.cache import is_cache, read_cache
 from toolkit.migrate.migrate import migrate
 from toolkit.migrate.trtexec import read_line, trtexec_line
@@ -110,6 +116,60 @@ def test_the_same_scales_stand_in_the_new_graph(network: tuple[Path, ir.Model], 
     assert any("somewhere_else" in text for text in found.said) and any("3 scales" in text for text in found.said)
 
 
+def test_scales_that_no_layer_needs_are_counted_and_those_of_another_network_named(
+    network: tuple[Path, ir.Model], tmp_path: Path
+) -> None:
+    """TensorRT 10's caches hold constants by their layers' names, and what its parser made: they passed for another export's."""
+    path, graph = network
+    first = layers_of(graph)[0]
+    assert first.inputs[0] is not None
+    constants = [f"{name}_output" for name in list(graph.graph.initializers)[:2]]
+    made = ["ONNXTRT_Broadcast_191_output", "ONNXTRT_Broadcast_output", "onnx::MatMul_388_output"]
+    made.append("(Unnamed Layer* 64) [Shuffle]_output")
+    others = (*constants, *made, str(first.outputs[0].name), "encoder/Add_output_0", "stem_output")
+    scales = {str(first.inputs[0].name): 0.02, **dict.fromkeys(others, 0.01)}
+    found = migrate([str(write_cache(tmp_path / "old.cache", scales))], tmp_path / "new.toml", path)
+    said = [text for text in found.said if text.startswith(("not ", "in the cache"))]
+    assert said == [
+        "not needed, scales of constants or of tensors that TensorRT made beside the file's: 6",
+        "not used, scales of tensors that no INT8 layer reads here, such as sums and attention: 1",
+        "in the cache and not in the file (another export?): encoder/Add_output_0, stem_output",
+    ]
+
+
+def test_the_next_command_works_or_says_what_comes_first(network: tuple[Path, ir.Model], tmp_path: Path) -> None:
+    """A recipe named a folder of images that was not there, and `toolkit build` of it failed, be they needed or not."""
+    path, graph = network
+    scales = {str(node.inputs[0].name): 0.02 for node in layers_of(graph) if node.inputs[0] is not None}
+    cache = write_cache(tmp_path / "old.cache", scales)
+    for source in (str(cache), f"trtexec --onnx={path} --fp16", f"trtexec --onnx={path}"):
+        done = CliRunner().invoke(app, ["migrate", source, "--onnx", str(path), "-o", str(tmp_path / "new.toml")])
+        assert done.exit_code == 0 and "put calibration images" not in done.output, done.output
+        recipe = Recipe.load(tmp_path / "new.toml")
+        assert recipe.calibration.data is None
+        (order,) = orders.build_all([recipe], "cpu", tmp_path / "built")
+        assert order[0].is_dir()
+    done = CliRunner().invoke(app, ["migrate", f"trtexec --onnx={path} --refit", "-o", str(tmp_path / "new.toml")])
+    assert "--target rtx" not in done.output and "on the GPU that runs it" in " ".join(done.output.split())
+    done = CliRunner().invoke(app, ["migrate", f"trtexec --onnx={path} --int8", "-o", str(tmp_path / "new.toml")])
+    folder = tmp_path / "calibration-images"
+    assert done.exit_code == 0 and f"put calibration images into {folder}, then toolkit build" in " ".join(done.output.split())
+    assert Recipe.load(tmp_path / "new.toml").calibration.data == str(folder)
+    folder.mkdir()
+    for index in range(8):
+        Image.fromarray(np.random.default_rng(index).integers(0, 255, (16, 16, 3), np.uint8)).save(folder / f"{index}.png")
+    assert orders.build_all([Recipe.load(tmp_path / "new.toml")], "cpu", tmp_path / "built", proof=False)
+
+
+def test_a_network_that_takes_no_image_is_refused_with_what_an_engine_takes(tmp_path: Path) -> None:
+    x = ir.Value(name="input", shape=ir.Shape(["batch", 32, 64]), type=ir.TensorType(ir.DataType.FLOAT))
+    relu = ir.node("Relu", [x], name="relu")
+    graph = ir.Graph([x], relu.outputs, nodes=[relu], opset_imports={"": 17}, name="steps")
+    ir.save(ir.Model(graph, ir_version=8), tmp_path / "steps.onnx")
+    with pytest.raises(RecipeError, match=r"its first input is input float32 \[\?, 32, 64\]. An engine here takes"):
+        migrate([f"trtexec --onnx={tmp_path / 'steps.onnx'}"], tmp_path / "new.toml")
+
+
 def test_layers_without_a_scale_stay_as_tensorrt_left_them(network: tuple[Path, ir.Model], tmp_path: Path) -> None:
     path, graph = network
     first, second, _ = layers_of(graph)
@@ -195,6 +255,42 @@ def test_the_input_of_the_cache_tells_that_pictures_came_in_another_way(network:
         cache = write_cache(tmp_path / "old.cache", {name: reach / 127})
         said = [text for text in migrate([str(cache)], tmp_path / "new.toml", path).said if "scale of the input" in text]
         assert len(said) == (likely is not None) and (likely is None or likely in said[0])
+
+
+def test_scales_of_another_order_of_magnitude_are_doubted_where_no_images_prove_them(
+    network: tuple[Path, ir.Model], tmp_path: Path
+) -> None:
+    """Magnitudes or inverses in a scale's place gave an engine that answers every picture alike, without a word."""
+    path, graph = network
+    recipe = Recipe.parse(f'name = "net"\n[reference]\nonnx = "{path}"\n[preprocess]\nsize = [16, 16]')
+    seen = magnitudes(graph, synthetic(recipe.preprocess, 4).batches(1))
+    read = [str(node.inputs[0].name) for node in layers_of(graph) if node.inputs[0] is not None]
+    right = {name: seen[name] / 127 for name in read}
+    for factor, count in ((1.0, 0), (127.0, 2), (1e15, 2), (1e-9, 2)):
+        scales = {name: factor * scale if name != read[0] else scale for name, scale in right.items()}
+        found = migrate([str(write_cache(tmp_path / "old.cache", scales))], tmp_path / "new.toml", path)
+        said = [text for text in found.said if "times off what synthetic pictures give" in text]
+        assert len(said) == bool(count) and all(f"WARNING: {count} of 3 scales" in text for text in said)
+
+
+def test_a_cache_that_fits_nothing_says_why(network: tuple[Path, ir.Model], tmp_path: Path) -> None:
+    """Each was said to be of another network, or to have no tensor that is in the file."""
+    path, graph = network
+    first = layers_of(graph)[0]
+    assert first.inputs[0] is not None
+    for scales, words in (
+        ({}, "holds no scale"),
+        ({str(first.inputs[0].name): 0.0}, "every scale that INT8 layers need is 0"),
+        ({str(first.outputs[0].name): 0.1}, "no scale of what INT8 layers read"),
+        ({"[bold]x[/bold]" * 5000: 0.1}, r"belongs to another network: it has (\[bold\]x\[/bold\]){4}.{0,20};"),
+    ):
+        with pytest.raises(CalibrationError, match=words):
+            migrate([str(write_cache(tmp_path / "old.cache", scales))], tmp_path / "new.toml", path)
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "large.onnx").write_bytes(bytes(1 << 19))
+    for name, words in (("empty", "is empty"), ("large.onnx", "name an ONNX file by --onnx")):
+        with pytest.raises(RecipeError, match=words):
+            migrate([str(tmp_path / name)], tmp_path / "new.toml", path)
 
 
 def test_shapes_are_read_whatever_the_input_is_called() -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.migrate.test_migrate import hexadecimal, layers_of, network  # noqa: F401  # a fixture
 from toolkit.calibration import Ranges
 from toolkit.errors import CalibrationError, RecipeError
+from toolkit.migrate.flat import rows_of
 from toolkit.migrate.migrate import migrate
 from toolkit.migrate.sources import read_sources
 from toolkit.migrate.tables import BARE, ENDS, HEADLESS, is_table, read_scales
@@ -99,6 +100,8 @@ def test_a_command_line_a_script_and_a_binary_are_no_tables(tmp_path: Path) -> N
     (tmp_path / "calibration.flatbuffers").write_bytes(b"\x10\0\0\0\0\0\x0a\0")
     with pytest.raises(RecipeError, match=r"calibration\.flatbuffers is binary"):
         read_sources([str(tmp_path / "calibration.flatbuffers")])
+    with pytest.raises(CalibrationError, match=r"calibration\.flatbuffers is binary"):
+        read_scales(tmp_path / "calibration.flatbuffers")
     (tmp_path / "broken.json").write_text('{"x": ')
     with pytest.raises(CalibrationError, match=r"broken\.json is no JSON"):
         read_sources([str(tmp_path / "broken.json")])
@@ -129,7 +132,46 @@ def test_what_onnxruntime_writes_becomes_the_ranges_of_its_network(
     seen = str(next(node.inputs[0].name for node in layers_of(graph) if node.inputs[0] is not None))
     ends = [end.item() for end in data[seen].range_value]
     # Its text holds the upper end alone, and its provider takes that for the range: so did the engine that is left behind.
-    for name, want in (("calibration.cache", max(ends)), ("calibration.json", max(map(abs, ends)))):
+    wanted = {"calibration.cache": max(ends), "calibration.flatbuffers": max(ends), "calibration.json": max(map(abs, ends))}
+    for name, want in wanted.items():
         found = migrate([f"trtexec --onnx={path} --int8 --calib={name}"], tmp_path / "new.toml")
         assert found.ranges is not None and Ranges.read(found.ranges).tensors[seen].max == pytest.approx(want, rel=1e-5)
         assert any(f"scales taken over from {name}: " in text for text in found.said)
+
+
+def flat(rows: list[tuple[str, str]]) -> bytes:
+    """As ONNX Runtime writes them."""
+    import flatbuffers
+    from onnxruntime.quantization.CalTableFlatBuffers import KeyValue, TrtTable
+
+    builder, made = flatbuffers.Builder(64), []
+    for name, value in rows:
+        key, text = builder.CreateString(name), builder.CreateString(value)
+        KeyValue.Start(builder)
+        KeyValue.AddKey(builder, key)
+        KeyValue.AddValue(builder, text)
+        made.append(KeyValue.End(builder))
+    TrtTable.StartDictVector(builder, len(made))
+    for one in made:
+        builder.PrependUOffsetTRelative(one)
+    entries = builder.EndVector()
+    TrtTable.Start(builder)
+    TrtTable.AddDict(builder, entries)
+    builder.Finish(TrtTable.End(builder))
+    return bytes(builder.Output())
+
+
+def test_a_damaged_flatbuffer_is_no_table_and_never_a_wrong_one() -> None:
+    """FlatBuffers have no checksum: whatever is cut or overwritten gives an answer or none, soon, and no other error."""
+    rows = [(name, str(value)) for name, value in REACH.items()]
+    data = flat(rows)
+    assert rows_of(data) == dict(rows)
+    assert rows_of(flat([("x", "0.5"), ("x", "0.6")])) is None and rows_of(flat([])) is None
+    random = np.random.default_rng(0)
+    for size in range(len(data)):
+        assert rows_of(data[:size]) in (None, dict(rows))
+    for _ in range(3000):
+        harmed = np.frombuffer(data, np.uint8).copy()
+        harmed[random.integers(0, len(data), 4)] = random.integers(0, 256, 4)
+        found = rows_of(harmed.tobytes())
+        assert found is None or sum(map(len, (*found, *found.values()))) <= 2 * len(data)

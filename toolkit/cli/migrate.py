@@ -27,16 +27,18 @@ def migrate(
 
     with stages() as stage:
         found = move(sources, output, onnx, data, proof=proof, stage=stage)
-    weighed, following = found.weighed, found.recalibrated or found.recipe
+    weighed = found.weighed
     if as_json:
         ranges = str(found.ranges) if found.ranges else None
         verdict = None if weighed is None else {key: value for key, value in plain(weighed).items() if key != "recipe"}
         told = {"recipe": str(found.recipe), "ranges": ranges, "notes": list(found.said), "scales": verdict}
-        print_json({**told, "recalibrated": str(found.recalibrated) if found.recalibrated else None})
+        beside = {"recalibrated": str(found.recalibrated) if found.recalibrated else None}
+        print_json({**told, **beside, "awaited": str(found.awaited) if found.awaited else None})
         return
     out.notes(found.said, "they are in --json")
     if weighed is not None:
         out.print(weighed.text, highlight=False)
     scales = f", with the old scales in {found.ranges}" if found.ranges else ""
-    also = f"; {following} calibrates again" if found.recalibrated else ""
-    finish(f"{found.recipe}{scales}{also}. Next: toolkit build {following}")
+    also = f"; {found.recalibrated} calibrates again" if found.recalibrated else ""
+    first = f"put calibration images into {found.awaited}, then " if found.awaited else ""
+    finish(f"{found.recipe}{scales}{also}. Next: {first}{found.command}")

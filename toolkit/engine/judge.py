@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from toolkit.disk.files import decode_json
+from toolkit.engine.envelope import Envelope, envelope_of
 from toolkit.engine.locations import is_here, require_reference
 from toolkit.errors import BackendError, DataError, DeviceError, ToolkitError, extras
 from toolkit.harness.accuracy import answers_of, compare_accuracy
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from toolkit.engine.engine import Engine
 
 REFERENCE, MEASURED = "the reference", "measured"
-MOST = 2000  # images that an envelope tries: each is answered three times more, and FP16 accumulators are slow to play
 
 
 class Proof(Frozen, frozen=True):
@@ -32,28 +32,6 @@ class Proof(Frozen, frozen=True):
     verdict: Verdict
     how: str  # measured | predicted: why
     device: str = ""
-
-
-class Envelope(Frozen, frozen=True):
-    """What may come out where the engine runs, under each way that a GPU may round (see `graph/envelope.py`).
-
-    Bounds are image by image: each image's answer is that of any one way. `flips` are the images whose top-1 differs among ways.
-    Of more than `MOST` images so many are tried, spread evenly: `images` says how many, and what is said is of those.
-    """
-
-    ways: tuple[str, ...]
-    flips: tuple[int, ...]
-    agreement: tuple[float, float] | None = None  # with the reference, 0 to 1; None where not all images could be compared
-    top1: tuple[float, float] | None = None  # None without labels
-    images: int = 0  # how many were tried; 0: all
-
-    def __str__(self) -> str:
-        spans = (("agreement", self.agreement), ("top-1", self.top1))
-        between = ", ".join(f"{name} between {low:.2%} and {high:.2%}" for name, (low, high) in _known(spans))
-        answers = "1 answer depends" if len(self.flips) == 1 else f"{len(self.flips)} answers depend"
-        share = f" on {self.images} of the images" if self.images else ""
-        found = f"{answers} on how the GPU rounds ({len(self.ways)} ways tried{share})"
-        return f"{found}: predicted {between}" if between else found
 
 
 class Judgement(Frozen, frozen=True):
@@ -122,7 +100,7 @@ def judge(engine: Engine, data: str | None, against: Engine | None, stage: Stage
     found = _compared(engine, images, ours, how, data, against, stage)
     if how == MEASURED:
         return found
-    return msgspec.structs.replace(found, envelope=_envelope(engine, images, ours, found.verdict, stage))
+    return msgspec.structs.replace(found, envelope=envelope_of(engine, images, ours, found.verdict, stage))
 
 
 def _compared(
@@ -134,40 +112,6 @@ def _compared(
         return _judged(engine, against.name, images, truth, ours, how, None, images.remarks)
     remarks = images.remarks if data is None else (f"images: {images.where}", *images.remarks)
     return _against_reference(engine, images, ours, how, (*remarks, *engine.remarks), stage)
-
-
-def _envelope(engine: Engine, images: Images, ours: Float, verdict: Verdict | None, stage: Stage) -> Envelope | None:
-    """Under each rounding that the GPU may choose; `ours` are the answers as typed. None where the graph leaves no choice."""
-    from toolkit.graph.envelope import roundings
-
-    if not engine.manifest.to_target().is_nvidia or engine.manifest.meaning.multilabel:
-        return None
-    scores, ways, tops = engine.manifest.meaning.scores, list[str](), list[np.ndarray]()
-    which = np.unique(np.linspace(0, images.count - 1, min(MOST, images.count)).astype(int))
-    some = images if len(which) == images.count else images.take(which.tolist())
-    live = roundings(engine.graph)
-    for name, runner in live.items():
-        saying = stage(f"under another rounding ({len(ways)} of {len(live) - 1}): {name}") if ways else None
-        known = ours[which] if saying is None else answers_of(runner(), some, name=name, progress=saying)
-        ways.append(name)
-        tops.append(scores(known).argmax(1))
-    if not ways:
-        return None
-    top = np.stack(tops)
-    flips = (top != top[0]).any(axis=0)
-    agreement = top1 = None
-    if verdict is not None and verdict.images == images.count:
-        same = ~np.isin(which, verdict.disagreements)
-        agreement = (float((same & ~flips).mean()), float((same | flips).mean()))
-    if some.labels is not None:
-        right = top == some.labels
-        top1 = (float(right.all(axis=0).mean()), float(right.any(axis=0).mean()))
-    tried = 0 if some is images else len(which)
-    return Envelope(ways=tuple(ways), flips=tuple(which[flips].tolist()), agreement=agreement, top1=top1, images=tried)
-
-
-def _known(spans: Iterable[tuple[str, tuple[float, float] | None]]) -> Iterator[tuple[str, tuple[float, float]]]:
-    return ((name, span) for name, span in spans if span is not None)
 
 
 def _against_reference(

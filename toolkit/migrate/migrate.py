@@ -8,20 +8,23 @@ from typing import Any, NamedTuple
 import msgspec
 import onnx_ir as ir
 
+from toolkit.backends import backend
 from toolkit.disk.files import write_atomically
-from toolkit.errors import RecipeError
+from toolkit.errors import BackendError, MissingExtra, RecipeError
 from toolkit.graph.load.glance import glance
 from toolkit.migrate.cache import Cache
+from toolkit.migrate.doubts import doubts
 from toolkit.migrate.old import OldBuild, constrained
-from toolkit.migrate.scales import doubtful_input, ranges_from, told
+from toolkit.migrate.scales import ranges_from, told
 from toolkit.migrate.sources import read_sources
 from toolkit.migrate.weigh import Weighed, weigh
 from toolkit.recipe import Recipe
 from toolkit.recipe.assumed import left_open
 from toolkit.recipe.write import recipe_toml
 from toolkit.reference.source import open_source
-from toolkit.types import Stage, quiet
+from toolkit.types import Stage, Target, quiet
 
+PLACE = "calibration-images"  # a folder beside the recipe, for images that are still to come
 # An engine of TensorRT 10 had just its scales: nothing of the network was changed to suit them.
 AS_BEFORE = {"equalize": "none", "weights": "absmax", "rounding": "nearest", "bias_correction": False}
 
@@ -29,7 +32,7 @@ AS_BEFORE = {"equalize": "none", "weights": "absmax", "rounding": "nearest", "bi
 class Migrated(NamedTuple):
     """Where the recipe and the ranges were written, what the reader must know, and which scales to keep where images could tell.
 
-    `recalibrated` is the recipe with new scales, where those win.
+    `recalibrated` is the recipe with new scales, where those win; `awaited` a folder that images must be put into before a build.
     """
 
     recipe: Path
@@ -37,6 +40,25 @@ class Migrated(NamedTuple):
     said: tuple[str, ...]
     weighed: Weighed | None = None
     recalibrated: Path | None = None
+    awaited: Path | None = None
+
+    @property
+    def following(self) -> Path:
+        """The recipe to build next."""
+        return self.recalibrated or self.recipe
+
+    @property
+    def command(self) -> str:
+        """The next command, as it works: TensorRT builds on the GPU that runs the engine; TensorRT-RTX builds anywhere, if it has
+        all that the recipe asks for."""
+        build, recipe = f"toolkit build {self.following}", Recipe.load(self.following)
+        anywhere = Target.parse("rtx:sm89+" if recipe.precision.fp8 else "rtx")
+        try:
+            backend(anywhere).check(recipe.build, anywhere)
+        except BackendError as error:
+            why = "" if isinstance(error, MissingExtra) else f" ({error.what}. {error.remedy})"
+            return f"{build}, on the GPU that runs it{why}"
+        return f"{build} --target {anywhere}, or without it on the GPU that runs it"
 
 
 def migrate(
@@ -66,30 +88,38 @@ def migrate(
     raw["precision"] |= layers
     said = [*old.said, *unfit]
     said.append("[preprocess] has only the size: set mean, std and scale as the old pipeline had them; no file says")
-    if data is None:
-        said.append("no images were named: set `calibration.data`")
     if cache is None:
         raw["calibration"] |= old.calibration
-        if plain.precision.quantized:
-            said.append("no calibration cache: the ranges come from the images")
-        _write(_recipe(raw), output)
-        return Migrated(output, None, tuple(said))
+        return _without_cache(_recipe(raw), output, said, named=data is not None)
+    if data is None:
+        raw["calibration"].pop("data")  # the scales are there, so that a build needs none
+        said.append("no images were named, so that a build cannot judge the engine: set `accept.data`")
     if old.precision.get("fp8"):
         said.append("fp8: a calibration cache holds scales of INT8, so INT8 it is")
-    said += doubtful_input(cache, plain, graph)
     return _with_cache(cache, graph, raw, output, said, stage if proof and data is not None else None)
+
+
+def _without_cache(recipe: Recipe, output: Path, said: list[str], *, named: bool) -> Migrated:
+    """Write the recipe, which a quantized network's ranges are yet to be measured for, on images that were `named` or are not."""
+    awaited = None if named or recipe.calibration.data is None else Path(recipe.calibration.data)
+    if recipe.precision.quantized:
+        which = "the images" if awaited is None else f"images, and none were named: put some into {awaited}"
+        said = [*said, f"no calibration cache: the ranges come from {which}"]
+    _write(recipe, output)
+    return Migrated(output, None, tuple(said), awaited=awaited)
 
 
 def _with_cache(
     cache: Cache, graph: ir.Model, raw: dict[str, Any], output: Path, said: list[str], stage: Stage | None
 ) -> Migrated:
     """Write the recipe with the old scales; with a `stage` they are weighed against new ones."""
-    found, missing, unknown = ranges_from(cache, graph)
+    fitted = ranges_from(cache, graph, glance(Path(raw["reference"]["onnx"])))
     ranges = output.with_name(f"{output.stem}.ranges.json")
-    found.write(ranges)
-    kept = _recipe(_with_scales(raw, ranges, missing))
+    fitted.ranges.write(ranges)
+    kept = _recipe(_with_scales(raw, ranges, fitted.missing))
     _write(kept, output)
-    said = [*told(cache, found, missing, unknown), *said]
+    said = [*told(cache, fitted), *said]
+    said += doubts(cache, fitted.ranges, kept, graph, proven=stage is not None)
     weighed = weigh(kept, _recipe(raw | {"name": f"{output.stem}-recalibrated"}), stage) if stage is not None else None
     if weighed is None or weighed.keep == "old":
         return Migrated(output, ranges, tuple(said), weighed)
@@ -99,20 +129,23 @@ def _with_cache(
 
 
 def _raw(old: OldBuild, cache: Cache | None, model: Path, output: Path, data: Path | None) -> dict[str, Any]:
-    """A recipe's tables, before the graph has said which layers it has."""
+    """A recipe's tables before the graph has said which layers it has; a place for images that are needed and not named."""
+    asked = {**old.precision} if cache is None else {**old.precision, "int8": True, "fp8": False}
+    wanting = asked.get("int8") or asked.get("fp8")
+    images = data if data is not None or not wanting else output.parent / PLACE
     return {
         "name": output.stem,
         "notes": ["migrated from TensorRT 10 and before"],
         "reference": {"onnx": str(model.absolute())},
         "preprocess": preprocess_of(model),
-        "precision": {**old.precision} if cache is None else {**old.precision, "int8": True, "fp8": False},
-        "calibration": {"data": str((data or output.parent / "calibration-images").absolute())},
+        "precision": asked,
+        "calibration": {"data": str(images.absolute())} if images is not None else {},
         "build": old.build,
     }
 
 
 def _with_scales(raw: dict[str, Any], ranges: Path, missing: list[str]) -> dict[str, Any]:
-    """The same tables with the old scales; layers that had none stay in floating point."""
+    """The same tables with the old scales, which need no images; layers that had none stay in floating point."""
     precision = raw["precision"] | AS_BEFORE | {"keep": [*raw["precision"].get("keep", []), *missing]}
     calibration = raw["calibration"] | {"ranges": str(ranges.absolute()), "method": "minmax"}
     return raw | {"precision": precision, "calibration": calibration}
@@ -134,7 +167,8 @@ def preprocess_of(model: Path) -> dict[str, Any]:
     first = next(iter(glance(model).inputs), None)
     shape = [size or 0 for size in first.shape[1:]] if first is not None else []
     if len(shape) != 3 or not {1, 3} & {shape[0], shape[2]}:
-        raise RecipeError(f"{model} takes no image: its first input is {first or 'not there'}")
+        remedy = "An engine here takes images: an input of [N, C, H, W] or [N, H, W, C] with 1 or 3 channels"
+        raise RecipeError(f"{model} takes no image: its first input is {first or 'not there'}", remedy=remedy)
     wide = shape[0] in (1, 3)
     height, width, channels = (shape[1], shape[2], shape[0]) if wide else (shape[0], shape[1], shape[2])
     found: dict[str, Any] = {"size": [height or 224, width or 224]}

@@ -48,7 +48,10 @@ def _text(path: Path) -> str:
     try:
         data = read_regular(path, MOST)
     except OSError as error:
-        raise RecipeError(f"{path} cannot be read: {error.strerror}", remedy="Give a command line or a builder script") from error
+        remedy = "Give a command line or a builder script; name an ONNX file by --onnx"
+        raise RecipeError(f"{path} cannot be read: {error.strerror}", remedy=remedy) from error
+    if not data.strip():
+        raise RecipeError(f"{path} is empty", remedy="Give a calibration cache, a command line or a builder script")
     if b"\0" in data:
         remedy = "Name an ONNX file by --onnx; of ONNX Runtime's tables give calibration.cache, which is text"
         raise RecipeError(f"{path} is binary: no cache of TensorRT, command line or builder script", remedy=remedy)

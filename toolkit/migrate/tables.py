@@ -2,6 +2,7 @@
 
 - A cache whose first line is missing: `tensor: hex` a line, scales as TensorRT has them (`cache.py`).
 - Text of `tensor: 5.43` (TensorRT's sampleINT8API) or `tensor 5.43` (ONNX Runtime's `calibration.cache`): largest magnitudes.
+- The same as FlatBuffers: ONNX Runtime's `calibration.flatbuffers` (`flat.py`).
 - JSON: `{"tensor": 5.43}`, `{"tensor": [-5.43, 5.1]}`, or an object of `min` and `max`, `lowest` and `highest`, `amax`, or
   `scale` without a zero point; bare, or inside what MQBench, PPQ, AIMET and ONNX Runtime wrap around it.
 
@@ -20,6 +21,7 @@ from typing import Any
 from toolkit.disk.files import decode_json, read_regular
 from toolkit.errors import CalibrationError
 from toolkit.migrate.cache import BOM, LEAST, LINE, MOST, MOST_BYTES, Cache, is_cache, read_cache, scale_of
+from toolkit.migrate.flat import rows_of
 
 SYMMETRIC = 127
 DECIMAL = re.compile(r"(?!.*--)(.+?)(?::\s*|\s+)([-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?)")
@@ -35,9 +37,12 @@ Values = Iterator[tuple[str, float, str]]  # tensor, largest magnitude, what was
 def is_table(path: Path) -> bool:
     """Whether it is such a file: JSON, or lines that each end in a number; one that cannot be read is none."""
     try:
-        text = _text(path)
+        data = _bytes(path)
     except CalibrationError:
         return False
+    if b"\0" in data:
+        return rows_of(data) is not None
+    text = data.decode("utf-8", errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     every = bool(lines) and all(LINE.fullmatch(line) or DECIMAL.fullmatch(line) for line in lines)
     return every or text.lstrip().startswith("{")
@@ -47,7 +52,8 @@ def read_scales(path: Path) -> Cache:
     """Any file of ranges or scales. Raises CalibrationError, which names the line or the tensor that it does not understand."""
     if is_cache(path):
         return read_cache(path)
-    text = _text(path)
+    data = _bytes(path)
+    text = _lines_of(data, path) if b"\0" in data else data.decode("utf-8", errors="replace")
     rows = list(_of_json(text, path) if text.lstrip().startswith("{") else _of_lines(text, path))
     if not rows:
         raise CalibrationError(f"{path} holds no ranges", remedy=KNOWN)
@@ -58,15 +64,20 @@ def read_scales(path: Path) -> Cache:
     return Cache("", "", scales, f"{path.name}: {'; '.join(sorted({kind for _, _, kind in rows}))}")
 
 
-def _text(path: Path) -> str:
+def _bytes(path: Path) -> bytes:
     try:
-        data = read_regular(path, MOST_BYTES).removeprefix(BOM)
+        return read_regular(path, MOST_BYTES).removeprefix(BOM)
     except OSError as error:
         raise CalibrationError(f"{path} cannot be read: {error.strerror}", remedy="Give the file of the ranges") from error
-    if b"\0" in data:
+
+
+def _lines_of(data: bytes, path: Path) -> str:
+    """FlatBuffers of ONNX Runtime as the lines that it writes beside them."""
+    rows = rows_of(data)
+    if rows is None:
         beside = "Give the text that is written beside it: ONNX Runtime calls it calibration.cache"
         raise CalibrationError(f"{path} is binary, and no file of ranges that is known", remedy=beside)
-    return data.decode("utf-8", errors="replace")
+    return "".join(f"{name} {value}\n" for name, value in rows.items())
 
 
 def _of_lines(text: str, path: Path) -> Values:

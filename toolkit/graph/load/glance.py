@@ -32,6 +32,8 @@ class Glance(NamedTuple):
     inputs: tuple[Tensor, ...]  # without those that are weights
     outputs: tuple[Tensor, ...]
     operators: int
+    constants: frozenset[str]  # names of the weights, and of what Constant nodes give
+    made: frozenset[str]  # names of all other tensors, and of the nodes
 
     @property
     def image(self) -> Tensor | None:
@@ -53,12 +55,15 @@ def glance(path: Path) -> Glance:
     if not proto.graph.node:
         raise GraphError(f"{path} is not a valid ONNX file: it holds no operator", remedy="Export the model again")
     weights = {tensor.name for tensor in proto.graph.initializer}
+    nodes = proto.graph.node
     return Glance(
         opset=next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0),
         producer=" ".join(filter(None, (proto.producer_name, proto.producer_version))),
         inputs=tuple(_tensor(value) for value in proto.graph.input if value.name not in weights),
         outputs=tuple(_tensor(value) for value in proto.graph.output),
         operators=len(proto.graph.node),
+        constants=frozenset(weights | {name for node in nodes if node.op_type == "Constant" for name in node.output}),
+        made=frozenset({name for node in nodes for name in (node.name, *node.output)} | {one.name for one in proto.graph.input}),
     )
 
 
