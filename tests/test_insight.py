@@ -62,3 +62,19 @@ def test_engines_of_other_targets_leave_the_results_as_they_are(engine):
     card.write(engine)
     before = Results(environment=read_environment())
     assert explain(before, {"mine": Engine.open(engine)}) == before
+
+
+def test_work_that_cannot_be_counted_is_a_note_and_no_figure(engine):
+    """ONNX Runtime runs its own operators, whose shapes onnx cannot infer."""
+    opened = Engine.open(engine)
+    node = next(node for node in opened.graph.graph if node.op_type == "Relu")
+    node.op_type, node.domain = "QuickGelu", "com.microsoft"
+    node.outputs[0].shape = None
+    opened.graph.opset_imports["com.microsoft"] = 1
+    for other in opened.graph.graph:
+        other.outputs[0].shape = None
+    cards = {name: {"hashes": {"weights": "w"}} for name in ("mine", "reference")}
+    found = explain(Results(environment=read_environment(), manifests=cards), {"mine": opened})
+    assert found.work == {}
+    assert [one.engine for one in found.layers] == ["mine"]
+    assert found.notes[0].startswith("mine is not compared with this machine's peaks: the shapes of ")

@@ -59,7 +59,7 @@ def make(folder: Path, how: Preprocess) -> Engine:
         inputs=(TensorSpec(name="images", dtype=dtype, shape=tuple(taken)),),
         outputs=(TensorSpec(name="logits", dtype="float32", shape=("N", 2)),),
         profiles=(Profile(min=1, opt=1, max=8),), hashes={"file": sha256(folder / "model.onnx")}, settings={"threads": 1},
-        recipe={"name": "grain", "reference": {"onnx": "model.onnx"}},
+        recipe={"name": "grain", "reference": {"onnx": "model.onnx"}, "preprocess": msgspec.to_builtins(how)},
     ).write(folder)  # fmt: skip
     return Engine.open(folder)
 

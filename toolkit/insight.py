@@ -15,6 +15,7 @@ import numpy as np
 from toolkit.backends.onnxruntime.profile import gemms, profile
 from toolkit.cpu import cores
 from toolkit.engine.engine import Engine
+from toolkit.errors import GraphError
 from toolkit.harness.footprint import Footprint
 from toolkit.harness.layers import LayerTimes, NetworkLayer
 from toolkit.harness.results import Results
@@ -41,16 +42,21 @@ def explain(results: Results, engines: Mapping[str, Engine], *, progress: Progre
     peaks = _peaks(local)
     tasks: dict[str, Work] = dict(results.work)
     layers: list[LayerTimes] = list(results.layers)
+    notes = list(results.notes)
     for done, (name, manifest) in enumerate(local.items()):
-        tasks[name] = work_of(engines[name].graph)
+        try:
+            tasks[name] = work_of(engines[name].graph)
+        except GraphError as error:  # it ran: its latency stands
+            notes.append(f"{name} is not compared with this machine's peaks: {error.what}")
         layers.append(_named(msgspec.structs.replace(profile(engines[name].contents, manifest), engine=name), engines[name]))
         if progress:
             progress(done + 1, len(local))
     for name in results.manifests.keys() - manifests.keys():
-        twin = next((n for n, m in local.items() if m.precision == "fp32" and _same_weights(results, name, n)), None)
+        twins = (n for n, m in local.items() if m.precision == "fp32" and _same_weights(results, name, n))
+        twin = next((n for n in twins if n in tasks), None)
         if twin:
             tasks[name] = tasks[twin]
-    return msgspec.structs.replace(results, peaks=peaks, work=tasks, layers=tuple(layers))
+    return msgspec.structs.replace(results, peaks=peaks, work=tasks, layers=tuple(layers), notes=tuple(notes))
 
 
 def _named(times: LayerTimes, engine: Engine) -> LayerTimes:

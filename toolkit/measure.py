@@ -66,7 +66,8 @@ def bench(
     if isinstance(reference, str):
         results = msgspec.structs.replace(results, failures={REFERENCE: reference, **results.failures})
     notes = (f"accuracy was not compared: {missing}",) if images is None else images.remarks
-    results = msgspec.structs.replace(_explained(results, named, stage), notes=notes)
+    results = _explained(results, named, stage)
+    results = msgspec.structs.replace(results, notes=(*notes, *results.notes))
     if save:
         save(results)
     return results

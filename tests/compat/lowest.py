@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("tests", nargs="*", default=list(CORE), help="absent: the core")
     parser.add_argument("--torch", action="store_true", help="the lowest torch too")
     parser.add_argument("--beside", type=Path, help="site-packages with torch and the tests' tools")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()  # tests may stand behind the options
     lowest = {name: version for name, version in floors().items() if given.torch or name not in HEAVY}
     python = given.folder.resolve() / "bin/python"
     ready = given.folder / "ready"

@@ -17,12 +17,14 @@ from tests.graph.load.test_hostile import bomb
 from tests.graph.networks import fashion_graph, pictures
 from tests.why.conftest import RECIPE, build
 from toolkit.diff import Diff, diff
-from toolkit.diff.sides import answers, open_side
+from toolkit.diff.nodes import changes
+from toolkit.diff.sides import Side, answers, open_side
 from toolkit.diff.tensors import ratios
 from toolkit.errors import DataError, EngineError, GraphError
 from toolkit.graph.edit import constant
 from toolkit.graph.equalize import equalize
 from toolkit.graph.run import graph_runner, predicting_runner
+from toolkit.recipe import Calibration, Recipe, Reference
 from toolkit.report.diff import diff_page, diff_table, facts, headline
 from toolkit.types import Target, quiet
 
@@ -130,6 +132,21 @@ def test_a_recipe_is_compared_as_it_would_be_built(engines: dict[str, Path], tmp
     found = diff(engines["int8"], file, seconds=0)
     assert found.kinds == ("engine", "recipe")
     assert found.same
+
+
+def test_two_ways_to_one_file_are_no_change(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    graph = ir.Model(ir.Graph([], [], nodes=[], name="g"), ir_version=9)
+
+    def side(*, onnx_file: str, data: str) -> Side:
+        recipe = Recipe(name="a", reference=Reference(onnx=onnx_file), calibration=Calibration(data=data))
+        return Side("a", "recipe", graph, "cpu", recipe)
+
+    plain = side(onnx_file=f"{tmp_path}/a.onnx", data=f"{tmp_path}/set")
+    assert changes(plain, side(onnx_file=f"{tmp_path}/set/../a.onnx", data=f"{tmp_path}/link/../set/.")) == ()
+    other = changes(plain, side(onnx_file=f"{tmp_path}/set/a.onnx", data=f"{tmp_path}/set"))
+    assert [(one.key, one.b) for one in other] == [("reference.onnx", f"{tmp_path}/set/a.onnx")]
 
 
 def test_page_and_table_hold_every_layer(narrowed: Diff) -> None:

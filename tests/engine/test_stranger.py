@@ -229,6 +229,17 @@ def test_pictures_become_what_the_engine_takes(tmp_path: Path) -> None:
         Engine.open(resealed(tiny(tmp_path / "vast"), vast))
 
 
+@pytest.mark.parametrize("change", [{"size": [8, 1]}, {"size": [8, 8], "mean": [0, 0, 0]}, {}])
+def test_a_recipe_that_prepares_other_pictures_is_refused(tmp_path: Path, change: Card) -> None:
+    """It was judged on the pictures of its recipe's preprocessing, and ran on those of its own; `diff` ended in ONNX Runtime."""
+    folder = resealed(tiny(tmp_path / "engine"), lambda card: card["recipe"].update(preprocess=change))
+    engine = Engine.open(folder)
+    words = "the recipe of tiny preprocesses pictures in another way than its manifest says"
+    for use in (lambda: engine.recipe, engine.judge, lambda: toolkit.diff(folder, tiny(tmp_path / "other"), seconds=0)):
+        with pytest.raises(EngineError, match=words):
+            use()
+
+
 def test_few_large_pictures_are_read_ahead(tmp_path: Path) -> None:
     def large(card: Card) -> None:
         card["preprocess"].update(size=[4096, 4096])

@@ -63,7 +63,7 @@ def tiny(folder: Path, operator: str = "ReduceMean") -> Path:
         hashes={"file": layout.sha256_bytes((folder / "model.onnx").read_bytes())},
         versions={"onnxruntime": "1.22.0"},
         settings={"threads": 1, "spin": False},
-        recipe={"name": "tiny", "reference": {"onnx": "model.onnx"}},
+        recipe={"name": "tiny", "reference": {"onnx": "model.onnx"}, "preprocess": {"size": [8, 8]}},
         notes=("a note",),
     ).write(folder)
     return folder

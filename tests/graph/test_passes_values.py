@@ -12,8 +12,9 @@ import torch
 
 from tests.graph.networks import run
 from tests.graph.test_qdq_values import network
+from toolkit.errors import CalibrationError, GraphError
 from toolkit.graph.bias import mean_output, shift_bias
-from toolkit.graph.channels import Channels
+from toolkit.graph.channels import Channels, measure
 from toolkit.graph.edit import constant
 from toolkit.graph.magnitude import magnitudes
 from toolkit.graph.offsets import joined_branches, share_offsets
@@ -95,6 +96,43 @@ def test_shapes_that_are_not_told_are_inferred() -> None:
     for node in made.graph:
         node.outputs[0].shape = None
     assert work_of(made).macs == 1728 + 384 + 12
+
+
+@pytest.mark.parametrize("weight", ["w3", "v"])
+def test_work_that_cannot_be_counted_is_said(weight: str) -> None:
+    """Behind an operator that onnx does not know the shapes are open, and the sum would be of the layers before it."""
+    more = {"s": np.float32(0.1), "zw": np.int8(0), "wq": np.ones((4, 4, 1, 1), np.int8)}
+    pair = "v = DequantizeLinear (wq, s, zw)\n" if weight == "v" else ""
+    body = f"{pair} a = Conv (x, w2)\n b = own.Mystery (a)\n d = Conv (b, {weight})"
+    made = graph(body, **{name: np.asarray(value) for name, value in more.items()})
+    for node in made.graph:
+        node.outputs[0].shape = None
+    with pytest.raises(GraphError, match="the shapes of 2 layers"):
+        work_of(made)
+
+
+@pytest.mark.parametrize("operands", ["a, x", "x, a"])
+def test_a_product_of_two_activations_need_not_be_counted(operands: str) -> None:
+    made = graph(f"a = own.Mystery (x)\n b = MatMul ({operands})\n d = Conv (x, w2)")
+    for node in made.graph:
+        node.outputs[0].shape = None
+    assert work_of(made).macs == 4 * 24 * 2 + 12
+
+
+def test_what_is_cast_counts_as_what_it_was_before() -> None:
+    made = graph("h = Cast <to = 10> (x)\n c = Conv (h, w)\n d = Cast <to = 1> (c)", w=np.ones((4, 2, 1, 1), np.float16))
+    assert counted(made)["c"] == (4 * 24 * 2, 16, 4 * (48 + 96))
+
+
+def test_a_layer_of_open_size_is_not_counted_and_one_of_unknown_type_is_of_four_bytes() -> None:
+    made = graph("a = own.Mystery (x)\n d = Conv (a, w2)")
+    value = by_name(made, "a").outputs[0]
+    value.shape = ir.Shape(["N", 2, "H", 6])
+    by_name(made, "d").outputs[0].shape = ir.Shape(["N", 4, 4, 6])
+    assert "d" not in counted(made)
+    value.shape = ir.Shape(["N", 2, 4, 6])
+    assert value.dtype is None
+    assert counted(made)["d"] == (4 * 24 * 2, 32, 4 * (48 + 96))
 
 
 CONVS: list[dict[str, Any]] = [
@@ -222,6 +260,28 @@ def test_the_largest_magnitude_of_every_tensor_over_all_batches() -> None:
     broken[0, 0, 0, 0] = np.inf
     assert magnitudes(made, [broken, batch], threads=1)["x"] == math.inf
     assert magnitudes(made, [], threads=1) == dict.fromkeys(found, 0.0)
+
+
+@pytest.mark.parametrize("place", [0, 1, 17, 47])
+def test_a_tensor_with_one_nan_is_infinite_wherever_it_stands(place: int) -> None:
+    batch = np.ones((1, 2, 4, 6), np.float32)
+    batch.ravel()[place] = -1
+    found = magnitudes(graph("a = Sqrt (x)\n d = Conv (a, w2)"), [batch, np.abs(batch)], threads=1)
+    assert found == {"x": 1.0, **dict.fromkeys("adfmy", math.inf)}
+
+
+def test_the_sum_of_large_magnitudes_is_no_infinity() -> None:
+    large = np.full((1, 2, 4, 6), 3e38, np.float32)
+    found = magnitudes(graph("d = Conv (x, w2)", w2=np.full((4, 2, 1, 1), 0.25, np.float32)), [large], threads=1)
+    assert found["x"] == found["d"] * 2 == np.float32(3e38)
+
+
+@pytest.mark.parametrize("place", [0, 1, 17, 23])
+def test_a_channel_with_one_nan_is_refused_wherever_it_stands(place: int) -> None:
+    batch = np.ones((1, 2, 4, 6), np.float32)
+    batch[0, 1].ravel()[place] = -1
+    with pytest.raises(CalibrationError, match="tensor 'a' holds a NaN or an infinity for image 1"):
+        measure(graph("a = Sqrt (x)\n d = Conv (a, w2)"), [np.abs(batch), batch], ["a"])
 
 
 def test_what_is_read_by_a_relu_and_by_others_counts() -> None:

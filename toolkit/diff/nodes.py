@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from toolkit.diff.sides import Side
 from toolkit.diff.tensors import Ratios, ratios
 from toolkit.graph.edit import constant, output_axis
 from toolkit.graph.lint import through_casts
+from toolkit.recipe.paths import with_paths
 from toolkit.types import Array
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -101,7 +103,8 @@ def _weight(node: ir.Node) -> Array | None:
 
 
 def _recipe(side: Side) -> dict[str, Any]:
-    found: dict[str, Any] = {} if side.recipe is None else msgspec.to_builtins(side.recipe)
+    """Its values; two ways to one file, by `..` or a link, are one path."""
+    found: dict[str, Any] = {} if side.recipe is None else with_paths(msgspec.to_builtins(side.recipe), os.path.realpath)
     return {key: value for key, value in found.items() if key not in ("name", "notes")}
 
 

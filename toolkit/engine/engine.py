@@ -85,7 +85,11 @@ class Engine:
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe that it was built from; paths are absolute only on the machine that built it. Raises EngineError."""
-        return locations.recipe_of(self.manifest.recipe, self.manifest.seal, self.name)
+        found = locations.recipe_of(self.manifest.recipe, self.manifest.seal, self.name)
+        if found.preprocess != self.manifest.preprocess:  # what is judged would not be what runs
+            what = f"the recipe of {self.name} preprocesses pictures in another way than its manifest says"
+            raise EngineError(what, remedy="Build the engine again")
+        return found
 
     @property
     def has_graph(self) -> bool:

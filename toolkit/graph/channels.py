@@ -48,7 +48,8 @@ def measure(model: ir.Model, images: Iterable[Float], tensors: Sequence[str]) ->
         answers = [np.asarray(answer, np.float64) for answer in found]
         for index, tensor in enumerate(tensors):
             new, old = Channels(*answers[3 * index : 3 * index + 3]), totals[index]
-            if not np.isfinite(new.peak).all():
+            # the means too: ONNX Runtime's ReduceMax passes over a NaN unless it stands first
+            if not np.isfinite(new.peak).all() or np.isnan(new.mean).any():
                 what = f"tensor '{tensor}' holds a NaN or an infinity for image {count}"
                 raise CalibrationError(what, remedy="Look at that image, then at the weights of the layer")
             if old is not None:

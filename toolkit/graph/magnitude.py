@@ -20,35 +20,36 @@ def magnitudes(model: ir.Model, images: Iterable[Float], threads: int | None = N
     """Tensor name -> the largest |x| over `images`, batches [n, ...] float32, for every float32 tensor that a node computes.
 
     A tensor that only a Relu reads is left out: what the Relu gives is what counts. One that turns NaN or infinite has
-    infinity. The graph reduces each tensor to one number itself, so that memory stays what the graph alone takes.
+    infinity. The graph reduces each tensor to two numbers itself, so that memory stays what the graph alone takes.
     """
     probe, names = _with_peaks(model)
     live = onnxruntime.session(serialize(probe), Target("cpu"), {"threads": threads or cpu.cores()}, without=breaking(probe))
-    largest = dict.fromkeys(names.values(), 0.0)
+    largest = dict.fromkeys(names, 0.0)
     for batch in images:
-        peaks = live.run(list(names), {model.graph.inputs[0].name: batch})
-        for name, peak in zip(names.values(), peaks, strict=True):
-            value = float(peak)
-            largest[name] = max(largest[name], value) if math.isfinite(value) else math.inf
+        found = live.run(None, {model.graph.inputs[0].name: batch})
+        for name, peak, total in zip(names, found[::2], found[1::2], strict=True):
+            # ONNX Runtime's ReduceMax passes over a NaN unless it stands first; the sum of magnitudes is NaN only by one
+            largest[name] = math.inf if math.isnan(total) else max(largest[name], float(peak))
     return largest
 
 
-def _with_peaks(model: ir.Model) -> tuple[ir.Model, dict[str, str]]:
-    """A copy that puts out the largest magnitude of each tensor and nothing else; output -> tensor."""
+def _with_peaks(model: ir.Model) -> tuple[ir.Model, list[str]]:
+    """A copy that puts out the largest magnitude of each tensor, and the sum of its magnitudes, and nothing else; the tensors."""
     model = model.clone()
-    graph, names = model.graph, dict[str, str]()
+    graph = model.graph
     values = [value for value in graph.inputs if value.dtype == ir.DataType.FLOAT]
     values += [output for node in graph for output in node.outputs if _counts(output)]
     outputs = []
     for index, value in enumerate(values):
         magnitude = make("Abs", [value], f"peak.{index}.abs")
-        largest = make("ReduceMax", magnitude.outputs, f"peak.{index}", keepdims=0)
-        largest.outputs[0].type, largest.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
-        graph.extend([magnitude, largest])
-        outputs.append(largest.outputs[0])
-        names[f"peak.{index}"] = value.name or ""
+        graph.append(magnitude)
+        for op in ("ReduceMax", "ReduceSum"):
+            number = make(op, magnitude.outputs, f"peak.{index}.{op}", keepdims=0)
+            number.outputs[0].type, number.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+            graph.append(number)
+            outputs.append(number.outputs[0])
     graph.outputs[:] = outputs
-    return finish(model), names
+    return finish(model), [value.name or "" for value in values]
 
 
 def _counts(value: ir.Value) -> bool:

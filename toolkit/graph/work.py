@@ -28,12 +28,26 @@ def work(graph: ir.Model) -> Work:
 
 
 def work_of(graph: ir.Model) -> Work:
-    """The work of a compiled graph, whose shapes are not told yet. Raises GraphError where they cannot be inferred."""
-    try:
-        ShapeInferencePass()(graph)
-    except Exception as error:  # onnx and protobuf raise whatever their parsers raise
-        raise GraphError(f"the shapes of the graph cannot be inferred: {error}", remedy="Build the engine again") from error
+    """The work of a compiled graph, whose shapes are not told yet. Raises GraphError where a layer's cannot be inferred."""
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(graph)  # says nothing where it fails
+    counted = {id(node) for node, _ in layers(graph)}
+    missing = [node for node in graph.graph if _is_layer(node) and id(node) not in counted]
+    if missing:
+        what = f"the shapes of {len(missing)} layers, such as '{missing[0].name}', cannot be inferred"
+        raise GraphError(what, remedy="Build the engine again")
     return work(graph)
+
+
+def _is_layer(node: ir.Node) -> bool:
+    """Whether it multiplies with a weight, and not with what another layer gives."""
+    if node.op_type not in WEIGHTED or node.domain:
+        return False
+    value = node.inputs[1]
+    while value is not None and (producer := value.producer()) is not None:
+        if producer.op_type not in ("DequantizeLinear", "Cast", "Transpose", "Constant"):
+            return False
+        value = producer.inputs[0] if producer.inputs else None
+    return value is None or not value.is_graph_input()
 
 
 def layers(graph: ir.Model) -> Iterator[tuple[ir.Node, Work]]:
@@ -66,8 +80,6 @@ def _width(value: ir.Value) -> int:
     """Bytes an element, as memory holds it."""
     producer = value.producer()
     while producer is not None and producer.op_type in ("DequantizeLinear", "Cast", "Relu"):
-        if producer.op_type == "DequantizeLinear" and producer.inputs[0] is not None:
-            return _width(producer.inputs[0])
         source = producer.inputs[0]
         if source is None:
             break

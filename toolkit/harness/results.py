@@ -60,7 +60,7 @@ class Results(Frozen, frozen=True):
     footprints: dict[str, Footprint] = msgspec.field(default_factory=dict)  # engine name -> what it takes on disk and in memory
     ranges: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)  # engine name -> its ranges.json
     failures: dict[str, str] = msgspec.field(default_factory=dict)  # engine name -> why it has no (more) numbers
-    notes: tuple[str, ...] = ()  # of the images: what was assumed of their labels, or why there is no accuracy
+    notes: tuple[str, ...] = ()  # what was assumed of the images' labels, why there is no accuracy, whose work cannot be told
     version: int = VERSION
 
     @classmethod
