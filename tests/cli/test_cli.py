@@ -153,6 +153,17 @@ def test_an_output_that_is_a_file_is_exit_2(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "a file"
 
 
+def test_a_current_folder_that_was_deleted_is_said(engine: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(sys, "argv", ["toolkit", "inspect", str(engine)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: the current folder no longer exists")
+
+
 def test_a_fault_of_our_own_is_one_line_and_not_the_code_of_a_refusal(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     from toolkit.cli import main as cli
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from difflib import get_close_matches
@@ -54,8 +55,10 @@ def main() -> NoReturn:
         _fail(error, UNDECIDED, debug)
     except BudgetError as error:
         _fail(error, 1, debug)
-    except (ToolkitError, OSError) as error:
+    except ToolkitError as error:
         _fail(error, 2, debug)
+    except OSError as error:
+        _fail(_nowhere() or error, 2, debug)
     except (KeyboardInterrupt, typer.Abort):
         raise KeyboardInterrupt from None  # answered in __main__.py
     except MemoryError:
@@ -100,6 +103,15 @@ def _misused(error: Any) -> NoReturn:
     err.print(Text.assemble(("error:", "bold red"), f" {message.rstrip('.')}{'' if message.endswith('?') else '.'} "
                             f"See {command} --help"))  # fmt: skip
     sys.exit(error.exit_code)
+
+
+def _nowhere() -> ToolkitError | None:
+    """Where the folder that this process stands in was deleted, the system's error names no file."""
+    try:
+        os.getcwd()
+    except OSError:
+        return ToolkitError("the current folder no longer exists", remedy="Change into one that does, and run the command again")
+    return None
 
 
 def _fail(error: BaseException, code: int, debug: bool) -> NoReturn:
