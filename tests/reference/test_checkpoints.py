@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.fuzz.bounds import bounds
 from toolkit.draft import draft
 from toolkit.errors import WeightsError
 from toolkit.recipe import Reference
@@ -465,6 +466,20 @@ def test_a_file_that_would_run_something_is_called_that(save: Any, state: State,
     ):
         assert words in refused(save({"state_dict": state, "extra": Runs(function, *arguments)}))
         assert not sprung.exists()
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_class_of_a_million_letters_takes_no_time(save: Any, state: State, tmp_path: Path, zipped: bool) -> None:
+    """torch.load searched its own complaint about it for minutes."""
+    written = b"\x80\x02c" + b"a" * 1_000_000 + b"\nb\n."
+    path = tmp_path / "long.pth"
+    path.write_bytes(written)
+    if zipped:
+        with zipfile.ZipFile(save(state)) as whole, zipfile.ZipFile(path, "w") as changed:
+            for name in whole.namelist():
+                changed.writestr(name, written if name.endswith("/data.pkl") else whole.read(name))
+    with bounds():
+        assert "holds more than tensors" in refused(path)
 
 
 # Files of another kind

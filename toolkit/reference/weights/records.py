@@ -5,12 +5,14 @@ from __future__ import annotations
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch import _weights_only_unpickler as reader
 
 from toolkit.errors import WeightsError
 
@@ -20,6 +22,7 @@ _FORBIDDEN = re.compile(
     r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|open|input|breakpoint|__import__)$"
 )
 _MOST = 256  # classes named by one file
+_LONGEST = 2000  # characters of a complaint
 
 
 class Record:
@@ -49,7 +52,7 @@ def load_inert(path: Path) -> tuple[Any, tuple[str, ...]]:
     records: dict[str, type[Any]] = {}
     while True:
         try:
-            with torch.serialization.safe_globals([(record, name) for name, record in records.items()]):
+            with _brief(), torch.serialization.safe_globals([(record, name) for name, record in records.items()]):
                 return torch.load(path, map_location="cpu", weights_only=True), tuple(records)
         except pickle.UnpicklingError as error:
             if (filled := _filled(str(error), records)) is not None:
@@ -64,6 +67,25 @@ def load_inert(path: Path) -> tuple[Any, tuple[str, ...]]:
             if not name or name in records or len(records) == _MOST:
                 raise
             records[name] = type(name.rpartition(".")[2], (Record,), {"path": name})
+
+
+@contextmanager
+def _brief() -> Iterator[None]:
+    """torch.load searches its reader's complaint in a time that grows with the square of its length, and a file may name a class
+    of a million letters."""
+    whole = reader.Unpickler.load
+
+    def load(self: reader.Unpickler) -> Any:
+        try:
+            return whole(self)
+        except pickle.UnpicklingError as error:
+            raise pickle.UnpicklingError(str(error)[:_LONGEST]) from None
+
+    reader.Unpickler.load = load  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        reader.Unpickler.load = whole  # type: ignore[method-assign]
 
 
 def _filled(error: str, records: Mapping[str, type[Any]]) -> dict[str, type[Any]] | None:
