@@ -19,6 +19,7 @@ import toolkit
 from tests.fuzz.bounds import bounds
 from tests.fuzz.engines import tiny
 from toolkit.calibration import Ranges
+from toolkit.diff import diff
 from toolkit.disk.files import sha256_bytes
 from toolkit.engine.answers import encode
 from toolkit.engine.engine import Engine
@@ -235,7 +236,7 @@ def test_a_recipe_that_prepares_other_pictures_is_refused(tmp_path: Path, change
     folder = resealed(tiny(tmp_path / "engine"), lambda card: card["recipe"].update(preprocess=change))
     engine = Engine.open(folder)
     words = "the recipe of tiny preprocesses pictures in another way than its manifest says"
-    for use in (lambda: engine.recipe, engine.judge, lambda: toolkit.diff(folder, tiny(tmp_path / "other"), seconds=0)):
+    for use in (lambda: engine.recipe, engine.judge, lambda: diff(folder, tiny(tmp_path / "other"), seconds=0)):
         with pytest.raises(EngineError, match=words):
             use()
 
