@@ -29,6 +29,7 @@ from toolkit.report.diff import diff_page, diff_table, facts, headline
 from toolkit.types import Target, quiet
 
 PLAIN = 'int8 = true\nequalize = "none"\nweights = "absmax"\nrounding = "nearest"\nbias_correction = false'
+DATA = "packaged:fashion-train"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -128,7 +129,7 @@ def test_a_changed_weight_is_found_in_its_layer(tmp_path: Path) -> None:
 
 def test_a_recipe_is_compared_as_it_would_be_built(engines: dict[str, Path], tmp_path: Path) -> None:
     file = tmp_path / "int8.toml"
-    file.write_text(RECIPE.format(name="int8", weights="packaged:fashion-resnet18", precision=PLAIN))
+    file.write_text(RECIPE.format(name="int8", weights="packaged:fashion-resnet18", precision=PLAIN, data=DATA))
     found = diff(engines["int8"], file, seconds=0)
     assert found.kinds == ("engine", "recipe")
     assert found.same
@@ -208,7 +209,7 @@ def test_a_files_weights_lie_beside_it(tmp_path: Path) -> None:
 def test_a_recipe_for_a_gpu_answers_as_a_gpu_rounds(tmp_path: Path) -> None:
     """ONNX Runtime's CPU computes FP16 in FP32."""
     file = tmp_path / "half.toml"
-    text = RECIPE.format(name="half", weights="packaged:fashion-resnet18", precision='compute = "fp16"')
+    text = RECIPE.format(name="half", weights="packaged:fashion-resnet18", precision='compute = "fp16"', data=DATA)
     file.write_text(f'{text}target = "rtx:sm89"\n')
     side = open_side(file, quiet)
     with answers(side) as (runner, note):
