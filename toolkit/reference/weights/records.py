@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def load_inert(path: Path) -> tuple[Any, tuple[str, ...]]:
 def _brief() -> Iterator[None]:
     """torch.load searches its reader's complaint in a time that grows with the square of its length, and a file may name a class
     of a million letters."""
-    whole = reader.Unpickler.load
+    whole: Callable[[Any], Any] = reader.Unpickler.load
 
     def load(self: reader.Unpickler) -> Any:
         try:
