@@ -66,8 +66,7 @@ def bench(
     if isinstance(reference, str):
         results = msgspec.structs.replace(results, failures={REFERENCE: reference, **results.failures})
     notes = (f"accuracy was not compared: {missing}",) if images is None else images.remarks
-    results = _explained(results, named, stage)
-    results = msgspec.structs.replace(results, notes=(*notes, *results.notes))
+    results = _explained(msgspec.structs.replace(results, notes=notes), named, stage)
     if save:
         save(results)
     return results
