@@ -20,6 +20,7 @@ from toolkit.graph.rounded import Roundings
 from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
 from toolkit.graph.select import FAR, LEAST, OF, OTHERS, PRICE, SIMPLE, START, SURE, WORTH, Selected, Settings, select
+from toolkit.graph.softmax import centered
 from toolkit.recipe import Calibration, Precision
 from toolkit.types import Array
 
@@ -207,10 +208,10 @@ def test_logits_before_a_softmax_are_compared_without_their_mean() -> None:
     soft, plain = choose(tiny(SOFT), settings(method="auto")), choose(tiny(), settings(method="auto"))
     assert soft.reasons != plain.reasons
     rows = np.array([[1.0, 2.0, 6.0], [4.0, 4.0, 4.0]], np.float32)
-    assert room._centered(rows, True).tolist() == [[-2, -1, 3], [0, 0, 0]]
-    assert room._centered(rows, False).tolist() == rows.tolist()
-    assert room._centered(rows.reshape(2, 3, 1, 1), False).dtype == np.float64
-    assert room._centered(rows.reshape(2, 3, 1, 1), False).shape == (2, 3)
+    assert centered(rows, True).tolist() == [[-2, -1, 3], [0, 0, 0]]
+    assert centered(rows, False).tolist() == rows.tolist()
+    assert centered(rows.reshape(2, 3, 1, 1), False).dtype == np.float64
+    assert centered(rows.reshape(2, 3, 1, 1), False).shape == (2, 3)
 
 
 def test_parts_of_the_network_may_have_a_method_of_their_own() -> None:

@@ -13,27 +13,35 @@ import pytest
 from rich.console import Console
 
 from tests.graph.networks import fashion_graph, pictures
-from tests.why.conftest import SICK, build
+from tests.graph.test_qdq_values import network
+from tests.graph.test_select_values import TEXT
+from tests.why.conftest import RECIPE, SICK, build
 from toolkit import pipeline
+from toolkit.calibration import collect
 from toolkit.engine.engine import Engine
 from toolkit.errors import BudgetError, DataError, EngineError
 from toolkit.graph.edit import constant
 from toolkit.graph.fp16 import to_fp16
+from toolkit.graph.qdq import quantize
 from toolkit.graph.rounding import as_rounded
 from toolkit.graph.run import graph_runner
+from toolkit.graph.scheme_cpu import watched
+from toolkit.graph.softmax import before_softmax, centered
 from toolkit.harness.answers import snr
+from toolkit.onnxfile import serialize
 from toolkit.outputs import Outputs
-from toolkit.recipe import Recipe
-from toolkit.report.why import why_table
+from toolkit.recipe import Calibration, Precision, Recipe
+from toolkit.report.why import headline, why_table
 from toolkit.report.why_page import why_page
 from toolkit.settle import hold_back
 from toolkit.types import Target, quiet
 from toolkit.why import Why, remedied, why
+from toolkit.why.alone import alone
 from toolkit.why.analysis import losses
 from toolkit.why.blocks import blocks
 from toolkit.why.probe import probe
 from toolkit.why.subject import open_subject
-from toolkit.why.trials import agreement
+from toolkit.why.trials import Bench, agreement
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +125,47 @@ def test_remedies_are_checked_on_images_that_gave_no_ranges(tmp_path: Path) -> N
     subject = open_subject(engine, None, quiet)
     np.testing.assert_array_equal(subject.proof, np.concatenate(list(held.judging.batches(8))))
     np.testing.assert_array_equal(np.concatenate(subject.images), np.concatenate(list(held.whole.batches(8)))[:16])
+
+
+def test_a_network_that_ends_in_softmax_is_judged_by_what_that_reads(tmp_path: Path) -> None:
+    """Probabilities of images that it is sure of tell nothing; one of which it is not would decide alone."""
+    graph = fashion_graph("resnet18")
+    logits = graph.graph.outputs[0]
+    graph.graph.append(ir.node("Softmax", [logits], outputs=[ir.Value(name="p", shape=logits.shape, type=logits.type)], name="p"))
+    graph.graph.outputs[0] = graph.graph[-1].outputs[0]
+    (tmp_path / "soft.onnx").write_bytes(serialize(graph))
+    np.save(tmp_path / "images.npy", pictures(64))
+    text = RECIPE.replace('arch = "resnet18"\nweights = "{weights}"', f'onnx = "{tmp_path / "soft.onnx"}"')
+    recipe = Recipe.parse(text.format(name="soft", precision="int8 = true", data=tmp_path / "images.npy"))
+    pipeline.build(pipeline.prepare(recipe, proof=False), Target("cpu"), tmp_path / "soft")
+    found = why(tmp_path / "soft", remedies=False)
+    assert found.softmax and "p" not in [layer.name for layer in found.layers]
+    assert headline(found).startswith("soft (int8, cpu): its probabilities have an SNR of ")
+    subject = open_subject(tmp_path / "soft", None, quiet)
+    assert subject.trip is not None
+    truth, answers = (graph_runner(before_softmax(one))(subject.proof) for one in (graph, subject.engine.graph))
+    wanted = snr(centered(truth, True), centered(answers, True))
+    assert Bench(subject, subject.trip).before[0] == pytest.approx(wanted, abs=0.05)
+    assert abs(wanted - snr(*(graph_runner(one)(subject.proof) for one in (graph, subject.engine.graph)))) > 1
+
+
+def test_a_network_may_end_in_an_operator_that_only_moves_values() -> None:
+    """SqueezeNet's pool is the last that computes, and its Flatten the last of the graph."""
+    text = TEXT.replace("f = Flatten (m)\n", "").replace("END", "y = Flatten (m)").replace("float[N, 5] y", "float[N, 4] y")
+    random = np.random.default_rng(0)
+    shapes = {"w1": (4, 2, 3, 3), "w2": (4, 4, 3, 3), "w3": (4, 4, 1, 1), "b1": (4,)}
+    plain = network(text, {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()})
+    images = [random.normal(size=(1, 2, 6, 6)).astype(np.float32) for _ in range(2)]
+    ranges = collect(plain, images, watched(plain), threads=1)
+    typed = quantize(plain, ranges, Precision(int8=True), Calibration(method="minmax"), scheme="cpu")
+    layers = blocks(plain, typed)
+    noise, signal = alone(plain, layers, images)
+    assert layers[-1].kind == "Flatten" and layers[-1].output == "y"
+    powers = probe(plain, typed, layers, images)
+    answer = graph_runner(plain, 1)(np.concatenate(images)).astype(np.float64)
+    np.testing.assert_allclose(powers[layers[-1].name]["signal"].sum(axis=1), (answer**2).sum(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(signal, (answer**2).sum(axis=1), rtol=1e-5)
+    assert sum(float(row.sum()) for row in noise.values()) > 0
 
 
 def test_remedies_stand_by_what_they_bring(found: Why) -> None:

@@ -29,7 +29,7 @@ from toolkit.graph.qdq import Scheme, quantize
 from toolkit.graph.rounded import Rounded, Roundings
 from toolkit.graph.run import graph_runner
 from toolkit.graph.scheme_cpu import watched
-from toolkit.graph.softmax import before_softmax, ends_in_softmax
+from toolkit.graph.softmax import before_softmax, centered, ends_in_softmax
 from toolkit.graph.weights import Room
 from toolkit.harness.answers import decibels
 from toolkit.images.ahead import read_ahead
@@ -271,13 +271,7 @@ class _Selection:
     def _answers(self, runner: Classifier, soft: bool) -> Real:
         """BATCH images at a time: activations of more would not fit the cache."""
         parts = [runner(self.held[i : i + BATCH]) for i in range(0, len(self.held), BATCH)]
-        return _centered(np.concatenate(parts), soft)
+        return centered(np.concatenate(parts), soft)
 
     def _snr(self, candidate: _Candidate) -> float:
         return decibels(float((self.truth**2).sum()), float(candidate.noise.sum()))
-
-
-def _centered(answers: Float, soft: bool) -> Real:
-    """float64 [n, classes]; less each row's mean where a Softmax, to which it means nothing, comes behind."""
-    rows = answers.astype(np.float64).reshape(len(answers), -1)
-    return rows - rows.mean(axis=1, keepdims=True) if soft else rows

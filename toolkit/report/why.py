@@ -35,7 +35,10 @@ def headline(found: Why) -> str:
     """The whole loss in a line."""
     kernels = found.emulated - found.snr
     rest = f"; its graph alone would give {found.emulated:.1f} dB, so the rest is lost in its kernels" if kernels > 1 else ""
-    what = f"{found.engine} ({found.precision}, {found.target}): its logits have an SNR of {found.snr:.1f} dB against FP32"
+    kind = "logits"
+    if found.softmax:
+        kind, rest = "probabilities", f"; what its Softmax reads has {found.emulated:.1f} dB in its graph"
+    what = f"{found.engine} ({found.precision}, {found.target}): its {kind} have an SNR of {found.snr:.1f} dB against FP32"
     return f"{what} on {found.images} images; {found.agreement:.1%} of the answers agree{rest}"
 
 
@@ -69,10 +72,10 @@ def baselines(found: Why) -> list[str]:
     tried = [*found.remedies, *found.tried]
     if not tried:
         return []
-    before = tried[0].snr[0]
+    before, whole = tried[0].snr[0], found.emulated if found.softmax else found.snr
     return [
         f"Remedies are checked on {found.proof_images} other images, where the engine has {before:.1f} dB without one; the "
-        f"{found.snr:.1f} dB of the first line are over the {found.images} images that were analyzed."
+        f"{whole:.1f} dB of the first line are over the {found.images} images that were analyzed."
     ]
 
 

@@ -11,6 +11,7 @@ from toolkit.backends.onnxruntime import profile as onnxruntime_profile
 from toolkit.engine.judge import answering
 from toolkit.errors import BudgetError, ToolkitError
 from toolkit.graph.run import graph_runner
+from toolkit.graph.softmax import before_softmax, ends_in_softmax
 from toolkit.harness.answers import snr
 from toolkit.recipe.write import recipe_toml
 from toolkit.types import ON_CPU, Float, Stage, quiet
@@ -25,6 +26,10 @@ from toolkit.why.trials import agreement, tried
 
 __all__ = ["LayerLoss", "Remedy", "Why", "Worst", "remedied", "why"]
 FEW = 4  # images on which each layer is tried alone
+SOFT = (
+    "the network ends in a Softmax: layers and remedies are compared by what that reads, as probabilities of images that it is "
+    "sure of tell nothing"
+)
 
 
 def why(engine: str | Path, *, data: str | None = None, remedies: bool = True, stage: Stage = quiet) -> Why:
@@ -33,13 +38,12 @@ def why(engine: str | Path, *, data: str | None = None, remedies: bool = True, s
     `data`: images in place of the recipe's own (see `open_data`). Raises EngineError where there is nothing to ask of, DataError.
     """
     subject = open_subject(Path(engine), data, stage)
-    parts = blocks(subject.plain, subject.typed)
-    powers = probe(subject.plain, subject.typed, parts, subject.images, stage(f"noise of {len(parts)} layers"))
+    plain = before_softmax(subject.plain)
+    parts = blocks(plain, subject.typed)
+    powers = probe(plain, subject.typed, parts, subject.images, stage(f"noise of {len(parts)} layers"))
     few = subject.images[:FEW]
-    noise, signal = alone(subject.plain, parts, few, stage("what each layer alone costs the logits"))
-    layers = analysis.losses(
-        subject.plain, parts, powers, noise, signal, _times(subject, parts), lambda index: subject.names[index]
-    )
+    noise, signal = alone(plain, parts, few, stage("what each layer alone costs the logits"))
+    layers = analysis.losses(plain, parts, powers, noise, signal, _times(subject, parts), lambda index: subject.names[index])
     found: list[Remedy] = []
     notes = list(subject.notes)
     if remedies and subject.trip is not None:
@@ -62,7 +66,8 @@ def remedied(found: Why, folder: Path) -> str:
         raise BudgetError(f"there is nothing to write: {tried}", remedy="Fine-tune instead: toolkit finetune RECIPE -o DIR")
     best = found.remedies[0]
     before, after = best.snr
-    note = f"toolkit why: {best.what}: {before:.1f} -> {after:.1f} dB on {found.proof_images} images; {best.why}"
+    where = " before the Softmax" if found.softmax else ""
+    note = f"toolkit why: {best.what}: {before:.1f} -> {after:.1f} dB{where} on {found.proof_images} images; {best.why}"
     name = best.recipe.name if best.recipe.name.endswith("-why") else f"{best.recipe.name}-why"
     return recipe_toml(msgspec.structs.replace(best.recipe, name=name, notes=(*best.recipe.notes, note)), folder)
 
@@ -89,6 +94,7 @@ def _why(
         snr=near,
         emulated=analysis.decibels(float(ends[0].sum()), float(ends[1].sum())) or 120.0,
         agreement=agreement(truth, answers, subject.manifest.meaning),
+        softmax=ends_in_softmax(subject.plain),
         layers=layers,
         edges=analysis.edges(parts),
         worst_images=analysis.worst(*ends, lambda index: subject.names[index]),
@@ -104,6 +110,8 @@ def _which(subject: Subject, near: float, found: list[Remedy]) -> list[str]:
     if not found:
         return []
     before = f"on the {len(subject.proof)} images that remedies are checked on it has {found[0].snr[0]:.1f} dB"
+    if ends_in_softmax(subject.plain):
+        return [f"{SOFT}: {before}"]
     return [f"{near:.1f} dB is the engine's SNR on the {len(subject.images)} images analyzed; {before}"]
 
 

@@ -1,8 +1,8 @@
 """Blocks: the layers of a network, and for each the same part of its FP32 graph and of its typed one.
 
 A layer is a node that computes, with the activation that alone reads it; operators that only move values belong to the layer
-behind them. Passes keep the names of tensors, so what lies between the same tensors of both graphs is one layer, whatever was put
-there: Q/DQ pairs, Casts, a bias that became a sum.
+behind them, and are one of their own where the graph ends in them. Passes keep the names of tensors, so what lies between the
+same tensors of both graphs is one layer, whatever was put there: Q/DQ pairs, Casts, a bias that became a sum.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class PairedLayer(NamedTuple):
 def blocks(plain: ir.Model, typed: ir.Model) -> list[PairedLayer]:
     """The layers that both graphs have, in the order of the FP32 graph."""
     tensors, inner = _by_name(plain), _by_name(typed)
-    heads = [(node, _end(node)) for node in plain.graph if _computes(node)]
+    answer = plain.graph.outputs[0]
+    heads = [(node, _end(node)) for node in plain.graph if _computes(node) or _moves_out(node, answer)]
     shared = [(node, end) for node, end in heads if end.name in inner]
     borders = {end.name or "" for _, end in shared} | {value.name or "" for value in plain.graph.inputs}
     found = []
@@ -64,6 +65,11 @@ def _computes(node: ir.Node) -> bool:
     before = node.inputs[0].producer() if node.inputs[0] is not None else None
     joined = node.op_type in ACTIVATIONS and before is not None and before.op_type not in (*PLUMBING, *ACTIVATIONS)
     return not (joined and before is not None and node.inputs[0] is not None and sole_consumer(node.inputs[0]) is node)
+
+
+def _moves_out(node: ir.Node, answer: ir.Value) -> bool:
+    """Whether the graph ends in it, though it computes nothing."""
+    return node.op_type in PLUMBING and answer in node.outputs
 
 
 def _end(node: ir.Node) -> ir.Value:

@@ -82,7 +82,8 @@ class Remedy(Frozen, frozen=True):
 
 class Why(Frozen, frozen=True):
     """`snr` and `agreement` of the engine's logits against FP32's on `images` images; `emulated` is the SNR where every layer
-    computes as the graph says: an engine that is worse loses the rest in its kernels."""
+    computes as the graph says: an engine that is worse loses the rest in its kernels. Of a network that ends in a `softmax`,
+    `snr` is that of its probabilities, and every other ratio one of what the Softmax reads."""
 
     engine: str
     target: str
@@ -97,6 +98,7 @@ class Why(Frozen, frozen=True):
     remedies: tuple[Remedy, ...] = ()  # the best first; only those that won something back
     tried: tuple[Remedy, ...] = ()  # those that did not
     proof_images: int = 0
+    softmax: bool = False
     notes: tuple[str, ...] = ()
 
     @property

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from toolkit import pipeline
 from toolkit.errors import ToolkitError
 from toolkit.graph.run import graph_runner, predicting_runner
+from toolkit.graph.softmax import before_softmax, centered, ends_in_softmax
 from toolkit.harness.accuracy import compare_accuracy
 from toolkit.harness.answers import snr
 from toolkit.harness.lane import Contender
@@ -35,10 +36,11 @@ class Bench:
     def __init__(self, subject: Subject, trip: Trip) -> None:
         self.subject, self._trip = subject, trip
         self.target = subject.manifest.to_target()
-        self.truth = _answers(graph_runner(trip.source.graph), subject.proof)
+        self._soft = ends_in_softmax(trip.source.graph)
+        self.truth = self._answers(graph_runner(before_softmax(trip.source.graph)))
         self._trips = {trip.recipe.precision.equalize: trip}
         self.base = self.graph(trip.recipe)
-        self.before = self._score(predicting_runner(self.base, self.target, self._threads))
+        self.before = self._score(self.base)
 
     @property
     def recipe(self) -> Recipe:
@@ -57,8 +59,7 @@ class Bench:
     def prove(self, change: Suggestion) -> Remedy:
         """Run it. Raises ToolkitError where the graph cannot be made, such as where nothing is left to quantize."""
         graph = self.graph(change.recipe)
-        runner = predicting_runner(graph, self.target, self._threads)
-        after = self._score(runner)
+        after = self._score(graph)
         time, measured = (None, False) if change.free else self._time(graph)
         return Remedy(
             what=change.what,
@@ -75,9 +76,13 @@ class Bench:
         threads = self.subject.manifest.settings.get("threads")
         return int(threads) if threads else None
 
-    def _score(self, runner: Classifier) -> tuple[float, float]:
-        answers = _answers(runner, self.subject.proof)
+    def _score(self, graph: ir.Model) -> tuple[float, float]:
+        """SNR and agreement, before the Softmax where the network ends in one."""
+        answers = self._answers(predicting_runner(before_softmax(graph), self.target, self._threads))
         return snr(self.truth, answers), agreement(self.truth, answers, self.subject.manifest.meaning)
+
+    def _answers(self, runner: Classifier) -> Float:
+        return centered(_answers(runner, self.subject.proof), self._soft).astype(np.float32)
 
     def _time(self, graph: ir.Model) -> tuple[float, bool]:
         """The time against the engine's: by the clock where ONNX Runtime's CPU is the target, else by the cost model."""
