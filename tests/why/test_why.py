@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tests.graph.networks import fashion_graph, pictures
 from tests.graph.test_qdq_values import network
-from tests.graph.test_select_values import TEXT
+from tests.graph.test_select_values import HELD, TEXT, tiny
 from tests.why.conftest import RECIPE, SICK, build
 from toolkit import pipeline
 from toolkit.calibration import collect
@@ -40,6 +40,7 @@ from toolkit.why.alone import alone
 from toolkit.why.analysis import losses
 from toolkit.why.blocks import blocks
 from toolkit.why.probe import probe
+from toolkit.why.remedies import suggestions, weighed
 from toolkit.why.subject import open_subject
 from toolkit.why.trials import Bench, agreement
 
@@ -166,6 +167,27 @@ def test_a_network_may_end_in_an_operator_that_only_moves_values() -> None:
     np.testing.assert_allclose(powers[layers[-1].name]["signal"].sum(axis=1), (answer**2).sum(axis=1), rtol=1e-5)
     np.testing.assert_allclose(signal, (answer**2).sum(axis=1), rtol=1e-5)
     assert sum(float(row.sum()) for row in noise.values()) > 0
+
+
+def test_what_a_layer_costs_is_known_behind_a_flatten_too() -> None:
+    """Shape inference gives its rows a name of their own, as if they were not those of the images."""
+    plain = tiny()
+    for name, columns in (("f", 4), ("y", 5)):
+        next(value for node in plain.graph for value in node.outputs if value.name == name).shape = ir.Shape(["unk__0", columns])
+    images = [HELD[:1], HELD[1:2]]
+    ranges = collect(plain, images, watched(plain), threads=1)
+    typed = quantize(plain, ranges, Precision(int8=True), Calibration(method="minmax"), scheme="cpu")
+    assert "node_y" in alone(plain, blocks(plain, typed), images)[0]
+
+
+def test_what_auto_has_chosen_for_the_whole_network_is_not_chosen_again_on_fewer_images(odd: Path) -> None:
+    recipe = Engine.open(odd).recipe
+    notes = ("auto: method = minmax, 39.9 dB (mse 29.3)", "auto: rounding = nearest, 39.9 dB (compensated 39.0)")
+    assert weighed(notes) == ("method",) and weighed(("auto: methods = mse for x .. y",)) == ()
+    recipe = msgspec.structs.replace(recipe, precision=msgspec.structs.replace(recipe.precision, equalize="streams"))
+    tried = [[change.what for change in suggestions(recipe, (), settled)] for settled in ((), ("method",), ("equalize",))]
+    methods = ['method = "mse"', 'method = "entropy"', 'method = "percentile"']
+    assert tried == [[*methods, 'equalize = "none"'], ['equalize = "none"'], methods]
 
 
 def test_remedies_stand_by_what_they_bring(found: Why) -> None:

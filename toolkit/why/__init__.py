@@ -122,8 +122,8 @@ def _remarks(subject: Subject, parts: list[PairedLayer], layers: tuple[LayerLoss
         remarks.append("ONNX Runtime's CPU computes FP16 in FP32: the losses shown are those of a GPU, which rounds each result")
     mixed = [layer.name for layer in layers if layer.precision != "fp32" and layer.alone is None and layer.born is not None]
     if mixed:
-        why_not = "one of their axes holds images and something else"
-        remarks.append(f"what {len(mixed)} layers cost the logits is not known, as {why_not}: {mixed[0]} and others")
+        which = mixed[0] if len(mixed) == 1 else f"{mixed[0]} and {len(mixed) - 1} more"
+        remarks.append(f"what is lost at the logits is not known of {which}: an axis there holds images and something else")
     return remarks
 
 

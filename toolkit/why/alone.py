@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from toolkit.graph.edit import attribute
 from toolkit.types import Float, Progress
 from toolkit.why.blocks import PairedLayer
 from toolkit.why.probe import Power, live, part
@@ -72,8 +73,8 @@ def _woven(plain: ir.Model, layers: Sequence[PairedLayer], narrow: Sequence[Pair
 
 def _rows_of(block: PairedLayer, plain: ir.Model) -> dict[str, tuple[int, int]] | None:
     """Of each tensor that the layer reads or makes: (the axis of images, its rank). None where one has no such axis."""
-    batch = plain.graph.inputs[0].shape
-    if batch is None:
+    images = _image_axes(plain)
+    if not images:
         return None
     values = {v.name: v for node in block.plain for v in (*node.inputs, *node.outputs) if v is not None and v.name}
     values[plain.graph.inputs[0].name or ""] = plain.graph.inputs[0]
@@ -81,8 +82,21 @@ def _rows_of(block: PairedLayer, plain: ir.Model) -> dict[str, tuple[int, int]] 
     for name in (*block.reads, block.output):
         value = values.get(name)
         shape = value.shape if value is not None else None
-        axes = [axis for axis, size in enumerate(shape or ()) if size == batch[0]]
+        axes = [axis for axis, size in enumerate(shape or ()) if size in images]
         if shape is None or len(axes) != 1:
             return None
         found[name] = (axes[0], len(shape))
+    return found
+
+
+def _image_axes(plain: ir.Model) -> list[int | ir.SymbolicDim]:
+    """The sizes that count images: the first of the input, and of a Flatten behind it, which shape inference calls something else."""
+    shape = plain.graph.inputs[0].shape
+    found = [] if shape is None else [shape[0]]
+    for node in plain.graph:
+        if node.op_type != "Flatten" or attribute(node, "axis", 1) != 1 or node.inputs[0] is None:
+            continue
+        before, after = node.inputs[0].shape, node.outputs[0].shape
+        if before is not None and after is not None and before[0] in found:
+            found.append(after[0])
     return found

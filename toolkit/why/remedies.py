@@ -11,7 +11,7 @@ What won something back is tried together with the best `keep`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -34,13 +34,19 @@ class Suggestion(NamedTuple):
     free: bool
 
 
-def suggestions(recipe: Recipe, layers: Sequence[LayerLoss]) -> Iterator[Suggestion]:
-    """What to try, in this order."""
+def weighed(notes: Iterable[str]) -> tuple[str, ...]:
+    """The keys that `auto` chose for the whole network, by the notes of a build: on more images than remedies are tried on."""
+    notes = tuple(notes)
+    return tuple(key for key in ("method", "equalize") if any(note.startswith(f"auto: {key} = ") for note in notes))
+
+
+def suggestions(recipe: Recipe, layers: Sequence[LayerLoss], settled: Sequence[str] = ()) -> Iterator[Suggestion]:
+    """What to try, in this order; the keys in `settled` are not chosen again for the whole network."""
     ranked = sorted((layer for layer in layers if layer.share > 0), key=lambda layer: -layer.share)
     if recipe.precision.quantized:
         yield from _methods(recipe, ranked)
         yield from _weights(recipe, ranked)
-        yield from _globals(recipe)
+        yield from _globals(recipe, settled)
         yield from leave_out(recipe, ranked, "keep")
     elif recipe.precision.compute != "fp32":
         yield from _overflows(recipe, ranked)
@@ -76,15 +82,17 @@ def _weights(recipe: Recipe, ranked: Sequence[LayerLoss]) -> Iterator[Suggestion
         yield Suggestion("bias_correction = true", why, _vary(recipe, bias_correction=True), True)
 
 
-def _globals(recipe: Recipe) -> Iterator[Suggestion]:
+def _globals(recipe: Recipe, settled: Sequence[str]) -> Iterator[Suggestion]:
     """Step 4."""
-    if str(recipe.calibration.method) != "auto":
+    if str(recipe.calibration.method) != "auto" and "method" not in settled:
         for method in ("minmax", "mse", "entropy", "percentile"):
             if method != recipe.calibration.method:
                 calibration = msgspec.structs.replace(recipe.calibration, method=method)
                 changed = msgspec.structs.replace(recipe, calibration=calibration)
                 yield Suggestion(f'method = "{method}"', f"{recipe.calibration.method} is one of four", changed, True)
     modes = ("streams", "none") if recipe.precision.equalize == "pairs" else ("none",)
+    if "equalize" in settled:
+        return
     for mode in (m for m in modes if m != recipe.precision.equalize and str(recipe.precision.equalize) != "auto"):
         why = f"equalization of {recipe.precision.equalize} does not help every network"
         yield Suggestion(f'equalize = "{mode}"', why, _vary(recipe, equalize=mode), True)

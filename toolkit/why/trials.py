@@ -22,7 +22,7 @@ from toolkit.recipe import Recipe
 from toolkit.trip import Trip
 from toolkit.tuning.cost import cost
 from toolkit.types import Classifier, Float, Stage, Target
-from toolkit.why.remedies import WORTH, Suggestion, joined, suggestions
+from toolkit.why.remedies import WORTH, Suggestion, joined, suggestions, weighed
 from toolkit.why.result import LayerLoss, Remedy
 from toolkit.why.subject import Subject
 
@@ -106,7 +106,7 @@ def tried(subject: Subject, trip: Trip, layers: Sequence[LayerLoss], stage: Stag
     """Every remedy that was run, the best first, and why some could not be."""
     progress = stage("remedies, each checked by a run")
     bench = Bench(subject, trip)
-    changes = list(suggestions(bench.recipe, layers))
+    changes = list(suggestions(bench.recipe, layers, weighed(subject.manifest.notes)))
     proven: list[tuple[Suggestion, Remedy]] = []
     notes: list[str] = []
     for index, change in enumerate(changes):
