@@ -66,6 +66,10 @@ def test_the_search_keeps_to_its_limit_and_to_the_budget(result: TuneResult) -> 
     assert not result.predicted
 
 
+def test_no_graph_leaves_its_method_to_a_choice_that_its_build_would_make_again(result: TuneResult) -> None:
+    assert {trial.recipe.calibration.method for trial in result.trials} == {"mse", "minmax", "entropy", "percentile"}
+
+
 def test_the_front_holds_only_what_nothing_beats(result: TuneResult) -> None:
     assert result.front
     assert all(trial in result.finalists for trial in result.front)

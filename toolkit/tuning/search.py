@@ -150,7 +150,7 @@ class Search:
         self._advance = self.bench.stage("search: method, equalization, weights, bias")
         recipe = best.recipe
         given = recipe.calibration.method
-        methods = {str(method): calibrated(recipe, method=method) for method in get_args(Method) if method != given}
+        methods = {str(method): calibrated(recipe, method=method) for method in get_args(Method) if method not in (given, "auto")}
         best = self._take(best, "calibration method", str(given), methods)
         if best.recipe.calibration.method == "percentile":
             wider = {str(p): calibrated(best.recipe, percentile=p) for p in (99.9, 99.999)}

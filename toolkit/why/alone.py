@@ -90,7 +90,7 @@ def _rows_of(block: PairedLayer, plain: ir.Model) -> dict[str, tuple[int, int]] 
 
 
 def _image_axes(plain: ir.Model) -> list[int | ir.SymbolicDim]:
-    """The sizes that count images: the first of the input, and of a Flatten behind it, which shape inference calls something else."""
+    """The sizes that count images: the input's first, and what shape inference calls that one behind a Flatten."""
     shape = plain.graph.inputs[0].shape
     found = [] if shape is None else [shape[0]]
     for node in plain.graph:
