@@ -56,6 +56,15 @@ def test_better_is_said_too() -> None:
     assert verdict.text.startswith("better by")
 
 
+@pytest.mark.parametrize(("count", "said"), [(6, True), (538, True), (539, False)])
+def test_equal_answers_on_few_images_do_not_claim_what_they_cannot_show(count: int, said: bool) -> None:
+    logits, labels = answers(count, 0.1)
+    verdict = compare_accuracy(logits, logits * 1.01, labels)
+    assert verdict.text.startswith("same within 0.5 points")
+    assert (f"{count} images are too few to show such a margin; 539 show it with 95 % confidence" in verdict.text) == said
+    assert verdict.test is not None and (verdict.test.lower > -0.005) != said
+
+
 def test_few_images_cannot_tell_and_say_how_many_would() -> None:
     logits, labels = answers(60, 0.1)
     verdict = compare_accuracy(logits, broken(logits, labels, 1 / 60), labels)

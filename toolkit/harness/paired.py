@@ -87,6 +87,13 @@ def lower_bound(broken: int, mended: int, n: int, *, confidence: float = 0.95) -
     return (low + high) / 2
 
 
+def unchanged(margin: float, *, confidence: float = 0.95) -> float:
+    """The fewest images without any change whose `lower_bound` lies above -margin (a share): there Tango's bound is
+    -z^2 / (n + z^2). Infinite for a margin of 0."""
+    square = NormalDist().inv_cdf(confidence) ** 2
+    return math.floor(square / margin - square) + 1 if margin > 0 else math.inf
+
+
 def upper_share(hits: int, n: int, *, confidence: float = 0.95) -> float:
     """One-sided upper bound of a share of which `hits` of n were seen (Clopper and Pearson, Biometrika 26 (1934), 404-413)."""
     return 1 - _crossing(n - hits - 1, n, confidence) if hits < n else 1.0

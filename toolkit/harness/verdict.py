@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from toolkit.harness.paired import PairedTest, upper_share
+from toolkit.harness.paired import PairedTest, unchanged, upper_share
 from toolkit.types import Frozen
 
 Word = Literal["same", "better", "worse", "cannot tell", "agreement only"]
@@ -58,7 +58,7 @@ class Verdict(Frozen, frozen=True):
         if self.test is None:
             return "agreement only"
         if not self.disagreements:
-            return "same"  # the same answers: no number of images would tell more
+            return "same"  # the same answers, be they few (`caveat`)
         if self.test.lower > -self.margin / 100:
             return "better" if self.test.interval[0] > 0 and self.test.p < 0.05 else "same"
         return "worse" if self.test.interval[1] < 0 and self.test.p < 0.05 else "cannot tell"
@@ -95,6 +95,15 @@ class Verdict(Frozen, frozen=True):
         return "Name more images in `accept.data`, or set a wider `accept.max_top1_drop`"
 
     @property
+    def caveat(self) -> str:
+        """Of equal answers on fewer images than show the margin: said, as the engine is accepted."""
+        if self.test is None or self.disagreements or self.test.lower > -self.margin / 100:
+            return ""
+        enough = unchanged(self.margin / 100)
+        more = f"; {enough} show it with 95 % confidence" if enough <= MOST else ""
+        return f"; no answer differs, but {self.images} images are too few to show such a margin{more}"
+
+    @property
     def distance(self) -> str:
         """How far the engine's outputs are from the reference's, in words."""
         snr = "" if self.snr is None else f", SNR {self.snr:.1f} dB"
@@ -125,7 +134,7 @@ class Verdict(Frozen, frozen=True):
         low, high = (100 * x for x in self.test.interval)
         span = f"[{low:+.2f}, {high:+.2f}]"
         if self.word == "same":
-            return f"same within {self.margin:g} points: {points:+.2f} {span}; {agree}"
+            return f"same within {self.margin:g} points: {points:+.2f} {span}; {agree}{self.caveat}"
         if self.word in ("better", "worse"):
             return f"{self.word} by {abs(points):.2f} {span}; {agree}"
         more = f"{self.test.needed} would do" if self.test.needed <= MOST else f"more than {MOST} would do"
