@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 import toolkit
@@ -15,8 +16,11 @@ from tests.testing.graphs import install
 from toolkit.backends.tensorrt import library as libraries
 from toolkit.backends.tensorrt.refit import caveat
 from toolkit.errors import BackendError, EngineError, RecipeError
+from toolkit.onnxfile import serialize
 from toolkit.orders import fill, orders_of
+from toolkit.pipeline import prepare, typed
 from toolkit.recipe import Recipe
+from toolkit.types import Target
 
 TEXT = """
 name = "net"
@@ -159,3 +163,19 @@ def test_the_release_that_drops_a_bias_is_named() -> None:
     said = caveat(libraries.Library("tensorrt", None, "11.3.0.99"))
     assert said and "may drop the bias" in said[0]
     assert caveat(libraries.Library("tensorrt", None, "11.4.0.106")) == ()
+
+
+def test_what_a_refit_changes_are_weights_by_name_for_the_real_library(played: Any) -> None:
+    """TensorRT-RTX builds no plan that can be refitted without a GPU, so that a plan's list cannot be read here. But its network
+    says which constants are weights at all: INT8 weights and all scales are; zero points, which never change, are not."""
+    trt = pytest.importorskip("tensorrt_rtx", reason="the rtx extra is not installed")
+    graphs = [typed(prepare(recipe(seed), proof=False), Target("tensorrt")) for seed in (1, 2)]
+    before, after = ({name: one.const_value for name, one in graph.graph.initializers.items()} for graph in graphs)
+    changed = {name for name, one in after.items() if one is not None and not np.array_equal(one.numpy(), before[name].numpy())}
+    logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
+    network = trt.Builder(logger).create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    assert trt.OnnxParser(network, logger).parse(serialize(graphs[1]))
+    known = {name for name in after if network.mark_weights_refittable(name)}
+    assert changed and changed <= known
+    assert {after[name].dtype for name in changed} >= {ir.DataType.INT8, ir.DataType.FLOAT}
+    assert {name for name in after if name.endswith("zero_point")}.isdisjoint(known)
