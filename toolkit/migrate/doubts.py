@@ -11,7 +11,9 @@ from toolkit.migrate.cache import Cache
 from toolkit.migrate.scales import SYMMETRIC
 from toolkit.recipe import Recipe
 
-PICTURES, FAR = 4, 50  # a scale that was taken for a magnitude, or the other way round, is off by 127
+# A scale that was taken for a magnitude, or the other way round, is off by 127. On nine classifiers that others trained, real
+# pictures reach 0.35 to 28.5 times what these do.
+PICTURES, FAR = 4, 50
 LIKELY = (  # how far the input reached, and what preprocessing does so
     (0.4, 1.05, "pixels / 255, or from -1 to 1"),
     (1.9, 2.75, "ImageNet's mean and std behind pixels / 255"),
