@@ -16,12 +16,15 @@ import msgspec
 import onnx
 import onnxruntime
 import pytest
+from typer.testing import CliRunner
 
 from toolkit import orders
 from toolkit.backends.onnxruntime import plugin
 from toolkit.backends.onnxruntime.epcontext import plan_of
+from toolkit.cli.main import app
 from toolkit.engine.engine import Engine
-from toolkit.errors import DeviceError, EngineError, MissingExtra, RecipeError
+from toolkit.errors import DeviceError, EngineError, GraphError, MissingExtra, RecipeError, ToolkitError
+from toolkit.graph.load.loading import load
 from toolkit.handoff.ort import to_onnxruntime
 from toolkit.recipe import Build, Preprocess, Recipe
 from toolkit.types import Target
@@ -79,6 +82,26 @@ def test_an_engine_of_another_library_is_refused(built: Path, tmp_path: Path) ->
     cpu = next(path for path in built.iterdir() if "rtx" not in path.name)
     with pytest.raises(EngineError, match=r"is an engine for cpu.*--target rtx"):
         to_onnxruntime(Engine.open(cpu), tmp_path)
+
+
+def test_two_engines_of_one_name_and_a_place_that_is_no_folder_are_refused(built: Path, tmp_path: Path) -> None:
+    """The second file replaced the first in silence; a file in the folder's place was a bare errno, in each kind of handoff."""
+    rtx = [str(path) for path in sorted(built.iterdir()) if "-rtx" in path.name]
+    done = CliRunner().invoke(app, ["handoff", "ort", *rtx, "-o", str(tmp_path / "both")], catch_exceptions=True)
+    assert isinstance(done.exception, EngineError) and "are both called fashion-resnet18-fp32" in str(done.exception)
+    assert not (tmp_path / "both").exists()
+    (tmp_path / "file").touch()
+    cpu = str(next(path for path in built.iterdir() if "-rtx" not in path.name))
+    for kind, one in (("ort", rtx[0]), ("ray", cpu), ("triton", cpu)):
+        for place in ("file", "file/below"):
+            done = CliRunner().invoke(app, ["handoff", kind, one, "-o", str(tmp_path / place)])
+            assert isinstance(done.exception, ToolkitError) and "cannot be a folder" in str(done.exception), (kind, place)
+
+
+def test_a_file_that_carries_an_engine_is_no_model_to_build_from(built: Path, tmp_path: Path) -> None:
+    path = to_onnxruntime(engine(built, "-rtx"), tmp_path)
+    with pytest.raises(GraphError, match="carries an engine that is compiled already"):
+        load(path, Preprocess(size=(28, 28), color="L", mean=(0.5,), std=(0.5,)))
 
 
 def test_the_plugin_loads_or_names_what_it_lacks() -> None:

@@ -23,11 +23,11 @@ def ort(
 ) -> None:
     """An ONNX file that carries its TensorRT-RTX engine: ONNX Runtime loads it with NVIDIA's plugin, without a build."""
     from toolkit.engine.engine import Engine
-    from toolkit.handoff.ort import LOADING, PLUGIN, PLUGIN_SMS, to_onnxruntime
+    from toolkit.handoff.ort import LOADING, PLUGIN, PLUGIN_SMS, refuse_same_names, to_onnxruntime
 
-    files = []
-    for path in engines:
-        engine = Engine.open(path)
+    files, opened = [], [Engine.open(path) for path in engines]
+    refuse_same_names(opened)
+    for engine in opened:
         file = to_onnxruntime(engine, output, embed=embed)
         files.append(str(file))
         if as_json:

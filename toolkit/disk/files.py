@@ -153,6 +153,14 @@ def require_place(path: Path) -> None:
         raise ToolkitError(f"cannot write {path}: {error.strerror or error}", remedy=remedy) from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those that it lies in, unless it is there. Raises ToolkitError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ToolkitError(f"{path} cannot be a folder: {error.strerror or error}", remedy="Name another one with -o") from error
+
+
 def _put(draft: Path, path: Path, data: bytes) -> None:
     try:
         os.replace(draft, path)

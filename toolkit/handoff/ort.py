@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from toolkit.backends.onnxruntime.epcontext import EMBEDDABLE, ep_context, plan_of
 from toolkit.backends.onnxruntime.plugin import architecture
-from toolkit.disk.files import write_atomically
+from toolkit.disk.files import make_folder, write_atomically
 from toolkit.engine.engine import Engine
 from toolkit.errors import EngineError
 from toolkit.manifest import Manifest
@@ -22,6 +23,16 @@ options = ort.SessionOptions()
 options.add_provider_for_devices([d for d in ort.get_ep_devices() if d.ep_name == plugin.get_ep_name()][:1], {})
 session = ort.InferenceSession(FILE, options)
 logits = session.run(None, {INPUT: batch})[0]"""
+
+
+def refuse_same_names(engines: Sequence[Engine]) -> None:
+    """Raise EngineError where two engines would have one file: those of one recipe for different targets have one name."""
+    by_name = dict[str, Engine]()
+    for engine in engines:
+        other = by_name.setdefault(engine.name, engine)
+        if other is not engine:
+            what = f"{other.path} and {engine.path} are both called {engine.name}: their files would have one name"
+            raise EngineError(what, remedy="Hand off each into a folder of its own: -o")
 
 
 def to_onnxruntime(engine: Engine, folder: Path, *, embed: bool = True) -> Path:
@@ -40,7 +51,7 @@ def to_onnxruntime(engine: Engine, folder: Path, *, embed: bool = True) -> Path:
     if embed and len(data) > EMBEDDABLE:
         what = f"the engine of {manifest.name} has {len(data) / 2**30:.1f} GiB; an ONNX file holds less than 2"
         raise EngineError(what, remedy="Leave it beside the file: --no-embed")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     beside = f"{manifest.name}.plan"
     if not embed:
         write_atomically(folder / beside, data)

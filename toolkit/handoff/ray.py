@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import toolkit
-from toolkit.disk.files import write_atomically
+from toolkit.disk.files import make_folder, write_atomically
 from toolkit.engine.engine import Engine
 from toolkit.errors import EngineError
 from toolkit.handoff import extra_of
@@ -20,7 +20,7 @@ def to_ray(engine: Engine, folder: Path) -> Path:
     needs = folder / NEEDS
     if (folder / SCRIPT).exists() and not (needs.exists() and needs.read_text(errors="replace").startswith(MARK)):
         raise EngineError(f"{folder / SCRIPT} is not replaced: the toolkit did not write it", remedy="Use another folder with -o")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     packed = engine.pack(folder / f"{engine.name}.engine")
     write_atomically(needs, f"{MARK}resnet-deploy[{extra_of(engine.manifest)},ray]=={toolkit.__version__}\n".encode())
     text = (files("toolkit.handoff") / "inside" / "ray_job.py").read_text(encoding="utf-8")

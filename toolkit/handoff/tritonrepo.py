@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from toolkit.disk.files import write_atomically
+from toolkit.disk.files import make_folder, write_atomically
 from toolkit.disk.folders import alone, new_folder
 from toolkit.errors import EngineError
 from toolkit.handoff.tritonconfig import MARK
@@ -26,7 +26,7 @@ class Repository:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Inside the block nobody else hands anything to this repository: two at once would find the same next version."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with alone(self.folder, PATIENCE):
             yield
 

@@ -38,6 +38,9 @@ def refuse_foreign(model: ir.Model, path: Path) -> None:
             continue
         if "QLinear" in node.op_type or node.op_type.startswith(("QGemm", "QAttention", "QMoE")):
             raise _quantized(node, path)
+        if node.op_type == "EPContext":
+            what = f"{path} carries an engine that is compiled already ({called(node)}), and no network"
+            raise GraphError(what, remedy="Give the ONNX file that the engine was made from")
         advice = _ADVICE.get(node.domain, "Export the model with standard operators, or with the custom ones as ONNX functions")
         raise GraphError(f"{path}: {called(node)} is a custom operator of the domain '{node.domain}'", remedy=advice)
 
