@@ -25,6 +25,7 @@ PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
 OLDER, NEWER = "amd-epyc-family-25-model-17-2-cores", "amd-epyc-family-26-model-2-2-cores"
 SMALL, LARGE = "fashion-resnet18-int8", "resnet18-224-int8"
 CALIBRATIONS = ("calibration.json", "calibration-128.json", "calibration-512.json", "calibration-128-again.json")
+NO_PEERS = ("toolkit", "nncf-accuracy")  # of the second not all layers are INT8
 COMPARED = 64  # images on which benchmarks/int8_zoo.py compares
 LINKED = re.compile(r"benchmarks/results/([\w.-]+\.(?:json|md))")
 WITHOUT_FIGURES = {"zoo.md", "qat.json"}  # linked to, and no figure of theirs stands on a page
@@ -124,15 +125,16 @@ def loadgen() -> Texts:
 
 def worst_network() -> Texts:
     (row,) = (row for row in raw("int8_zoo.json")["rows"] if row["network"] == "keras-MobileNet")
-    others = [found["snr"] for tool, found in row["tools"].items() if tool != "toolkit" and "snr" in found]
+    others = [found["snr"] for tool, found in row["tools"].items() if tool not in NO_PEERS and "snr" in found]
     yield f"On keras-MobileNet, whose weights are random, it is {max(others) - row['tools']['toolkit']['snr']:.1f} dB"
     yield f"{COMPARED} images, so that one image is {100 / COMPARED:.1f} % of agreement"
 
 
 def other_tools() -> Texts:
-    yield (RESULTS / "int8_zoo.md").read_text(encoding="utf-8").strip().splitlines()[-1].removesuffix(".")
+    *_, controlled, _, summary = (RESULTS / "int8_zoo.md").read_text(encoding="utf-8").strip().splitlines()
+    yield from (controlled.removesuffix("."), summary.removesuffix("."))
     tools = {row["network"]: row["tools"] for row in raw("int8_zoo.json")["rows"]}["wheel-occular-deskew"]
-    ours, others = tools["toolkit"], [found for name, found in tools.items() if name != "toolkit"]
+    ours, others = tools["toolkit"], [found for name, found in tools.items() if name not in NO_PEERS]
     median_image, whole = (max(found[key] for found in others) for key in ("median_image", "snr"))
     yield f"median image it has {ours['median_image']:.1f} dB and the best other tool {median_image:.1f}"
     yield f"makes the whole {ours['snr']:.1f} and {whole:.1f}"
