@@ -18,7 +18,7 @@ from toolkit.engine.locations import require_reference
 from toolkit.errors import MeasurementError, ToolkitError, extras
 from toolkit.harness.latency import Sampling
 from toolkit.harness.measurement import Scenario
-from toolkit.harness.results import Results
+from toolkit.harness.results import ABSENT, Results
 from toolkit.harness.run import check_wanted, run_bench
 from toolkit.harness.yardstick import Handoff
 from toolkit.images.dataset import Images
@@ -109,9 +109,9 @@ def _reference(engine: Engine, threads: int) -> Runner | str:
         why = error.what if isinstance(error, ToolkitError) else str(error)
     kept = engine.manifest.baseline
     if kept is None or kept.latency is None:
-        return f"not measured: {why}"
+        return f"{ABSENT}: {why}"
     took = f"where {engine.name} was built it took {1e3 * kept.latency:.3g} ms at batch 1 ({kept.library}, {kept.device})"
-    return f"not measured: {why}; {took}"
+    return f"{ABSENT}: {why}; {took}"
 
 
 def _truth(engine: Engine, images: Images | None, live: bool) -> Float | None:

@@ -132,6 +132,17 @@ def test_one_bad_image_does_not_lose_the_other_answers(engine: Path, tmp_path: P
     assert "does not exist" in answers[str(names[3])]["error"]
 
 
+def test_a_bench_that_could_not_judge_an_engine_is_no_success(engine: Path, tmp_path: Path) -> None:
+    """The last picture cannot be read: latency is measured, and a job that wanted a verdict is stopped."""
+    for name in map(str, range(10)):
+        (folder := tmp_path / "data" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((28, 28), np.uint8)).save(folder / "x.png")
+    max((tmp_path / "data").rglob("*.png")).write_bytes(b"no image")
+    done = toolkit("bench", engine, "--seconds", "1", "--warmup", "0.1", "--data", tmp_path / "data", "-o", tmp_path / "r.json")
+    one_line(done, 2, "x.png", "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["measurements"]
+
+
 def test_an_image_of_another_mode_is_taken(engine: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(tmp_path / "x.png")
     assert toolkit("run", engine, tmp_path / "x.png").returncode == 0

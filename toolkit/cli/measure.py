@@ -104,12 +104,10 @@ def bench(
     loadgen: Annotated[bool, typer.Option(help="offline and server: MLPerf LoadGen issues the queries")] = True,
     data: Annotated[str | None, typer.Option(help="labeled images; default: those of the recipe's [accept]")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="threads of engines on the CPU; default: as they were built")] = None,
-    share: Annotated[
-        Path | None, typer.Option(callback=place, help="also a file to share: raw samples, versions; no paths, names or images")
-    ] = None,
+    share: Annotated[Path | None, typer.Option(callback=place, help="also a file to share: no paths, names or images")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure engines and their reference in shuffled rounds; Ctrl-C keeps what was measured so far."""
+    """Measure engines and their reference in shuffled rounds; Ctrl-C keeps what was measured; exit code 2 if one failed."""
     from toolkit.cli.progress import stages
     from toolkit.harness.run import plan_of
     from toolkit.measure import bench as measure
@@ -130,6 +128,17 @@ def bench(
     if share is not None:
         _share(results, share)
     _show(results, as_json, f"Raw samples: {output}. Next: toolkit report {output} -o report.html")
+    _require_whole(results, output)
+
+
+def _require_whole(results: Results, path: Path) -> None:
+    """Raises MeasurementError where an engine failed, or could not be judged."""
+    from toolkit.errors import MeasurementError
+
+    if broken := results.broken:
+        name, why = next(iter(broken.items()))
+        more = f" (and {len(broken) - 1} more, above)" if len(broken) > 1 else ""
+        raise MeasurementError(f"{name}: {why}{more}", remedy=f"What was measured is in {path}")
 
 
 def _share(results: Results, path: Path) -> None:

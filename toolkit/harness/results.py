@@ -20,6 +20,7 @@ from toolkit.harness.verdict import Verdict
 from toolkit.harness.yardstick import YardstickCard
 from toolkit.types import Frozen
 
+ABSENT = "not measured"  # how the reason begins where something was not there to be measured; any other reason is a failure
 VERSION = 1
 
 
@@ -104,3 +105,8 @@ class Results(Frozen, frozen=True):
         """Names in the order measured."""
         names = [m.engine for m in self.measurements] + [a.engine for a in self.answers] + list(self.failures)
         return tuple(dict.fromkeys(names))
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """Of the failures, those of engines that were there and could not be measured or judged."""
+        return {name: why for name, why in self.failures.items() if not why.startswith(ABSENT)}

@@ -10,7 +10,7 @@ import msgspec
 
 from toolkit.calibration.ranges import Ranges
 from toolkit.errors import MeasurementError
-from toolkit.harness.results import Results
+from toolkit.harness.results import ABSENT, Results
 from toolkit.report.amounts import span, times
 from toolkit.report.decision import decide
 from toolkit.report.details import Noise, environment, layers, manifests, trust
@@ -72,7 +72,7 @@ def _verdicts(results: Results, summary: Sequence[EngineSummary]) -> Element:
 
 def _failure(name: str, why: str) -> Element:
     """What was not measured did not fail."""
-    if why.startswith("not measured"):
+    if why.startswith(ABSENT):
         return tag("p", tag("strong", f"{name}: "), why, class_="note")
     return tag("p", tag("strong", f"{name} failed: "), why, class_="failed")
 
