@@ -34,9 +34,13 @@ def graph_of(model: nn.Module) -> ir.Model:
     return export(model, FASHION)
 
 
-@functools.cache
 def fashion_graph(name: str, recipe: str | None = None) -> ir.Model:
-    """The graph of a packaged model, exported once a session: passes do not change what they are given."""
+    """The graph of a packaged model, exported once a session; each test has a copy, which it may change."""
+    return _exported(name, recipe).clone()
+
+
+@functools.cache
+def _exported(name: str, recipe: str | None) -> ir.Model:
     return graph_of(fashion(name, recipe, seed=21))
 
 

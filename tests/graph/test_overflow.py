@@ -17,7 +17,7 @@ BIG = 3e5
 
 def swollen():
     """The packaged ResNet-18 with one inner tensor made huge and small again: the same function."""
-    graph = fashion_graph("resnet18").clone()
+    graph = fashion_graph("resnet18")
     tensors = graph.graph.initializers
     for name, factor in (("layer2.0.conv1.weight", BIG), ("layer2.0.conv1.bias", BIG), ("layer2.0.conv2.weight", 1 / BIG)):
         value = tensors[name]

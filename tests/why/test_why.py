@@ -230,7 +230,7 @@ def test_half_precision_is_looked_into_as_a_gpu_rounds_it(half: Path) -> None:
 
 def test_an_overflow_is_called_one() -> None:
     """A result above 65504 in the network itself: the layer is named, and what reads it is seen to inherit."""
-    graph = fashion_graph("resnet18").clone()
+    graph = fashion_graph("resnet18")
     node = next(node for node in graph.graph if node.name == "layer2.0.conv1")
     for index in (1, 2):
         value, array = node.inputs[index], constant(node.inputs[index])
