@@ -25,9 +25,10 @@ LARGEST = 448.0
 FIRST_SM = 89
 TINY = float(np.finfo(np.float32).tiny)
 OPSET, IR_VERSION = 19, 9  # the first in which QuantizeLinear takes float8
-# Optimizers of ONNX Runtime 1.32. The first drops the Relu before a QuantizeLinear whose zero point is a float8 0. The other
-# rounds a layer's bias to int32 steps of the product of its scales: float8 holds values far below such a step.
-BREAKS_FP8 = ("ReluQuantRewrite", "WeightBiasQuantization")
+# Optimizers of ONNX Runtime. Those of 1.32: the first drops the Relu before a QuantizeLinear whose zero point is a float8 0; the
+# second rounds a layer's bias to int32 steps of the product of its scales: float8 holds values far below such a step. That of
+# 1.30 and before: it makes a Gemm a QGemm, which has no float8.
+BREAKS_FP8 = ("ReluQuantRewrite", "WeightBiasQuantization", "QDQSelectorActionTransformer")
 
 
 def fp8_scale(low: float, high: float) -> float:
@@ -62,7 +63,7 @@ def holds_fp8(model: ir.Model) -> bool:
 
 def caveat(model: ir.Model) -> tuple[str, ...]:
     """A note for who runs this graph's file without the toolkit."""
-    names = " and ".join(BREAKS_FP8)
+    names = ", ".join(BREAKS_FP8)
     what = f"WARNING: ONNX Runtime computes FP8 wrongly by default: give its session disabled_optimizers, {names}"
     return (what,) if holds_fp8(model) else ()
 
