@@ -56,6 +56,20 @@ def test_a_slower_machine_is_not_a_slower_engine_unless_nothing_tells_them_apart
     assert any("raw times" in note for note in blind.notes)
 
 
+@pytest.mark.parametrize("lost", [(), (0,), (400_000, 0)])
+def test_a_block_without_a_time_of_the_reference_kernel_is_no_regression(lost: tuple[int, ...]) -> None:
+    """One side over its reference kernel beside raw times of the other differed by a factor of 400,000."""
+    old, new = measurement(0), measurement(1)
+    blocks = (msgspec.structs.replace(new.blocks[0], yardstick_ns=lost), *new.blocks[1:])
+    new = msgspec.structs.replace(new, blocks=blocks)
+    for sides in ((old, new), (new, old)):
+        found = compare(*(results(side) for side in sides))
+        assert found.differences[0].word == "no change shown"
+        assert abs(found.differences[0].change) < 0.03
+        assert any("so raw times were compared" in note for note in found.notes)
+    assert not any("raw times" in note for note in compare(results(old), results(old)).notes)
+
+
 def apart(measured: Measurement, far: int) -> Measurement:
     """The first `far` blocks taken while the cores lay apart, and slower for it."""
     blocks = [

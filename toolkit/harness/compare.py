@@ -21,6 +21,7 @@ is not seen here: the percentiles in the report are there for that.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -111,7 +112,7 @@ def compare(old: Results, new: Results, *, tolerance: float = TOLERANCE, level: 
     return Comparison(
         differences=(*differences, *_accuracy(old, new)),
         tolerance=tolerance,
-        notes=tuple(_notes(old, new, yardstick)),
+        notes=(*_notes(old, new, yardstick), *_unpaced([(before[key], after[key]) for key in shared] if yardstick else [])),
     )
 
 
@@ -148,10 +149,15 @@ def _values(measurement: Measurement, yardstick: bool) -> NDArray[np.float64]:
         samples = samples / (measurement.batch * measurement.streams)
         groups = np.sort(np.arange(len(samples)) % 10)
     times = by_block(samples, groups, LOW)
-    if yardstick and all(block.yardstick_ns for block in measurement.blocks):
+    if yardstick:
         times = times / np.array([min(block.yardstick_ns) for block in measurement.blocks])
     values: NDArray[np.float64] = np.log(times)
     return values
+
+
+def _paced(measurement: Measurement) -> bool:
+    """Whether every block has a time of the reference kernel that can be divided by."""
+    return all(min(block.yardstick_ns, default=0) > 0 for block in measurement.blocks)
 
 
 def _threads(results: Results, engine: str) -> int:
@@ -162,7 +168,8 @@ def _shift(old: Measurement, new: Measurement, yardstick: bool, tolerance: float
     what = f"batch {old.batch}, {old.clock}, {old.scenario}"
     empty = {"change": math.nan, "low": math.nan, "high": math.nan, "p": 1.0}
     note = "; ".join(f"{side}: {m.failure}" for side, m in (("OLD", old), ("NEW", new)) if m.failure)
-    values = [_values(m, yardstick and old.scenario == "single-stream") for m in (old, new)]
+    yardstick = yardstick and old.scenario == "single-stream" and _paced(old) and _paced(new)  # both, or neither
+    values = [_values(m, yardstick) for m in (old, new)]
     kept = [v[[block.near for block in m.blocks]] if m.apart else v for m, v in zip((old, new), values, strict=True)]
     if not note and min(map(len, kept)) < LEAST:
         count = f"{len(kept[0])} of {len(values[0])} blocks in OLD and {len(kept[1])} of {len(values[1])} in NEW"
@@ -226,6 +233,15 @@ def _notes(old: Results, new: Results, yardstick: bool) -> list[str]:
         troubles = sorted({flag.trouble for m in results.measurements for flag in m.flags})
         notes += [f"{side} is flagged: {', '.join(troubles)}."] if troubles else []
     return notes
+
+
+def _unpaced(pairs: Sequence[tuple[Measurement, Measurement]]) -> list[str]:
+    """Which rows are compared by raw times though the runs have a reference kernel."""
+    return [
+        f"{old.engine} batch {old.batch} ({old.clock}): a block lacks the reference kernel, so raw times were compared."
+        for old, new in pairs
+        if old.scenario == "single-stream" and not (_paced(old) and _paced(new))
+    ]
 
 
 def _lonely(old: Results, new: Results) -> list[tuple[str, set[str]]]:
