@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from toolkit.cli.main import main
 from toolkit.decoding import Outcome, Parity, parity
 from toolkit.disk.files import sha256
 from toolkit.engine.engine import Engine
-from toolkit.errors import DataError, InputError
+from toolkit.errors import BackendError, DataError, InputError
 from toolkit.graph.resize import resize
 from toolkit.harness.paired import share_interval
 from toolkit.manifest import Manifest, Profile
@@ -160,6 +162,41 @@ def test_a_library_that_is_not_here_is_named(engine: Engine, pictures: Path, mon
     assert found.missing == dict.fromkeys(("opencv", "opencv-area"), "the Python package 'cv2' is not installed")
     assert [one.way for one in found.outcomes] == ["pillow-nearest"]
     assert "opencv: not tried, the Python package 'cv2' is not installed" in str(found)
+
+
+def test_ways_of_which_none_can_be_tried_are_no_pass(
+    engine: Engine, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job in CI without OpenCV ended with "every way that was tried is within [accept]" and exit code 0."""
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(BackendError, match=r"opencv cannot be tried: the Python package 'cv2' is not installed.*\[parity\]"):
+        parity(engine, data=pictures, only=["opencv"])
+    assert in_process(monkeypatch, engine, pictures, "--only", "opencv,pillow-reducing") == 2
+    assert "opencv cannot be tried" in capsys.readouterr().err
+
+
+def test_too_few_pictures_are_no_refusal(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`accuracy` tells 3 from 1; here both were 1, and "not within [accept]"."""
+    few = tmp_path / "few"
+    for name, count in (("smooth", 1), ("grain", 2)):
+        (few / name).mkdir(parents=True)
+        for path in sorted((pictures / name).iterdir())[:count]:
+            shutil.copy(path, few / name)
+    engine = make(tmp_path / "x", HOW)
+    [one] = parity(engine, data=few, only=["pillow-nearest"]).outcomes
+    assert one.verdict.state == "undecided"
+    assert in_process(monkeypatch, engine, few, "--only", "pillow-nearest") == 3
+    assert "cannot tell with these pictures: pillow-nearest" in capsys.readouterr().out
+
+
+def in_process(monkeypatch: pytest.MonkeyPatch, engine: Engine, data: Path, *more: str) -> object:
+    """The exit code of the command, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["toolkit", "parity", str(engine.path), "--data", str(data), *more])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
 
 
 def test_pictures_without_labels_rest_on_agreement(engine: Engine, pictures: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from toolkit.decoding.result import Flip, Outcome, Parity
+from toolkit.decoding.result import LIBRARIES, Flip, Outcome, Parity
 from toolkit.decoding.ways import Way, missing, ways
 from toolkit.engine.engine import Engine
 from toolkit.engine.judge import answering, images_of
-from toolkit.errors import DataError, InputError
+from toolkit.errors import BackendError, DataError, InputError
 from toolkit.harness.accuracy import compare_accuracy
 from toolkit.harness.answers import check_logits
 from toolkit.harness.paired import share_interval
@@ -36,7 +36,8 @@ def parity(
     """Decode and resize every image in each way that an app might, and hold the answers against those of the engine's own.
 
     `data`: as `judge` takes it, a folder of pictures (absent: the images of `[accept]`); `only` names some of the ways, by their
-    first letters. A library that is not installed is named, not counted as a pass. Raises DataError, InputError, EngineError.
+    first letters. A library that is not installed is named, not counted as a pass. Raises DataError, InputError, EngineError;
+    BackendError where no way can be tried.
     """
     engine = engine if isinstance(engine, Engine) else Engine.open(engine)
     how = engine.manifest.preprocess
@@ -49,6 +50,9 @@ def parity(
         raise DataError(what, remedy="Name a folder of pictures: --data FOLDER")
     lacking = {way.name: why for way in chosen if (why := missing(way)) is not None}
     chosen = tuple(way for way in chosen if way.name not in lacking)
+    if not chosen:
+        name, why = next(iter(lacking.items()))
+        raise BackendError(f"{name} cannot be tried: {why}", remedy=LIBRARIES)
     progress = stage(f"{images.count} images in {len(chosen) + 1} ways")
     with answering(engine) as (runner, how_run):
         sweep = _swept(runner, images, how, chosen, progress)

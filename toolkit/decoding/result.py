@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from toolkit.harness.verdict import Verdict
+from toolkit.harness.verdict import State, Verdict
 from toolkit.types import Frozen
+
+LIBRARIES = "Install what it needs: pip install 'resnet-deploy[parity]'"
 
 
 class Flip(Frozen, frozen=True):
@@ -44,6 +46,10 @@ class Parity(Frozen, frozen=True):
     outcomes: tuple[Outcome, ...]
     missing: dict[str, str] = {}  # way -> why it could not be tried
     remarks: tuple[str, ...] = ()
+
+    def having(self, state: State) -> list[str]:
+        """The ways of which the verdict is that."""
+        return [one.way for one in self.outcomes if one.verdict.state == state]
 
     def __str__(self) -> str:
         lines = [f"{self.engine} on {self.images} images of {self.data}: answers that another way to decode and resize changes"]
