@@ -13,12 +13,21 @@ import sys
 import termios
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from toolkit.cli import main as _registers  # noqa: F401  every command
-from toolkit.cli.app import app
+from toolkit.cli.app import UNDECIDED, app
 from toolkit.cli.console import PlainConsole, weight
 from toolkit.cli.guide import GUIDE, MAKE
+from toolkit.decoding.result import Flip, Outcome, Parity
+from toolkit.diff.result import Diff, LayerDiff
+from toolkit.engine.envelope import Envelope
+from toolkit.engine.judge import Judgement
+from toolkit.harness.capacity import Capacity, Need
+from toolkit.harness.paired import PairedTest
+from toolkit.harness.verdict import Verdict
+from toolkit.why.result import LayerLoss, Remedy, Why
 
 ROOT = Path(__file__).parents[2]
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -155,6 +164,24 @@ def test_every_command_has_a_heading_an_example_and_json() -> None:
     documented = (ROOT / "docs/reference/json.md").read_text()
     for name in set(found) - groups - {"serve"}:
         assert f"toolkit {name}" in documented, f"docs/reference/json.md does not tell what `toolkit {name} --json` prints"
+
+
+@pytest.mark.parametrize(
+    ("command", "printed"),
+    [
+        ("accuracy", (Judgement, Verdict, PairedTest, Envelope)),
+        ("capacity", (Capacity, Need)),
+        ("diff", (Diff, LayerDiff)),
+        ("parity", (Parity, Outcome, Flip)),
+        ("why", (Why, LayerLoss, Remedy)),
+    ],
+)
+def test_every_key_that_a_command_prints_is_documented(command: str, printed: tuple[type[msgspec.Struct], ...]) -> None:
+    documented = (ROOT / "docs/reference/json.md").read_text()
+    [row] = [line for line in documented.splitlines() if line.startswith(f"| `toolkit {command} ")]
+    told = set(re.findall(r"\w+", row))
+    assert [key for kind in printed for key in kind.__struct_fields__ if key not in told] == []
+    assert all(re.search(rf"\b{code}\b", documented.partition("|")[0]) for code in (0, 1, 2, UNDECIDED)), "each exit code"
 
 
 def test_examples_are_commands_that_parse() -> None:
