@@ -24,6 +24,7 @@ def test_a_refused_verdict_is_a_failure_with_its_reason(results: Results):
     root = fromstring(junit(msgspec.structs.replace(results, verdicts=strict)).encode())
     (failure,) = root.findall(".//failure")
     assert "below 100.00%" in (failure.text or "")
+    assert failure.get("type", "").endswith(": agreement")  # it said "same"
 
 
 def test_names_and_texts_may_hold_anything(results: Results):

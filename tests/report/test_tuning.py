@@ -10,7 +10,7 @@ from toolkit.report.tuning import tuning
 
 def drawn(predicted: bool) -> str:
     p50 = (None, None) if predicted else (2.0, 1.0)
-    verdict = Made(word="same", agreement=0.9951)
+    verdict = Made(short="same", agreement=0.9951)
     fp32 = Made(name="fp32", snr=120.0, int8=0.0, time=2.0, p50_ms=p50[0], p99_ms=p50[0], searched=None, held_out=None)
     int8 = Made(name="int8", snr=38.5, int8=0.995, time=1.0, p50_ms=p50[1], p99_ms=p50[1], searched=None, held_out=verdict)
     calm = Made(unit="layer1", alone=50.0, left_out=40.0, share=0.25)

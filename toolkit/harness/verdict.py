@@ -81,6 +81,12 @@ class Verdict(Frozen, frozen=True):
         return "accepted" if self.accepted else "undecided" if self.undecided else "refused"
 
     @property
+    def short(self) -> str:
+        """The word alone where it is accepted, else the state and what is short of it: `refused: agreement`."""
+        short = "agreement" if self.agreement < self.min_agreement else self.word
+        return self.word if self.accepted else f"{self.state}: {short}"
+
+    @property
     def highest(self) -> float:
         """The highest agreement that the images allow: a one-sided bound of 95 %."""
         return upper_share(round(self.agreement * self.images), self.images)

@@ -10,7 +10,7 @@ from toolkit.report.summary import EngineSummary, rows
 
 
 def junit(results: Results) -> str:
-    """JUnit XML: a case an engine for accuracy (a refused verdict fails) and one for its run (a failure is an error).
+    """JUnit XML: a case an engine for accuracy (one that is not accepted fails) and one for its run (a failure is an error).
 
     Unsteady timing is noted, and fails nothing.
     """
@@ -28,8 +28,8 @@ def junit(results: Results) -> str:
 def _cases(row: EngineSummary, results: Results) -> list[Element]:
     cases = []
     if row.verdict is not None:
-        text, word = row.verdict.text, row.verdict.word
-        failure = None if row.verdict.accepted else tag("failure", text, message=text, type=word)
+        text = row.verdict.text
+        failure = None if row.verdict.accepted else tag("failure", text, message=text, type=row.verdict.short)
         cases.append(tag("testcase", failure, tag("system-out", text), classname="accuracy", name=row.name))
     measured = results.of(row.name)
     why = results.failures.get(row.name) or next((m.failure for m in measured if m.failure), None)

@@ -110,9 +110,6 @@ def note(results: Results, summary: Sequence[EngineSummary], spans: str = BRACKE
 def cells_of(row: EngineSummary) -> list[str]:
     """The texts of one line, in the order of COLUMNS; a dash where nothing was measured."""
     verdict = row.verdict
-    word = "-" if verdict is None else str(verdict.word)
-    if verdict is not None and not verdict.accepted:
-        word = f"{verdict.state}: {'agreement' if verdict.agreement < verdict.min_agreement else word}"
     return [
         row.name + ("*" if row.unsteady else ""),
         row.precision,
@@ -124,7 +121,7 @@ def cells_of(row: EngineSummary) -> list[str]:
         "-" if verdict is None else f"{verdict.agreement:.2%}",
         size(row.footprint.file if row.footprint else None),
         size(row.footprint.memory if row.footprint else None),
-        word,
+        "-" if verdict is None else verdict.short,
     ]
 
 

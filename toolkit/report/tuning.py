@@ -65,4 +65,4 @@ def _parts(parts: Sequence[Sensitivity], verbose: bool) -> Listing:
 
 def _verdict(trial: Trial) -> str:
     verdict, where = (trial.held_out, ", held out") if trial.held_out is not None else (trial.searched, "")
-    return "" if verdict is None else f"{verdict.word}, agrees {verdict.agreement:.2%}{where}"
+    return "" if verdict is None else f"{verdict.short}, agrees {verdict.agreement:.2%}{where}"
