@@ -10,6 +10,7 @@ from importlib.metadata import version
 import pytest
 
 from toolkit import doctor
+from toolkit.backends import BACKENDS
 from toolkit.backends.tensorrt import library as tensorrt_library
 from toolkit.doctor import Capability, Here, examine, libraries, targets
 from toolkit.errors import DeviceError, MissingExtra
@@ -56,7 +57,7 @@ def test_a_bare_machine_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(tensorrt_library, "MODULES", dict.fromkeys(("tensorrt", "rtx"), ("no_such_library", "nor_this")))
     bare = here([], no_gpu=MissingExtra("cuda-bindings", "gpu"))
     found = {row.name: row for row in targets(bare)}
-    assert set(found) == {"cpu", "cuda", "tensorrt", "rtx"}
+    assert set(found) == {"cpu", "openvino", "cuda", "tensorrt", "rtx", "ort-rtx"} == set(BACKENDS)
     assert not any(row.build or row.run for row in found.values())
     assert found["rtx"].next == "pip install 'resnet-deploy[rtx]'"
     assert found["cpu"].next == "pip install 'resnet-deploy[export]'"
@@ -68,6 +69,12 @@ def test_a_gpu_runs_its_own_sm_only():
     found = {row.name: row for row in targets(machine)}
     assert found["cuda"].run and found["cpu"].build
     assert found["rtx"].run and "sm80, " in found["rtx"].found and "sm75" not in found["rtx"].found
+    assert found["ort-rtx"].build and not found["ort-rtx"].run and "[ort-rtx]" in found["ort-rtx"].next
+    with_plugin = here((*doctor.BUILDERS, doctor.PLUGIN, "openvino"), ("CPUExecutionProvider",), "RTX 4090", 89)
+    hosted = {row.name: row for row in targets(with_plugin)}
+    assert hosted["ort-rtx"].run and hosted["openvino"].run and not found["openvino"].run
+    old = {row.name: row for row in targets(with_plugin._replace(sm=80))}
+    assert old["rtx"].run and not old["ort-rtx"].run and "sm86" in old["ort-rtx"].next
     assert found["rtx:sm89"].run and found["rtx:sm89"].next == ""
     assert not found["rtx:sm86"].run and "sm86" in found["rtx:sm86"].next
 

@@ -32,8 +32,9 @@ PACKAGES = {
     "pycuda": ("pycuda", "running on a GPU in an app that uses PyCUDA"),
     "nvidia-ml-py": ("gpu", "power and clocks of a GPU"),
     "mlcommons-loadgen": ("mlperf", "the MLPerf scenarios"),
-    "openvino": ("openvino", "a comparison with OpenVINO"),
+    "openvino": ("openvino", "target openvino"),
 }
+PLUGIN = "onnxruntime-ep-nv-tensorrt-rtx-cu13"
 BUILDERS = ("torch", "onnx", "onnx-ir", "onnxscript", "safetensors", "numba", "onnxruntime")
 
 ELSEWHERE = "Run it on a machine with a GPU of one of these"
@@ -127,14 +128,22 @@ def targets(here: Here) -> list[Capability]:
     """A row a target: can it be built here, can it run here, and what is next where not."""
     missing = [name for name in BUILDERS if name not in here.packages and not (name == "onnxruntime" and here.providers)]
     tools = f"pip install 'resnet-deploy[{PACKAGES[missing[0]][0]}]'" if missing else ""
-    rows = [_cpu(here, tools), _cuda(here, tools), _tensorrt(here, tools)]
-    return rows + _rtx(here, tools)
+    rows = [_cpu(here, tools), _openvino(here, tools), _cuda(here, tools), _tensorrt(here, tools)]
+    rtx = _rtx(here, tools)
+    return [*rows, *rtx, _hosted(here, rtx[0])]
 
 
 def _cpu(here: Here, tools: str) -> Capability:
     runs = "CPUExecutionProvider" in here.providers
     command = tools or ("" if runs else "pip install 'resnet-deploy[cpu]'")
     return Capability(topic="target", name="cpu", found="ONNX Runtime", build=runs and not tools, run=runs, next=command)
+
+
+def _openvino(here: Here, tools: str) -> Capability:
+    runs = "openvino" in here.packages
+    found = f"OpenVINO {here.packages['openvino']}" if runs else "the Python package 'openvino' is not installed"
+    command = tools or ("" if runs else "pip install 'resnet-deploy[openvino]'")
+    return Capability(topic="target", name="openvino", found=found, build=runs and not tools, run=runs, next=command)
 
 
 def _cuda(here: Here, tools: str) -> Capability:
@@ -174,6 +183,16 @@ def _rtx(here: Here, tools: str) -> list[Capability]:
         found = f"TensorRT-RTX {library.version}"
         rows.append(Capability(topic="target", name=f"rtx:sm{sm}", found=found, build=not tools, run=runs, next=command))
     return rows
+
+
+def _hosted(here: Here, rtx: Capability) -> Capability:
+    """An engine of `rtx` inside an ONNX file: built wherever that one is, and run by ONNX Runtime with NVIDIA's plugin."""
+    plugin, sm = PLUGIN in here.packages, here.sm or 0
+    runs = plugin and bool(rtx.run) and (sm in (86, 89) or sm >= 120)  # what release 0.5 of the plugin runs on
+    command = rtx.next if plugin or not rtx.build else "pip install 'resnet-deploy[ort-rtx]'"
+    command = command or ("" if runs else "Run it on a machine with a GPU of sm86, sm89, sm120 or later")
+    found = f"{rtx.found}; inside an ONNX file" if rtx.build else rtx.found
+    return Capability(topic="target", name="ort-rtx", found=found, build=rtx.build, run=runs, next=command)
 
 
 def _next(error: ToolkitError | None) -> str:
