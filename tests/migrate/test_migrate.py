@@ -237,6 +237,23 @@ def test_what_no_file_tells_stays_open_in_the_recipe(network: tuple[Path, ir.Mod
     assert "mean" in recipe.assumed and "std" in recipe.assumed and "size" not in recipe.assumed
 
 
+@pytest.mark.parametrize(("height", "size"), [("H", None), (320, (320, 320))])
+def test_a_size_that_the_file_leaves_open_is_not_written_down_as_if_it_were_told(
+    height: int | str, size: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    """224 stood in the recipe, whatever the line's shapes, and not a word of it."""
+    x = ir.Value(name="input", shape=ir.Shape(["N", 3, height, "W"]), type=ir.TensorType(ir.DataType.FLOAT))
+    mean = ir.node("GlobalAveragePool", [x], name="mean")
+    flat = ir.node("Flatten", [mean.outputs[0]], name="flat")
+    flat.outputs[0].shape, flat.outputs[0].type = ir.Shape(["N", 3]), ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph([x], flat.outputs, nodes=[mean, flat], opset_imports={"": 17}, name="open")
+    ir.save(ir.Model(graph, ir_version=8), tmp_path / "open.onnx")
+    found = migrate([f"trtexec --onnx={tmp_path / 'open.onnx'} --fp16 --shapes=input:8x3x320x320"], tmp_path / "new.toml")
+    recipe = Recipe.load(tmp_path / "new.toml")
+    assert ("size" in recipe.assumed) == (size is None) == any("224 x 224 is assumed" in line for line in found.said)
+    assert size is None or recipe.preprocess.size == size
+
+
 def test_layers_with_a_type_of_their_own_are_kept_and_those_unknown_named(network: tuple[Path, ir.Model], tmp_path: Path) -> None:
     path, graph = network
     last, first = (str(layers_of(graph)[index].name) for index in (2, 0))

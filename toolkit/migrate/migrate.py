@@ -87,7 +87,11 @@ def migrate(
     layers, unfit = constrained(old, [node.name for node in graph.graph if node.name])
     raw["precision"] |= layers
     said = [*old.said, *unfit]
-    said.append("[preprocess] has only the size: set mean, std and scale as the old pipeline had them; no file says")
+    if "size" in raw["preprocess"]:
+        said.append("[preprocess] has only the size: set mean, std and scale as the old pipeline had them; no file says")
+    else:
+        size = " x ".join(map(str, plain.preprocess.size))
+        said.append(f"the file leaves the size of images open, {size} is assumed: set `preprocess.size`, mean, std and scale")
     if cache is None:
         raw["calibration"] |= old.calibration
         return _without_cache(_recipe(raw), output, said, named=data is not None)
@@ -163,7 +167,8 @@ def _recipe(raw: dict[str, Any]) -> Recipe:
 
 
 def preprocess_of(model: Path) -> dict[str, Any]:
-    """Size, layout and color of a file's first input; the rest no file tells. Raises GraphError, RecipeError."""
+    """Size (one that is open is taken as the other; none where both are), layout and color of a file's first input; the rest no
+    file tells. Raises GraphError, RecipeError."""
     first = next(iter(glance(model).inputs), None)
     shape = [size or 0 for size in first.shape[1:]] if first is not None else []
     if len(shape) != 3 or not {1, 3} & {shape[0], shape[2]}:
@@ -171,7 +176,7 @@ def preprocess_of(model: Path) -> dict[str, Any]:
         raise RecipeError(f"{model} takes no image: its first input is {first or 'not there'}", remedy=remedy)
     wide = shape[0] in (1, 3)
     height, width, channels = (shape[1], shape[2], shape[0]) if wide else (shape[0], shape[1], shape[2])
-    found: dict[str, Any] = {"size": [height or 224, width or 224]}
+    found: dict[str, Any] = {"size": [height or width, width or height]} if height or width else {}
     if not wide:
         found["layout"] = "NHWC"
     return found | ({"color": "L", "mean": [0.5], "std": [0.5]} if channels == 1 else {})
