@@ -1,6 +1,6 @@
 """What neither ONNX Runtime nor OpenVINO does for INT8 on a CPU: each idea tried on a ResNet-50, and what it gains. One command:
 
-    python benchmarks/beyond.py [--rounds 25] [-o benchmarks/results/beyond-PROCESSOR.json]
+    python benchmarks/beyond.py [--rounds 60] [-o benchmarks/results/beyond-PROCESSOR.json]
 
 The subjects answer the same image, each in a process of its own, in shuffled rounds:
 
@@ -79,11 +79,17 @@ def without_sums(path: Path) -> tuple[Path, int]:
     for node in model.graph.node:
         if node.op_type == "Add":
             branches = [behind(made, name) for name in node.input]
-            if branches.count("Conv") == 1:
-                cut[node.output[0]] = node.input[branches.index("Conv")]
+            convolutions = [name for name in branches if name in made and made[name].op_type == "Conv"]
+            if len(convolutions) == 1:
+                cut[node.output[0]] = convolutions[0]
     for node in model.graph.node:
         node.input[:] = [cut.get(name, name) for name in node.input]
-    kept = [node for node in model.graph.node if node.output[0] not in cut]
+    read = {output.name for output in model.graph.output}
+    kept: list[Any] = []
+    for node in reversed(model.graph.node):  # else the pair in front of a sum would still read its convolution, unfused
+        if read.intersection(node.output):
+            kept.insert(0, node)
+            read.update(node.input)
     del model.graph.node[:]
     model.graph.node.extend(kept)
     target = path.with_name("no-sums.onnx")
@@ -92,10 +98,10 @@ def without_sums(path: Path) -> tuple[Path, int]:
 
 
 def behind(made: dict[str, Any], name: str) -> str:
-    """The operator that a Q/DQ pair stands behind: a convolution, a projection's included, or the sum before it."""
+    """The tensor that a Q/DQ pair stands behind: a convolution's, a projection's included, or that of the sum before."""
     while name in made and made[name].op_type in ("QuantizeLinear", "DequantizeLinear"):
         name = made[name].input[0]
-    return str(made[name].op_type) if name in made else "input"
+    return name
 
 
 def worker(model: str, sessions: int) -> None:
@@ -146,7 +152,7 @@ class Subject:
 
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--rounds", type=int, default=25)
+    ask.add_argument("--rounds", type=int, default=60)
     ask.add_argument("-o", "--output", type=Path)
     ask.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     given = ask.parse_args()

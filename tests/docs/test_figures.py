@@ -205,6 +205,23 @@ def cpu_int8() -> Texts:
     yield f"So of the {lost:.1f} ms between the two libraries on two threads, the kernels are some {slower:.0f} %"
 
 
+def beyond() -> Texts:
+    found = raw(f"beyond-{OLDER}.json")
+    middles = {name: np.array([np.median(turn) for turn in turns]) for name, turns in found["samples_ns"].items()}
+    for name, each in middles.items():
+        ratios = middles["as built"] / each
+        low, high = bootstrap(ratios)
+        took = np.median(found["samples_ns"][name]) / 1e6
+        times = "1" if name == "as built" else f"{np.median(ratios):.2f} [{low:.2f}, {high:.2f}]"
+        yield f"| {name} | {took:.2f} | {times} |"
+    yield f"{found['huge_kb']['huge pages'] / 1e3:.0f} MB of the process lay in huge pages"
+
+
+def keep() -> Texts:
+    table = rows("int8_keep.md")[1:]
+    yield from (f"| {' | '.join(row)} |" for row in table)
+
+
 def noise_of_openvino() -> Texts:
     found = peers(f"peers-{NEWER}.md")
     ours, theirs = (float(found[name][7].split()[0]) for name in ("**toolkit INT8 for OpenVINO**", "OpenVINO INT8 (NNCF) 2026.4"))
@@ -427,10 +444,12 @@ CLAIMS: list[tuple[str, tuple[str, ...], Callable[[], Texts]]] = [
     ("docs/explanation/benchmarking.md", ("loadgen.json",), loadgen),
     ("docs/explanation/benchmarking.md", ("int8_zoo.md",), other_tools),
     ("docs/explanation/benchmarking.md", ("int8_zoo.json",), worst_network),
+    ("docs/explanation/benchmarking.md", ("int8_keep.md",), keep),
     ("docs/explanation/calibration.md", CALIBRATIONS, calibration),
     ("docs/explanation/calibration.md", ("calibration-auto-512.json",), auto),
     ("docs/explanation/cpu-int8.md", ("cpu_int8.json",), cpu_int8),
     ("docs/explanation/cpu-int8.md", (f"peers-{NEWER}.md",), noise_of_openvino),
+    ("docs/explanation/cpu-int8.md", (f"beyond-{OLDER}.json",), beyond),
     ("docs/explanation/equalization.md", ("hostile.md",), hostile),
     ("docs/explanation/equalization.md", ("options.md",), prescaled),
     ("docs/explanation/precision.md", ("saturation.md",), saturation),
