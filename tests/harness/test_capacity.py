@@ -116,6 +116,12 @@ def test_numbers_that_cannot_be(wrong: dict[str, float]) -> None:
         capacity(results(trial(8, 100)), **wrong)
 
 
+@pytest.mark.parametrize("wrong", [{"price": -1.0}, {"price": float("inf")}, {"watts": float("nan")}])
+def test_a_price_that_cannot_be(wrong: dict[str, float]) -> None:
+    with pytest.raises(MeasurementError, match="0 or more, and finite"):
+        capacity(results(trial(8, 100)), 1e6, **wrong)
+
+
 def test_results_without_a_rate_are_refused() -> None:
     with pytest.raises(MeasurementError, match=r"no rate of an engine.*--scenario offline"):
         capacity(results(), 1e6)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.testing.graphs import install
 from tests.tuning.small import SMALL
-from toolkit.errors import BudgetError
+from toolkit.errors import BudgetError, UndecidedError
 from toolkit.recipe import Recipe
 from toolkit.tuning.choose import FASTER, choose
 from toolkit.tuning.parts import units
@@ -156,5 +156,12 @@ def test_a_budget_that_nothing_meets_ships_nothing(patch: pytest.MonkeyPatch, be
     int8 = bench.judge(bench.trial("int8", bench.recipe), held_out=False)
     assert int8.searched is not None
     refused = msgspec.structs.replace(int8, searched=msgspec.structs.replace(int8.searched, min_agreement=1.01))
-    with pytest.raises(BudgetError, match="cannot be shown to be met"):
+    with pytest.raises(BudgetError, match="cannot be shown to be met") as missed:
         choose(bench, Found([refused], [refused], [], []), 0.05)
+    assert missed.type is BudgetError
+    few = msgspec.structs.replace(
+        int8.searched, images=20, agreement=0.95, disagreements=(3,), margins=(), test=None, min_agreement=0.96
+    )
+    assert few.state == "undecided"
+    with pytest.raises(UndecidedError, match="cannot be shown to be met"):  # exit code 3, as where it is built
+        choose(bench, Found([], [refused, msgspec.structs.replace(int8, searched=few)], [], []), 0.05)

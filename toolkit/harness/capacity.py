@@ -86,8 +86,8 @@ def capacity(
     if not (images > 0 and hours > 0 and 0 < utilization <= 1 and math.isfinite(images * hours)):
         what = f"{images:g} images in {hours:g} hours at a utilization of {utilization:g} are not possible"
         raise MeasurementError(what, remedy="Use --images and --hours above 0, and --utilization above 0 and at most 1")
-    if min(watts or 0.0, price or 0.0) < 0:
-        raise MeasurementError("watts and a price are 0 or more")
+    if not all(0 <= given < math.inf for given in (watts or 0.0, price or 0.0)):
+        raise MeasurementError("watts and a price are 0 or more, and finite")
     needs = [
         _need(results, name, basis, m, images, hours, utilization, watts, price)
         for name in results.manifests

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 import msgspec
 import numpy as np
 
-from toolkit.errors import BackendError, BudgetError, DeviceError, MeasurementError
+from toolkit.errors import BackendError, BudgetError, DeviceError, MeasurementError, UndecidedError
 from toolkit.tuning.cost import STATED
 from toolkit.tuning.search import Found
 from toolkit.tuning.trial import Sensitivity, Trial
@@ -25,7 +25,7 @@ SECONDS = 6.0  # a finalist
 
 
 def choose(bench: Workbench, found: Found, seconds: float = SECONDS) -> tuple[Trial, list[Trial], list[str]]:
-    """The winner, all finalists with what is now known of them, and the reasons. Raises BudgetError."""
+    """The winner, all finalists with what is now known of them, and the reasons. Raises BudgetError, UndecidedError."""
     timed, reasons = measure(bench, found.finalists, seconds)
     floating = [trial for trial in timed if not trial.recipe.precision.quantized]
     bar = min((trial.time for trial in floating if trial.accurate and in_time(bench, trial)), default=float("inf"))
@@ -94,7 +94,7 @@ def _against(trial: Trial, bar: float) -> str:
 
 
 def _unreachable(bench: Workbench, trials: Sequence[Trial], layers: Sequence[Sensitivity]) -> BudgetError:
-    """What the best that could be had is, and what would help."""
+    """The best that could be had, and what would help; undecided where more images may show that a graph keeps the budget."""
     accept = bench.recipe.accept
     late = [trial for trial in trials if trial.accurate and not in_time(bench, trial)]
     if late:
@@ -102,7 +102,8 @@ def _unreachable(bench: Workbench, trials: Sequence[Trial], layers: Sequence[Sen
         reached = f"the best is {best.name} with {best.p99_ms:.2f} ms"
         what = f"no graph keeps max_p99_ms = {accept.max_p99_ms:g} within the accuracy budget: {reached}"
         return BudgetError(what, remedy="Raise max_p99_ms, lower the batch in [build], or choose a smaller reference")
-    best = max(trials, key=lambda trial: (trial.recipe.precision.int8, trial.snr))
+    open_ = [trial for trial in trials if (verdict := trial.held_out or trial.searched) is not None and verdict.undecided]
+    best = max(open_ or trials, key=lambda trial: (trial.recipe.precision.int8, trial.snr))
     verdict = best.held_out or best.searched
     said = verdict.text if verdict is not None else f"{best.snr:.1f} dB"
     budget = f"max_top1_drop {accept.max_top1_drop:g}, min_agreement {accept.min_agreement:g}"
@@ -111,4 +112,5 @@ def _unreachable(bench: Workbench, trials: Sequence[Trial], layers: Sequence[Sen
     if worst:
         said += "; most is lost in " + ", ".join(f"{layer.unit} ({layer.alone:.1f} dB alone)" for layer in worst)
     help_ = f"Give [accept] more than {images} images, widen the budget, or fine-tune: toolkit finetune RECIPE -o DIR"
-    return BudgetError(f"the budget ({budget}) cannot be shown to be met; the best INT8 graph: {said}", remedy=help_)
+    kind = UndecidedError if open_ else BudgetError
+    return kind(f"the budget ({budget}) cannot be shown to be met; the best INT8 graph: {said}", remedy=help_)

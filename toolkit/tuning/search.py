@@ -1,7 +1,7 @@
 """Search: from what a recipe says to a handful of graphs worth measuring, in at most 60 evaluations.
 
-1. The whole network in INT8: calibration method, equalization, weight scales and bias correction, one after the other; a change
-   stays where it brings the logits 0.1 dB nearer.
+1. The whole network in INT8: calibration method, equalization, weight scales, rounding and bias correction, one after the other;
+   a change stays where it brings the logits 0.1 dB nearer.
 2. Sensitivity of each part (`sensitivity.py`).
 3. Another method for the tensors of the three most sensitive parts.
 4. Parts leave INT8, the most dB for the least work first, until the budget is met on the search's images; then two more, for
