@@ -68,4 +68,5 @@ def _value(field: Any, before: Any, dice: random.Random) -> Any:
     if field.type == Field.TYPE_ENUM:
         return dice.choice([value.number for value in field.enum_type.values])
     most = 2**31 - 1 if field.type == Field.TYPE_INT32 else 2**63 - 1
-    return max(-most - 1, min(most, dice.choice((*NUMBERS, (before or 0) + 1, (before or 0) - 1))))
+    least = 0 if field.type == Field.TYPE_UINT64 else -most - 1
+    return max(least, min(most, dice.choice((*NUMBERS, (before or 0) + 1, (before or 0) - 1))))
