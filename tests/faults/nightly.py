@@ -156,13 +156,18 @@ def _full(place: Path, command: Command, dice: random.Random) -> Ended:
         try:
             code, said = finish(start(place, command))
             for entry in list(where.iterdir()):  # what was written there, where it can be looked at
-                shutil.move(entry, aside / entry.name) if not (aside / entry.name).exists() else None
+                _remove(aside / entry.name)
+                shutil.move(entry, aside / entry.name)
             return code, said
         finally:
             subprocess.run(["umount", "-l", where], check=True)
     finally:
         where.rmdir()
         aside.rename(where)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _limit(place: Path, command: Command, dice: random.Random) -> Ended:
