@@ -137,6 +137,29 @@ def test_refuses_a_checkpoint_of_other_work(graph: ir.Model, images: Float, tmp_
         collect(graph, [images], TENSORS, checkpoint=checkpoint)
 
 
+class Touches:
+    """What a pickle can do to whoever opens it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_runs_no_pickle(graph: ir.Model, images: Float, tmp_path: Path) -> None:
+    checkpoint, ran = tmp_path / "ranges.partial", tmp_path / "ran"
+    with pytest.raises(Stop):
+        collect(graph, interrupted(images, 3), TENSORS, checkpoint=checkpoint)
+    with np.load(checkpoint) as kept:
+        arrays = {**kept, "states": np.array([Touches(ran)], object)}
+    with checkpoint.open("wb") as file:
+        np.savez(file, **arrays)
+    with pytest.raises(CalibrationError, match="cannot be read"):
+        collect(graph, [images], TENSORS, checkpoint=checkpoint)
+    assert not ran.exists()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_names_the_tensor_and_the_image_that_are_not_finite(graph: ir.Model, images: Float, bad: float) -> None:
     spoilt = images[:10].copy()

@@ -39,6 +39,11 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("graph/test_scheme_values.py",),
     ),
     "equalize": (("graph/equalize.py",), ("graph/test_equalize_values.py",)),
+    "collect": (
+        ("calibration/collect.py", "calibration/observer.py", "calibration/pieces.py"),
+        ("calibration/test_collect.py", "calibration/test_observer.py"),
+    ),
+    "fingerprint": (("calibration/fingerprint.py",), ("calibration/test_fingerprint.py",)),
 }  # fmt: skip
 CONFIG = """
 [mutmut]
