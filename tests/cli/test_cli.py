@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from toolkit.cli.main import main
+from toolkit.cli.measure import _at
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "engines/fashion-resnet18-int8.toml"
@@ -141,6 +142,13 @@ def test_a_bench_that_could_not_judge_an_engine_is_no_success(engine: Path, tmp_
     done = toolkit("bench", engine, "--seconds", "1", "--warmup", "0.1", "--data", tmp_path / "data", "-o", tmp_path / "r.json")
     one_line(done, 2, "x.png", "r.json")
     assert json.loads((tmp_path / "r.json").read_text())["measurements"]
+
+
+def test_the_next_command_has_the_path_of_the_engine() -> None:
+    engines = [Path("built/fp32"), Path("built/int8")]
+    assert _at("toolkit why int8", engines) == "toolkit why built/int8"
+    assert _at("toolkit accuracy fp32 --data DIR", engines) == "toolkit accuracy built/fp32 --data DIR"
+    assert _at("toolkit bench ENGINE... --seconds 60", engines) == "toolkit bench ENGINE... --seconds 60"
 
 
 def test_an_image_of_another_mode_is_taken(engine: Path, tmp_path: Path) -> None:

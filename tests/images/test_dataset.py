@@ -327,3 +327,16 @@ def test_a_picture_of_holes_is_refused_before_it_takes_memory(tmp_path: Path) ->
     os.truncate(tmp_path / "a.png", 1 << 40)
     with bounds(), pytest.raises(DataError, match="larger than"):
         _ = open_data(str(tmp_path), Preprocess(size=(8, 8))).digests
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of files are text there")
+def test_names_that_are_no_text_can_be_told(tmp_path: Path) -> None:
+    """A manifest keeps what was left out and the names of the classes; a report, those of images."""
+    for name in (b"a\xff/x\xfe.png", b"b/x.png", b"b/y.pn\xe7"):
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path, format="PNG")
+    images = open_data(str(tmp_path), Preprocess(size=(8, 8)))
+    told = msgspec.json.encode((images.remarks, images.classes, images.name(0))).decode()
+    assert images.count == 2 and images.classes == ("a\ufffd", "b")
+    assert ".pn\ufffd" in told and "x\ufffd.png" in told

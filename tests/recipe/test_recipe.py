@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -89,6 +90,15 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert recipe.reference.weights == str(tmp_path / "weights.pth")
     assert recipe.accept.data == str(tmp_path / "val")
     assert recipe.calibration.data == "packaged:fashion-train"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of files are text there")
+def test_a_path_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xff"))
+    folder.mkdir()
+    (folder / "x.toml").write_text(f'{BASE}[calibration]\ndata = "images"\n')
+    with pytest.raises(RecipeError, match=r"UTF-8 text\. Rename"):
+        Recipe.load(folder / "x.toml")
 
 
 @pytest.mark.parametrize("data", ["~nobody-of-this-name/images", "a\\u0000b"])

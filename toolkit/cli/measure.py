@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,7 +128,7 @@ def bench(
         )
     if share is not None:
         _share(results, share)
-    _show(results, as_json, f"Raw samples: {output}. Next: toolkit report {output} -o report.html")
+    _show(results, as_json, f"Raw samples: {output}. Next: toolkit report {output} -o report.html", engines)
     _require_whole(results, output)
 
 
@@ -153,7 +154,7 @@ def _share(results: Results, path: Path) -> None:
     err.print(Text(f"to share: {path}, {path.stat().st_size / 1e3:.0f} kB; read it before you send it"))
 
 
-def _show(results: Results, as_json: bool, last: str) -> None:
+def _show(results: Results, as_json: bool, last: str, engines: Sequence[Path] = ()) -> None:
     """The table, what could not be measured, what the timings are doubted for, and in the end which engine to ship."""
     from toolkit.report.decision import decide
     from toolkit.report.summary import rows
@@ -172,8 +173,14 @@ def _show(results: Results, as_json: bool, last: str) -> None:
     for row in summary if out.detail == "verbose" else ():
         out.notes(row.trouble, "")
     decision = decide(results, summary)
-    after = f"Next: {decision.next}. " if decision and decision.next else ""
+    after = f"Next: {_at(decision.next, engines)}. " if decision and decision.next else ""
     finish(f"{decision.text} {after}{last}" if decision else last)
+
+
+def _at(command: str, engines: Sequence[Path]) -> str:
+    """A command that names an engine, with the path that the engine was given by: results know no paths."""
+    places = {path.resolve().name: str(path) for path in engines}
+    return " ".join(places.get(word, word) for word in command.split())
 
 
 @app.command()

@@ -27,7 +27,7 @@ from toolkit.images.classes import PACKAGED, read_classes
 from toolkit.images.folder import read_folder
 from toolkit.images.picture import normalized, open_picture, preprocess, restore
 from toolkit.recipe import Preprocess, Recipe
-from toolkit.types import Array, Float
+from toolkit.types import Array, Float, printable
 
 MOST_BYTES = 1 << 30  # of the file of one picture
 # What NumPy raises on headers that are damaged, or meant to do harm.
@@ -56,7 +56,9 @@ class Images:
         ready: bool = False,
         remarks: tuple[str, ...] = (),
     ) -> None:
-        self.where, self.labels, self.classes, self.remarks = where, labels, classes, remarks
+        self.where, self.labels = where, labels
+        self.classes = None if classes is None else tuple(map(printable, classes))  # folders' names, which may be no UTF-8
+        self.remarks = tuple(map(printable, remarks))
         self._items, self._preprocess, self._ready = items, preprocess, ready
 
     def having(self, inside: bool) -> Images:
@@ -113,7 +115,7 @@ class Images:
     def name(self, index: int) -> str:
         """How to call an image in a message: its file, or its place in the set."""
         item = self._items[index]
-        return str(item) if isinstance(item, (str, Path)) else f"number {index} of {self.where}"
+        return printable(str(item)) if isinstance(item, (str, Path)) else f"number {index} of {self.where}"
 
     def picture(self, index: int) -> Image.Image:
         """The picture as it looks before preprocessing (of a .npy: with its normalization undone)."""

@@ -40,6 +40,11 @@ def absolute(value: str | None, folder: Path) -> Any:
     if "\0" in value:
         raise RecipeError(f"a path cannot hold a NUL character: {value!r:.200}")
     try:
-        return str((folder / Path(value).expanduser()).absolute())
+        path = str((folder / Path(value).expanduser()).absolute())
+        path.encode()
+        return path
+    except UnicodeEncodeError:  # Linux takes any bytes for a name
+        what = f"{path!r:.200} cannot stand in a recipe, which is UTF-8 text"
+        raise RecipeError(what, remedy="Rename the folder or file") from None
     except RuntimeError:  # ~name of nobody here, or `~` of a user without a home
         raise RecipeError(f"{value!r:.200} names a home folder that is not here", remedy="Write the whole path") from None
