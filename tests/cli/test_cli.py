@@ -148,6 +148,7 @@ def test_the_next_command_has_the_path_of_the_engine() -> None:
     engines = [Path("built/fp32"), Path("built/int8")]
     assert _at("toolkit why int8", engines) == "toolkit why built/int8"
     assert _at("toolkit accuracy fp32 --data DIR", engines) == "toolkit accuracy built/fp32 --data DIR"
+    assert _at("toolkit why why", [Path("my engines/why")]) == "toolkit why 'my engines/why'"
     assert _at("toolkit bench ENGINE... --seconds 60", engines) == "toolkit bench ENGINE... --seconds 60"
 
 

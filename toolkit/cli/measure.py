@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -178,9 +179,10 @@ def _show(results: Results, as_json: bool, last: str, engines: Sequence[Path] = 
 
 
 def _at(command: str, engines: Sequence[Path]) -> str:
-    """A command that names an engine, with the path that the engine was given by: results know no paths."""
-    places = {path.resolve().name: str(path) for path in engines}
-    return " ".join(places.get(word, word) for word in command.split())
+    """`toolkit COMMAND ENGINE ...` with the path that the engine was given by: results know no paths."""
+    places = {path.resolve().name: shlex.quote(str(path)) for path in engines}
+    program, name, engine, *rest = command.split()
+    return " ".join([program, name, places.get(engine, engine), *rest])
 
 
 @app.command()
