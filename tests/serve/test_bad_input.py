@@ -96,7 +96,7 @@ BAD = {
     "no data": (request(tensor(data=None)), 400, "neither `data` nor `binary_data_size`"),
     "binary that is not there": (request(tensor(**BINARY)), 400, "0 follow the JSON"),
     "both": (request(tensor(parameters={"binary_data_size": 3136})), 400, "both"),
-    "shared memory": (request(tensor(data=None, parameters={"shared_memory_region": "a"})), 400, ""),
+    "shared memory": (request(tensor(data=None, parameters={"shared_memory_region": "a"})), 400, "reads no shared memory"),
     "an output": (request(outputs=[{"name": "loud"}]), 400, "no output 'loud'"),
     "an output twice": (request(outputs=[{"name": "logits"}] * 2), 400, "asked for twice"),
     "-3 classes": (request(outputs=[{"name": "logits", "parameters": {"classification": -3}}]), 400, "a number of classes"),

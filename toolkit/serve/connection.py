@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from toolkit.serve.exchange import LINGER
@@ -20,8 +21,11 @@ class Joined:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
         self._parts: list[bytes] = []
+        self._ended = False
 
     def write(self, data: bytes) -> None:
+        if self._ended:  # refused meanwhile: an answer that was under way comes too late
+            return
         if not self._parts:
             self._loop.call_soon(self._flush)
         self._parts.append(data)
@@ -34,6 +38,7 @@ class Joined:
 
     def write_eof(self) -> None:
         self._flush()
+        self._ended = True
         self._transport.write_eof()
 
     def close(self) -> None:
@@ -79,7 +84,45 @@ class Connection(HttpToolsProtocol):
             if self._head > self.limits.head and not self._in_body(data):
                 self._refuse(431, f"the request's head is larger than {self.limits.head:,} bytes")
                 return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                data = self._declined(data[offer.args[0] :])
+            except httptools.HttpParserError:
+                self._no_http()
+                return
+
+    def _declined(self, rest: bytes) -> bytes:
+        """What stands for the request in whose place the client offered another protocol, as Java's HttpClient does each time.
+        The parser takes the offer for accepted and would not read the body: a new one is given the head without the offer."""
+        line = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        if line.startswith(b"CONNECT "):
+            self._no_http()
+            return b""
+        lines = [line, *(b"%s: %s\r\n" % (name, value) for name, value in self.headers if name != b"upgrade")]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        return b"".join([*lines, b"\r\n", rest])
+
+    def _no_http(self) -> None:
+        """Answered in the protocol's form, after the answers that are under way: those were whole requests."""
+        if self._answering():
+            self.cycle.keep_alive, self._over = False, True
+        else:
+            self._refuse(400, "this cannot be read as a request of HTTP/1.1")
+
+    def _answering(self) -> bool:
+        """Whether the last request has come whole, and its answer has not left."""
+        return self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether to leave the connection open: a client may end its side once it has asked, and still wait for the answer."""
+        if answering := self._answering():
+            self.cycle.keep_alive, self._over = False, True
+        return answering
 
     def _in_body(self, data: bytes) -> bool:
         """Whether the head may have ended in what has come now: then its length is not known to be too large."""
@@ -87,7 +130,12 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -97,10 +145,6 @@ class Connection(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def send_400_response(self, msg: str) -> None:
-        """In the protocol's form, for what is no HTTP at all."""
-        self._refuse(400, "this cannot be read as a request of HTTP/1.1")
 
     def _refuse(self, status: int, what: str, more: bytes = b"") -> None:
         self._stop_timer()

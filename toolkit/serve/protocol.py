@@ -75,8 +75,8 @@ def parse(body: bytes, header: bytes | None, manifest: Manifest, most_json: int)
     spec = manifest.inputs[0]
     if len(request.inputs) != 1:
         raise Refused(400, f"the model takes one input, '{spec.name}', not {len(request.inputs)}", "inputs")
-    images = _tensor(request.inputs[0], spec, memoryview(body)[length:])
     _check_parameters(request)
+    images = _tensor(request.inputs[0], spec, memoryview(body)[length:])
     binary, classes = _output(request, manifest)
     return Wanted(images, request.id, binary, classes, request.outputs == [], _seconds(request))
 
