@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.graph.conftest import Observed
 from tests.graph.networks import fashion_graph, pictures
@@ -60,6 +61,32 @@ def test_what_lies_beyond_the_wanted_number_is_held_back_first(tmp_path: Path) -
 def test_the_same_images_are_held_back_again(tmp_path: Path) -> None:
     first, again = parted(tmp_path, 64, 64), parted(tmp_path, 64, 64)
     assert [numbers(images) for images in first] == [numbers(images) for images in again]
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+def test_neither_order_nor_names_say_which_images_are_held_back(tmp_path: Path, labeled: bool) -> None:
+    """64 pictures in a folder, and the same ones under names that sort otherwise; an array, and its rows shuffled."""
+    random = np.random.default_rng(2)
+    drawn = random.integers(0, 256, (64, 28, 28)).astype(np.uint8)
+    plain = Recipe.load(ENGINE)
+    accept = plain.accept if labeled else msgspec.structs.replace(plain.accept, data=None)
+
+    def parts(data: Path) -> list[Float]:
+        recipe = msgspec.structs.replace(plain, calibration=Calibration(data=str(data)), accept=accept)
+        return [np.concatenate(list(images.batches(8))) for images in hold_back(recipe) if images is not None]
+
+    told = []
+    for name, order in (("as-they-are", range(64)), ("mixed", random.permutation(64))):
+        (tmp_path / name).mkdir()
+        for place, index in enumerate(order):
+            Image.fromarray(drawn[index]).save(tmp_path / name / f"{place:02}.png")
+        told.append(parts(tmp_path / name))
+        np.save(tmp_path / f"{name}.npy", drawn[np.array(order)][:, None].astype(np.float32))
+        told.append(parts(tmp_path / f"{name}.npy"))
+    assert len(told[0]) == (3 if labeled else 4)
+    for one, other in ((0, 2), (1, 3)):
+        for first, second in zip(told[one], told[other], strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 def test_labeled_images_spare_the_judging_ones(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def hold_back(recipe: Recipe) -> Held:
     """Part the calibration images. Raises RecipeError, DataError.
 
     What the data holds beyond `calibration.images` is held back first; where that is too little, a quarter for the choice and an
-    eighth for the judgement, drawn at random (seed 0). A choice needs settings that are open; a judgement, no `[accept]`.
+    eighth for the judgement, by the images' digests: the same images are parted alike, in whatever order and by whatever names
+    they come. A choice needs settings that are open; a judgement, no `[accept]`.
     `whole` does not depend on what is open: the ranges of a recipe are those of the same recipe with its choices written down.
     """
     wanted = recipe.calibration.images
@@ -75,21 +76,19 @@ def hold_back(recipe: Recipe) -> Held:
     total = everything.count
     choosing = CHOOSING if recipe.precision.quantized and is_open(recipe) else 0
     judging = JUDGING if recipe.accept.data is None else 0
-    random = np.random.default_rng(SEED)
     if total >= wanted + CHOOSING + judging:
-        order = wanted + random.permutation(total - wanted)
+        order = wanted + np.random.default_rng(SEED).permutation(total - wanted)
         whole = ranging = open_data(data, recipe.preprocess.outside, wanted, labeled=False)
-        judged, chosen = order[:judging], order[judging : judging + choosing]
+        judged, chosen = (np.sort(part) for part in (order[:judging], order[judging : judging + choosing]))
     else:
-        order = random.permutation(total)
+        order = np.argsort(everything.digests, kind="stable")
         fewest = min(LEAST, total // 4)
         judging, share = min(judging, max(total // 8, fewest)), min(CHOOSING, max(total // 4, fewest))
-        judged, chosen = order[:judging], order[judging : judging + share]
-        rest = sorted(order[judging + share :].tolist())
-        whole = everything.take([*rest, *sorted(chosen.tolist())][:wanted])
-        ranging = everything.take(rest[:wanted]) if choosing and len(rest) < whole.count else whole
+        judged, chosen, rest = np.split(order, [judging, judging + share])
+        whole = everything.take([*rest, *chosen][:wanted])
+        ranging = everything.take(rest[:wanted].tolist()) if choosing and len(rest) < whole.count else whole
         chosen = chosen[:choosing]
-    choice, judgement = (everything.take(sorted(part.tolist())) if part.size else None for part in (chosen, judged))
+    choice, judgement = (everything.take(part.tolist()) if part.size else None for part in (chosen, judged))
     return Held(ranging, choice, judgement, whole)
 
 

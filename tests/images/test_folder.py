@@ -280,7 +280,22 @@ def test_where_labels_do_not_matter_any_tree_of_images_will_do(tmp_path: Path) -
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     (tmp_path / "empty").mkdir()
     found = read_folder(tmp_path, None, labeled=False)
-    assert [str(path.relative_to(tmp_path)) for path in found.paths] == ["loose.png", "7/deep/3.png", "b/1.png", "b/2.png"]
+    order = [str(path.relative_to(tmp_path)) for path in found.paths]
+    assert (order[:2], sorted(order[2:])) == (["loose.png", "7/deep/3.png"], ["b/1.png", "b/2.png"])
     assert (found.labels, found.classes, found.remarks) == (None, None, ())
     with pytest.raises(DataError, match="holds no image"):
         read_folder(tmp_path / "empty", None, labeled=False)
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_a_share_of_images_without_labels_is_no_run_of_one_class(tmp_path: Path, inside: str) -> None:
+    """Kaggle's cats and dogs lie in one folder, cats first: ranges of the first half of the names would know no dog."""
+    (tmp_path / inside).mkdir(exist_ok=True)
+    for kind in ("cat", "dog"):
+        for number in range(100):
+            (tmp_path / inside / f"{kind}.{number}.png").touch()
+    paths = read_folder(tmp_path, None, labeled=False).paths
+    for share in (20, 50, 100):
+        assert 0.25 <= sum(path.name.startswith("cat") for path in paths[:share]) / share <= 0.75
+    assert len(set(paths)) == 200
+    assert paths == read_folder(tmp_path, None, labeled=False).paths

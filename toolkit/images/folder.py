@@ -6,6 +6,7 @@ cannot go in circles; only regular files count. What was left out is counted, an
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import unicodedata
@@ -44,25 +45,27 @@ class Files(NamedTuple):
 def read_folder(root: Path, classes: Sequence[str] | None, labeled: bool = True) -> Files:
     """The images under `root`, interleaved by class where there is a folder a class. Raises DataError.
 
-    Where labels do not matter (`labeled` is False), folders need be no classes: they may be empty, and lie beside images.
+    Where labels do not matter (`labeled` is False), folders need be no classes: they may be empty, and lie beside images. Names
+    often begin with a class or a date, so within a folder the SHA-256 of a path gives the order: any share of it is a fair one.
     """
     skipped: Counter[str] = Counter()
     loose, folders = _entries(root, skipped)
+    loose = sorted(loose) if labeled else _mixed(loose, root)
     if not folders:
         if not loose:
             raise DataError(f"{root} holds no image{_of(skipped)}", remedy=NO_IMAGE)
-        return Files(sorted(loose), None, None, _remarks(root, skipped))
+        return Files(loose, None, None, _remarks(root, skipped))
     if loose and labeled:
         what = f"{root} holds both images ({min(loose).name}, ...) and folders ({folders[0].name}, ...)"
         raise DataError(what, remedy="Keep only one of the two")
     names, number, said = numbering(root, sorted(folder.name for folder in folders), classes) if labeled else (None, {}, ())
     known = {_id(folder) for folder in (root, *folders)}
-    found = [(rank, "", path) for rank, path in enumerate(sorted(loose))]
+    found = [(rank, "", path) for rank, path in enumerate(loose)]
     for folder in folders:
         inside = _images_under(folder, known, skipped)
         if not inside and labeled:
             raise DataError(f"the class folder {folder} holds no image", remedy=NO_IMAGE)
-        found += [(rank, folder.name, path) for rank, path in enumerate(inside)]
+        found += [(rank, folder.name, path) for rank, path in enumerate(inside if labeled else _mixed(inside, folder))]
     found.sort(key=lambda item: item[:2])
     if not found:
         raise DataError(f"{root} holds no image{_of(skipped)}", remedy=NO_IMAGE)
@@ -70,6 +73,11 @@ def read_folder(root: Path, classes: Sequence[str] | None, labeled: bool = True)
         return Files([path for _, _, path in found], None, None, _remarks(root, skipped))
     labels = np.array([number[name] for _, name, _ in found], np.int64)
     return Files([path for _, _, path in found], labels, names, (*_remarks(root, skipped), *said))
+
+
+def _mixed(paths: list[Path], root: Path) -> list[Path]:
+    """Those paths under `root` in the order of their SHA-256 within it."""
+    return sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(path.relative_to(root))).digest())
 
 
 def with_folders(paths: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
