@@ -30,6 +30,15 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
+def is_refused(host: str, port: int) -> bool:
+    """Whether nobody listens there any more."""
+    try:
+        socket.create_connection((host, port), timeout=PATIENCE).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 class Server:
     """`toolkit serve ...` on a free port; `log` is what it has said so far, an object a line."""
 

@@ -17,9 +17,10 @@ import uvicorn
 from PIL import Image
 
 from tests.runtime.test_runner import MANIFEST, Means
-from tests.serve.serving import PATIENCE, Reply, infer, until
+from tests.serve.serving import PATIENCE, Reply, infer, is_refused, until
 from toolkit.harness.batching import Batching
 from toolkit.runtime.runner import Runner
+from toolkit.serve import connection
 from toolkit.serve.app import App
 from toolkit.serve.connection import uvicorn_settings
 from toolkit.serve.limits import Limits, Settings, Source
@@ -82,10 +83,10 @@ class Playing:
         return self.post(path, infer(IMAGES[i : i + 1], "x"))
 
     def post(self, path, body):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        connection.request("POST", path, body)
-        reply = Reply(connection.getresponse())
-        connection.close()
+        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        line.request("POST", path, body)
+        reply = Reply(line.getresponse())
+        line.close()
         return reply
 
     def metric(self, name, **labels):
@@ -127,6 +128,21 @@ def test_what_is_under_way_at_the_end_is_answered_and_nothing_after_it():
             socket.create_connection(("127.0.0.1", playing.port), timeout=PATIENCE)
         playing.gate.go.set()
         assert [one.result().json["outputs"][0]["data"] for one in asked] == [mean_of(i) for i in range(3)]
+
+
+def test_a_request_on_its_way_as_the_server_begins_to_drain_is_answered_and_said_to_be_the_last(monkeypatch):
+    """Most connections of a busy client are idle at that moment: closed at once, each would lose the request that follows."""
+    monkeypatch.setattr(connection, "LINGER", PATIENCE)  # no clock decides
+    with Playing(drain=4 * PATIENCE) as playing:
+        playing.gate.go.set()
+        line = http.client.HTTPConnection("127.0.0.1", playing.port, timeout=PATIENCE)
+        for i in range(2):
+            line.request("POST", "/v2/models/means/infer", infer(IMAGES[i : i + 1], "x"))
+            answer = line.getresponse()
+            assert json.loads(answer.read())["outputs"][0]["data"] == mean_of(i)
+            assert answer.headers["connection"] == (None, "close")[i]
+            playing.server.should_exit = True
+            until(lambda: is_refused("127.0.0.1", playing.port))
 
 
 def test_an_engine_that_fails_says_nothing_of_this_machine_and_serves_on():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import shutil
 import signal
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 
 from tests.serve.conftest import QUICK
-from tests.serve.serving import PATIENCE, Server, _environment, infer, logits_of, until
+from tests.serve.serving import PATIENCE, Reply, Server, _environment, infer, is_refused, logits_of, until
 from tests.serve.test_swap import Asking, put
 from toolkit.errors import ToolkitError
 from toolkit.serve.limits import Settings
@@ -83,6 +85,39 @@ def test_workers_share_the_work_die_singly_swap_together_and_drain(engines, plac
         assert asking.wrong == []
         assert server.stop() == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_no_connection_is_taken_while_workers_drain(engines, images, offline):
+    """The supervisor has the socket too: what it would take nobody would ever accept."""
+    body = infer(images[:1])
+    with Server(f"net={engines / 'fp32'}", *QUICK, workers=2) as server, server.connect() as line:
+        line.sendall(b"POST /v2/models/net/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        until(lambda: b"toolkit_inflight_requests 2.0" in server.ask("GET", "/metrics").body)  # this one, and the one that asks
+        server.hear(signal.SIGTERM)
+        until(lambda: is_refused(server.host, server.port))
+        assert server.process.poll() is None
+        line.sendall(body)
+        response = http.client.HTTPResponse(line)
+        response.begin()
+        np.testing.assert_array_equal(logits_of(Reply(response)), offline["fp32"][:1])
+        assert server.stop() == 0
+
+
+def test_a_process_has_files_for_its_connections_or_fewer_connections():
+    code = """
+import json, resource
+from toolkit.serve.limits import Limits
+from toolkit.serve.process import with_files
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 300))
+found = []
+for connections in (20, 150, 1024):
+    limits = with_files(Limits(connections=connections))
+    found.append([limits.connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0]])
+print(json.dumps(found))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_environment())
+    assert json.loads(ran.stdout) == [[20, 100], [150, 214], [236, 300]]
+    assert "few files" in ran.stderr
 
 
 def test_workers_end_with_a_supervisor_that_is_killed(engines):

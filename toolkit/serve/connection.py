@@ -56,6 +56,7 @@ class Connection(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _head = 0
     _over = False  # refused: what still comes is thrown away
+    _last = False  # the server drains: the next answer is the last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]
@@ -132,10 +133,25 @@ class Connection(HttpToolsProtocol):
         self._stop_timer()
         if not self.parser.should_upgrade():
             super().on_headers_complete()
+            self.cycle.keep_alive = self.cycle.keep_alive and not self._last
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
             super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """The server drains. A request may be on its way on a connection that is idle here: it is answered, as the last."""
+        if self.cycle is None or self.cycle.response_complete:
+            self._last = True
+            self.loop.call_later(min(LINGER, self.limits.drain / 2), self._close_if_idle)
+        else:
+            super().shutdown()
+
+    def _close_if_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()

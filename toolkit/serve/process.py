@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+import msgspec
+
 from toolkit.errors import ToolkitError
-from toolkit.serve.limits import Settings
+from toolkit.serve.limits import Limits, Settings
 from toolkit.serve.log import say
 
 UNACKNOWLEDGED = 60_000  # milliseconds: a client that takes nothing of its answer for so long is cut off
+OTHER_FILES = 64  # that a process has open beside its connections
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -38,6 +42,28 @@ def listen(host: str, port: int) -> socket.socket:
 def url(bound: socket.socket) -> str:
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def with_files(limits: Limits) -> Limits:
+    """Let this process open as many files as its connections need; where the system allows fewer there are fewer connections, as
+    what is beyond would be cut off without an answer."""
+    import resource
+
+    files = resource.RLIMIT_NOFILE
+    soft, hard = resource.getrlimit(files)
+    need = limits.connections + OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= need:
+        return limits
+    most = need if hard == resource.RLIM_INFINITY else min(need, hard)
+    try:
+        resource.setrlimit(files, (most, hard))
+    except (OSError, ValueError):  # a system that allows less than it says
+        most = soft
+    if most >= need:
+        return limits
+    fewer = max(1, most - OTHER_FILES)
+    say("few files", logging.WARNING, files=most, connections=fewer, remedy=f"Raise the limit on open files to {need}")
+    return msgspec.structs.replace(limits, connections=fewer)
 
 
 def run(settings: Settings, bound: socket.socket, started: Callable[[], None]) -> None:
@@ -73,6 +99,6 @@ def run(settings: Settings, bound: socket.socket, started: Callable[[], None]) -
         kept.add(task)
         task.add_done_callback(kept.discard)
 
-    server = Server(uvicorn.Config(app, **uvicorn_settings(settings.limits)))
+    server = Server(uvicorn.Config(app, **uvicorn_settings(with_files(settings.limits))))
     server.run(sockets=[bound])
     say("drained", requests=server.server_state.total_requests)

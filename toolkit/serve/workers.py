@@ -72,6 +72,7 @@ class Supervisor:
             if self._ending:
                 if deadline is None:
                     deadline = time.monotonic() + self.settings.limits.drain + 5
+                    self.bound.close()  # while it is open here, connections are taken that no worker will ever accept
                     self._tell(signal.SIGTERM)
                 elif time.monotonic() > deadline:
                     say("drain took too long", logging.ERROR, killed=list(self.workers))
@@ -139,7 +140,7 @@ class Supervisor:
             if not self._serving:
                 self._end(signal.SIGTERM)
                 raise ToolkitError(reason or f"a worker ended with {_ended(code)} before it served", remedy="Read its log above")
-            lost = f"{under_way} request(s) in progress are lost; their clients see a closed connection"
+            lost = f"{under_way} request(s) in progress are lost, and any not read yet; their clients see a closed connection"
             say("worker died", logging.ERROR, worker=worker.process, ended=_ended(code), reason=reason, lost=lost)
             young = time.monotonic() - worker.born < YOUNG
             self._delay = min(max(2 * self._delay, 0.5), LONGEST) if young else 0.0
