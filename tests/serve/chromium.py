@@ -86,11 +86,11 @@ class Page:
             time.sleep(0.05)
         return value
 
-    def drop(self, selector: str, file: Path) -> None:
-        """A file dropped on an element, as the window system would."""
+    def drop(self, selector: str, *files: Path) -> None:
+        """Files dropped on an element, as the window system would."""
         where = f"document.querySelector('{selector}').getBoundingClientRect()"
         box = self.run(f"(b => [b.x + b.width / 2, b.y + 20])({where})")
-        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        data = {"items": [], "files": list(map(str, files)), "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self.call("Input.dispatchDragEvent", type=kind, x=box[0], y=box[1], data=data)
 

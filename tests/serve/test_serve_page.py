@@ -77,6 +77,47 @@ def test_what_is_no_picture_is_said_and_the_page_goes_on(page, server, picture, 
     page.until("document.querySelectorAll('#answers tr').length === 5")
 
 
+def test_of_several_pictures_the_first_is_answered_and_it_is_said(page, server, picture, tmp_path):
+    page.go(server.url + "/")
+    page.until("document.querySelectorAll('#model option').length === 3")
+    (tmp_path / "text.png").write_text("not a picture")
+    page.drop("#drop", picture, tmp_path / "text.png")
+    assert "the first of 2 files" in page.until(f"{SAID}.includes('ms') && {SAID}")
+    assert page.run("document.querySelectorAll('#answers tr').length") == 5
+
+
+def test_an_answer_to_an_earlier_picture_comes_too_late(page, server, picture):
+    page.go(server.url + "/")
+    page.until("document.querySelectorAll('#model option').length === 3")
+    page.run("""{
+        const real = window.fetch;
+        let first = true;
+        window.fetch = (path, how) => {
+            if (!how || !first) return real(path, how);
+            first = false;
+            const late = {model_name: "late", model_version: "0", predictions: [{label: "late", probability: 1}]};
+            return new Promise(done => { window.release = () => done(new Response(JSON.stringify(late))); });
+        };
+    }""")
+    for _ in range(2):
+        page.drop("#drop", picture)
+    page.until("document.querySelectorAll('#answers tr').length === 5")
+    page.run("window.release(); new Promise(done => setTimeout(done, 100))")
+    assert page.run("document.querySelectorAll('#answers tr').length") == 5
+    assert "net version" in page.run(SAID)
+
+
+def test_what_is_dropped_beside_does_not_take_the_browser_away_and_what_it_cannot_show_is_not_shown(page, server, tmp_path):
+    page.go(server.url + "/")
+    page.until("document.querySelectorAll('#model option').length === 3")
+    (tmp_path / "text.png").write_text("not a picture")
+    page.drop("h1", tmp_path / "text.png")
+    assert page.run("location.pathname") == "/"
+    page.drop("#drop", tmp_path / "text.png")
+    page.until("document.getElementById('said').className")
+    page.until("!document.getElementById('preview').hasAttribute('src')")
+
+
 def test_it_fits_a_phone_and_hostile_names_are_text(page, server):
     page.go(server.url + "/")
     page.until("document.querySelectorAll('section.model').length === 3")
