@@ -166,6 +166,17 @@ def test_a_source_that_is_none(cluster: None, golden: Engine, tmp_path: Path) ->
         classify(tmp_path, golden, tmp_path / "out")
 
 
+def test_files_that_cannot_be_read_are_named_and_why(cluster: None, golden: Engine, pictures: Pictures, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nope\.parquet cannot be read"):
+        classify(tmp_path / "nope.parquet", golden, tmp_path / "out")
+    (tmp_path / "junk.parquet").write_bytes(b"no Parquet at all, and long enough to be looked at")
+    with pytest.raises(DataError, match=r"junk\.parquet cannot be read: .*[Pp]arquet"):
+        classify(tmp_path / "junk.parquet", golden, tmp_path / "out")
+    (tmp_path / "junk.tar").write_bytes(b"no shard at all" * 100)
+    with pytest.raises(BackendError, match=r"Ray gave up: ReadError: .*\w"):
+        classify(tmp_path / "junk.tar", golden, tmp_path / "out")
+
+
 def test_actors_for_which_there_is_no_room(golden: Engine) -> None:
     assert room({"CPU": 4.0, "GPU": 2.0}, {"num_gpus": 0.25}) == 8
     assert room({"CPU": 4.0}, resources(golden, None, None)) == 4

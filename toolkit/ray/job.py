@@ -173,12 +173,15 @@ def _fresh(table: Any, seen: set[bytes]) -> Any:
 
 
 def _cause(error: BaseException) -> ToolkitError:
-    """The toolkit's own error where a worker raised one, of which Ray keeps the traceback as text; otherwise Ray's first line."""
+    """The toolkit's own error where a worker raised one, of which Ray keeps the traceback as text; otherwise the first line of
+    what a task raised, or of what Ray says."""
     text = str(error)
     found = re.findall(r"^toolkit\.errors\.(\w+): (.*)$", text, re.M)
     if found:
         kind = getattr(errors, found[-1][0], errors.DataError)
         return errors.BackendError(found[-1][1]) if issubclass(kind, errors.MissingExtra) else kind(found[-1][1])
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    cause = getattr(error, "cause", None)
+    told = cause if isinstance(cause, Exception) else error
+    lines = [line.strip() for line in str(told).splitlines() if line.strip()]
     said = lines[0] if lines else "it does not say why"
-    return errors.BackendError(f"Ray gave up: {type(error).__name__}: {said}", remedy="See the workers' logs")
+    return errors.BackendError(f"Ray gave up: {type(told).__name__}: {said}", remedy="See the workers' logs")

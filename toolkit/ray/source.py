@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,23 @@ def unanswered(source: Any, files: list[Path] | None, key: str, picture: str, do
     paths = [str(one) for one in source] if isinstance(source, (list, tuple)) else [str(source)]
     kinds = {_kind(path) for path in paths}
     if kinds == {"parquet"}:
-        read = ray.data.read_parquet(paths, **FREE)
+        read = _read(ray.data.read_parquet, paths)
         return _left(read.map_batches(Columns(key, picture), batch_format="pyarrow", batch_size=None, **FREE), done)
     if kinds == {"tar"}:
         _refuse_twins(paths)
-        read = ray.data.read_webdataset(paths, decoder=None, **FREE)
+        read = _read(ray.data.read_webdataset, paths, decoder=None)
         return _left(read.map_batches(Samples(), batch_format="pyarrow", batch_size=None, **FREE), done)
     what = f"{', '.join(paths[:3])} holds no pictures, Parquet files (.parquet) or WebDataset shards (.tar)"
     raise DataError(what, remedy="Give a folder of pictures, files of one kind, or a ray.data.Dataset")
+
+
+def _read(read: Callable[..., Any], paths: list[str], **options: Any) -> Any:
+    """What Ray makes of the files; it looks at some at once. Raises DataError: one is absent, or none of its kind."""
+    try:
+        return read(paths, **options, **FREE)
+    except (OSError, ValueError) as error:
+        why = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise DataError(f"{', '.join(paths[:3])} cannot be read: {why}", remedy="Replace it or leave it out") from error
 
 
 def _refuse_twins(paths: list[str]) -> None:
