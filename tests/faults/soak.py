@@ -1,4 +1,5 @@
-"""Soak: `python -m tests.faults.soak --calls 1000000 -o soak.json`, a million calls, and what they leave behind.
+"""Soak: `python -m tests.faults.soak --calls 1000000 -o soak.json`, a million calls, and what they leave behind;
+`--minutes 60` goes on for an hour.
 
 Eight threads call one runner with batches of changing sizes, by a seeded dice; now and then one opens the engine's folder, asks
 it and closes it; the runner is replaced by the other of two engines under their hands, and the folder is exchanged on disk.
@@ -17,6 +18,7 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -66,8 +68,8 @@ class Soak(msgspec.Struct):
         return found
 
 
-def soak(calls: int, threads: int = 8, seed: int = 0, rounds: int = 100) -> Soak:
-    """Runs it, in a folder of its own; after each round all threads have ended, and a sample is taken."""
+def soak(calls: int, threads: int = 8, seed: int = 0, rounds: int = 100, seconds: float = 0.0) -> Soak:
+    """Runs it, in a folder of its own, for so many calls and so long; after each round no thread runs, and a sample is taken."""
     found = Soak([], 0, 0, 0, 0, [])
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         engines = [tiny(Path(place, operator), operator) for operator in OPERATORS]
@@ -80,11 +82,11 @@ def soak(calls: int, threads: int = 8, seed: int = 0, rounds: int = 100) -> Soak
         runner = stack.enter_context(toolkit.load(engines[0]))
         batcher = stack.enter_context(Batcher(runner, max_batch=16, max_wait=0.0005))
         begun, before = time.monotonic(), len(os.listdir("/proc/self/task"))
-        for number in range(rounds):
+        for number in count():
             _round(f"{seed} {number}", calls * (number + 1) // rounds, threads, runner, batcher, engines, standing, right, found)
             _wait_for_threads(found.samples[0].threads if found.samples else before)
             found.samples.append(_sample(time.monotonic() - begun, found.calls))
-            if found.faults:
+            if found.faults or (number + 1 >= rounds and time.monotonic() - begun >= seconds):
                 break
     return found
 
@@ -185,11 +187,12 @@ def table(found: Soak) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=1_000_000)
+    parser.add_argument("--minutes", type=float, default=0.0, help="go on with further rounds until these have passed as well")
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=Path("soak.json"))
     given = parser.parse_args()
-    found = soak(given.calls, given.threads, given.seed)
+    found = soak(given.calls, given.threads, given.seed, seconds=60 * given.minutes)
     given.output.write_text(json.dumps(msgspec.to_builtins(found), indent=1) + "\n")
     print(table(found))
     grown = found.grown()
