@@ -10,6 +10,7 @@ import msgspec
 from toolkit.types import Frozen
 
 MOST, MOST_PIXELS = 1 << 14, 1 << 26  # pixels of a side, and of a picture: as float32 RGB it takes 0.8 GB
+TINY, HUGE = 2.0**-126, 2.0**127  # float32 holds them, and what lies between, in full precision
 
 
 class Preprocess(Frozen, frozen=True):
@@ -37,6 +38,10 @@ class Preprocess(Frozen, frozen=True):
             raise ValueError(f"`size` must have at most {MOST_PIXELS:,} pixels")
         if self.scale == 0 or not all(map(math.isfinite, (self.scale, *self.mean, *self.std))):
             raise ValueError("`scale`, `mean` and `std` must be finite, and `scale` not 0: no picture would be seen")
+        largest = [255 * abs(self.scale) + abs(mean) for mean in self.mean]  # of any pixel, before the division
+        values = [abs(self.scale), *self.std, *largest, *(one / std for one, std in zip(largest, self.std, strict=True))]
+        if not all(TINY <= value <= HUGE for value in values):
+            raise ValueError("`scale`, `mean` and `std` give values that float32 cannot hold: a pixel would be infinite, or no number")
         if self.resize is not None and self.resize < max(self.size):
             square = [self.resize, self.resize]
             remedy = f"set `size` too, such as size = {square}, or leave `resize` out"
