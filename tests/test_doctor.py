@@ -89,6 +89,13 @@ def test_no_gpu_is_a_row_with_the_reason():
     assert rows[-1].found == "no driver" and rows[-1].next == "the installer"
 
 
+def test_no_next_step_is_the_doctor_again(rows):
+    """What a GPU or a driver fails with elsewhere may send to the doctor, which then has to say what to do."""
+    failed = here([], no_gpu=DeviceError("cannot open the GPU", remedy="Run: toolkit doctor"))
+    for row in (*rows, *doctor.gpus(failed), *doctor.targets(failed)):
+        assert "doctor" not in row.next, row
+
+
 def test_the_command_prints_the_same_for_machines():
     done = subprocess.run([sys.executable, "-m", "toolkit", "doctor", "--json"], capture_output=True, check=True, timeout=60)
     assert {row["topic"] for row in json.loads(done.stdout)} == {"machine", "library", "gpu", "target"}

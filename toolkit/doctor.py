@@ -196,5 +196,6 @@ def _hosted(here: Here, rtx: Capability) -> Capability:
 
 
 def _next(error: ToolkitError | None) -> str:
-    """The command in an error's remedy."""
-    return "" if error is None else (error.remedy or error.what).removeprefix("Run: ")
+    """The command in an error's remedy; of one that sends the reader here, the driver's own tool."""
+    command = "" if error is None else (error.remedy or error.what).removeprefix("Run: ")
+    return "nvidia-smi" if command == "toolkit doctor" else command

@@ -17,7 +17,8 @@ def _driver() -> Any:
         (error,) = driver.cuInit(0)
     except RuntimeError as failure:  # cuda-bindings raises one where it finds no libcuda to load
         raise DeviceError(
-            "this machine has no NVIDIA driver", remedy="Install it, or build the engine with --target cpu; see: toolkit doctor"
+            "this machine has no NVIDIA driver",
+            remedy="If it has an NVIDIA GPU, install the driver; if not, build the engine with --target cpu",
         ) from failure
     if error != driver.CUresult.CUDA_SUCCESS:
         raise DeviceError(f"the NVIDIA driver does not start: {error.name}", remedy="Run: nvidia-smi")

@@ -19,7 +19,7 @@ def _driver() -> Any:
         if isinstance(failure, ModuleNotFoundError) and (failure.name or "").split(".")[0] == "pycuda":
             raise MissingExtra("pycuda", "pycuda") from None
         what = f"PyCUDA does not import: {failure}"
-        raise DeviceError(what, remedy="Install the NVIDIA driver; see: toolkit doctor") from failure
+        raise DeviceError(what, remedy="Install the NVIDIA driver, then PyCUDA again") from failure
     try:
         driver.init()
     except driver.Error as failure:
