@@ -237,21 +237,69 @@ def test_what_no_file_tells_stays_open_in_the_recipe(network: tuple[Path, ir.Mod
     assert "mean" in recipe.assumed and "std" in recipe.assumed and "size" not in recipe.assumed
 
 
-@pytest.mark.parametrize(("height", "size"), [("H", None), (320, (320, 320))])
-def test_a_size_that_the_file_leaves_open_is_not_written_down_as_if_it_were_told(
-    height: int | str, size: tuple[int, int] | None, tmp_path: Path
-) -> None:
-    """224 stood in the recipe, whatever the line's shapes, and not a word of it."""
+def write_open(path: Path, height: int | str = "H") -> Path:
+    """A classifier of images of any width, and of any height unless one is given."""
     x = ir.Value(name="input", shape=ir.Shape(["N", 3, height, "W"]), type=ir.TensorType(ir.DataType.FLOAT))
     mean = ir.node("GlobalAveragePool", [x], name="mean")
     flat = ir.node("Flatten", [mean.outputs[0]], name="flat")
     flat.outputs[0].shape, flat.outputs[0].type = ir.Shape(["N", 3]), ir.TensorType(ir.DataType.FLOAT)
     graph = ir.Graph([x], flat.outputs, nodes=[mean, flat], opset_imports={"": 17}, name="open")
-    ir.save(ir.Model(graph, ir_version=8), tmp_path / "open.onnx")
-    found = migrate([f"trtexec --onnx={tmp_path / 'open.onnx'} --fp16 --shapes=input:8x3x320x320"], tmp_path / "new.toml")
+    ir.save(ir.Model(graph, ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize(("height", "size"), [("H", None), (320, (320, 320))])
+def test_a_size_that_the_file_leaves_open_is_not_written_down_as_if_it_were_told(
+    height: int | str, size: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    """224 stood in the recipe, and not a word of it."""
+    model = write_open(tmp_path / "open.onnx", height)
+    found = migrate([f"trtexec --onnx={model} --fp16"], tmp_path / "new.toml")
     recipe = Recipe.load(tmp_path / "new.toml")
     assert ("size" in recipe.assumed) == (size is None) == any("224 x 224 is assumed" in line for line in found.said)
     assert size is None or recipe.preprocess.size == size
+
+
+SCRIPT = """import tensorrt as trt
+H = 160
+config = builder.create_builder_config()
+profile.set_shape("mask", (1, 1), (1, 1), (1, 1))
+profile.set_shape("input", (1, 3, 160, 192), (8, 3, H, 192), (32, 3, H, 192))
+engine = builder.build_serialized_network(network, config)  # of MODEL
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "other"),
+    [
+        ("trtexec --onnx=MODEL --fp16 --shapes=mask:4x1,input:8x3x160x192", ""),
+        ("trtexec --onnx=MODEL --minShapes=x:1x3x80x96 --optShapes=x:8x3x160x192 --maxShapes=x:8x3x160x192",
+         "[N, 3, 80, 96] is not"),
+        ("polygraphy convert MODEL --trt-min-shapes 'm:[1]' 'input:[1,3,160,192]' --trt-opt-shapes 'm:[1]' 'input:[1,3,160,192]' "
+         "--trt-max-shapes 'm:[1]' 'input:[1,3,160,192]' -o x.plan", ""),
+        (SCRIPT, ""),
+    ],
+)  # fmt: skip
+def test_a_size_that_the_file_leaves_open_is_that_of_the_old_shapes(source: str, other: str, tmp_path: Path) -> None:
+    model = write_open(tmp_path / "open.onnx")
+    found = migrate([source.replace("MODEL", str(model))], tmp_path / "new.toml", model)
+    recipe = Recipe.load(tmp_path / "new.toml")
+    assert recipe.preprocess.size == (160, 192) and "size" not in recipe.assumed
+    [line] = [line for line in found.said if "[N, 3, 160, 192] is taken from the old shapes" in line]
+    assert other in line
+
+
+def test_old_shapes_that_contradict_the_file_or_each_other_are_refused(tmp_path: Path) -> None:
+    for height, sizes, words in (
+        (224, ["x:1x3x320x320"], r"the old opt shape of 'x' is \[N, 3, 320, 320\], and .*open.onnx takes \[N, 3, 224, \?\]"),
+        ("H", ["input:1x320"], r"'input' is \[N, 320\], and .*open.onnx takes \[N, 3, \?, \?\]"),
+        ("H", ["input:1x320x320x3"], r"'input' is \[N, 320, 320, 3\], and"),
+        ("H", ["x:1x3x320x320", "x:1x3x160x320"], r"images of several sizes \(160 and 320\), and an engine here takes one"),
+    ):
+        model = write_open(tmp_path / "open.onnx", height)
+        line = f"trtexec --onnx={model} --fp16 {' '.join(f'--shapes={size}' for size in sizes)}"
+        with pytest.raises(RecipeError, match=words):
+            migrate([line], tmp_path / "new.toml")
 
 
 def test_layers_with_a_type_of_their_own_are_kept_and_those_unknown_named(network: tuple[Path, ir.Model], tmp_path: Path) -> None:

@@ -81,6 +81,16 @@ class Constants:
             return self.first(node.args[0], depth + 1)
         return None
 
+    def sizes(self, node: ast.expr) -> tuple[int | None, ...]:
+        """Each size of a shape that is written out, None where only a run would tell; nothing where that is so of how many."""
+        while isinstance(node, ast.Name) and isinstance(self._bound.get(node.id), (ast.Tuple, ast.List)):
+            node = self._bound[node.id]
+        if isinstance(node, ast.Call) and text_of(node.func) in ("tuple", "list", "trt.Dims") and len(node.args) == 1:
+            node = node.args[0]
+        if not isinstance(node, (ast.Tuple, ast.List)) or any(isinstance(size, ast.Starred) for size in node.elts):
+            return ()
+        return tuple(self.number(size) for size in node.elts)
+
     def strings(self, node: ast.expr, depth: int = 0) -> list[str] | None:
         """The strings of a list, tuple or set of constants, or of a name for one; a string alone is a list of one."""
         if depth > DEPTH:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,9 @@ from toolkit.errors import BackendError, MissingExtra, RecipeError
 from toolkit.graph.load.glance import glance
 from toolkit.migrate.cache import Cache
 from toolkit.migrate.doubts import doubts
-from toolkit.migrate.old import OldBuild, constrained
+from toolkit.migrate.old import OldBuild, OldShape, constrained
 from toolkit.migrate.scales import ranges_from, told
+from toolkit.migrate.sizes import sized
 from toolkit.migrate.sources import read_sources
 from toolkit.migrate.weigh import Weighed, weigh
 from toolkit.recipe import Recipe
@@ -82,16 +84,12 @@ def migrate(
     if model is None:
         raise RecipeError("nothing names the ONNX file", remedy="Add --onnx MODEL.onnx, or a trtexec line with --onnx=")
     raw = _raw(old, cache, model, output, data)
+    raw["preprocess"], fitted = preprocess_of(model, old.shapes)
     plain = _recipe(raw)
     graph = open_source(plain).graph
     layers, unfit = constrained(old, [node.name for node in graph.graph if node.name])
     raw["precision"] |= layers
-    said = [*old.said, *unfit]
-    if "size" in raw["preprocess"]:
-        said.append("[preprocess] has only the size: set mean, std and scale as the old pipeline had them; no file says")
-    else:
-        size = " x ".join(map(str, plain.preprocess.size))
-        said.append(f"the file leaves the size of images open, {size} is assumed: set `preprocess.size`, mean, std and scale")
+    said = [*old.said, *unfit, *fitted, _untold(plain, sized="size" in raw["preprocess"])]
     if cache is None:
         raw["calibration"] |= old.calibration
         return _without_cache(_recipe(raw), output, said, named=data is not None)
@@ -101,6 +99,14 @@ def migrate(
     if old.precision.get("fp8"):
         said.append("fp8: a calibration cache holds scales of INT8, so INT8 it is")
     return _with_cache(cache, graph, raw, output, said, stage if proof and data is not None else None)
+
+
+def _untold(recipe: Recipe, *, sized: bool) -> str:
+    """What of [preprocess] neither the file nor old shapes tell."""
+    if sized:
+        return "[preprocess] has only the size: set mean, std and scale as the old pipeline had them; no file says"
+    size = " x ".join(map(str, recipe.preprocess.size))
+    return f"the file leaves the size of images open, {size} is assumed: set `preprocess.size`, mean, std and scale"
 
 
 def _without_cache(recipe: Recipe, output: Path, said: list[str], *, named: bool) -> Migrated:
@@ -141,7 +147,6 @@ def _raw(old: OldBuild, cache: Cache | None, model: Path, output: Path, data: Pa
         "name": output.stem,
         "notes": ["migrated from TensorRT 10 and before"],
         "reference": {"onnx": str(model.absolute())},
-        "preprocess": preprocess_of(model),
         "precision": asked,
         "calibration": {"data": str(images.absolute())} if images is not None else {},
         "build": old.build,
@@ -166,11 +171,14 @@ def _recipe(raw: dict[str, Any]) -> Recipe:
         raise RecipeError(f"what was read makes no recipe: {error}") from error
 
 
-def preprocess_of(model: Path) -> dict[str, Any]:
-    """Size (one that is open is taken as the other; none where both are), layout and color of a file's first input; the rest no
-    file tells. Raises GraphError, RecipeError."""
-    first = next(iter(glance(model).inputs), None)
-    shape = [size or 0 for size in first.shape[1:]] if first is not None else []
+def preprocess_of(model: Path, shapes: Sequence[OldShape] = ()) -> tuple[dict[str, Any], list[str]]:
+    """Size, layout and color of a file's first input; the rest no file tells. What the file leaves open the old `shapes` tell,
+    and that is said; a size that is open still is taken as the other, and none where both are. Raises GraphError, RecipeError."""
+    first, said = next(iter(glance(model).inputs), None), list[str]()
+    shape = [0] * 0
+    if first is not None:
+        sizes, said = sized(first, shapes, model)
+        shape = [size or 0 for size in sizes]
     if len(shape) != 3 or not {1, 3} & {shape[0], shape[2]}:
         remedy = "An engine here takes images: an input of [N, C, H, W] or [N, H, W, C] with 1 or 3 channels"
         raise RecipeError(f"{model} takes no image: its first input is {first or 'not there'}", remedy=remedy)
@@ -179,4 +187,4 @@ def preprocess_of(model: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"size": [height or width, width or height]} if height or width else {}
     if not wide:
         found["layout"] = "NHWC"
-    return found | ({"color": "L", "mean": [0.5], "std": [0.5]} if channels == 1 else {})
+    return found | ({"color": "L", "mean": [0.5], "std": [0.5]} if channels == 1 else {}), said

@@ -24,6 +24,14 @@ MIB = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024}
 COMPATIBLE = {"ampere+": "ampere_plus", "samecomputecapability": "same_compute_capability"}
 
 
+class OldShape(Frozen, frozen=True):
+    """What an old profile says of one input: `min`, `opt` or `max`, its name, and its sizes, None where only a run would tell."""
+
+    kind: str
+    name: str
+    sizes: tuple[int | None, ...]
+
+
 class OldBuild(Frozen, frozen=True):
     """`onnx` and `cache` are paths as written; `precision`, `build` and `calibration` keys of a recipe.
 
@@ -36,6 +44,7 @@ class OldBuild(Frozen, frozen=True):
     build: dict[str, Any] = msgspec.field(default_factory=lambda: {"target": "tensorrt"})
     calibration: dict[str, Any] = {}
     layers: tuple[tuple[str, str], ...] = ()
+    shapes: tuple[OldShape, ...] = ()
     said: tuple[str, ...] = ()
 
 

@@ -11,10 +11,10 @@ import shlex
 from typing import Any
 
 from toolkit.errors import RecipeError
-from toolkit.migrate.old import OldBuild, layer_of, method_of, mib, pool_of, precision_of, profiles_of
+from toolkit.migrate.old import OldBuild, OldShape, layer_of, method_of, mib, pool_of, precision_of, profiles_of
 
 SHAPES = {"trt-min-shapes": "min", "trt-opt-shapes": "opt", "trt-max-shapes": "max"}
-SHAPE = re.compile(r"(?:.*?)(?::\[(\d{1,9})\s*(?:,\s*\d+\s*)*\]|[,:](\d{1,9})(?:x\d+)*)")
+SHAPE = re.compile(r"(.*?)(?::\[(\d{1,9}\s*(?:,\s*\d{1,9}\s*)*)\]|[,:](\d{1,9}(?:x\d{1,9})*))")
 KINDS = ("fp16", "bf16", "int8", "fp8")
 BOOLEANS = {
     "refittable": "refit", "strip-plan": "strip_weights", "version-compatible": "version_compatible",
@@ -57,13 +57,15 @@ def read_polygraphy(text: str) -> OldBuild:
     build: dict[str, Any] = {"target": "tensorrt"}
     calibration: dict[str, Any] = {}
     shapes: dict[str, list[int]] = {kind: [] for kind in SHAPES.values()}
+    inputs: list[OldShape] = []
     layers: list[tuple[str, str]] = []
     said: list[str] = []
     cache = None
     for name, values in options:
         first = values[0] if values else ""
         if name in SHAPES:
-            shapes[SHAPES[name]].append(_batch(name, first))
+            inputs += (found := [_shape(name, value) for value in values or [""]])
+            shapes[SHAPES[name]].append(found[0].sizes[0] or 0)
         elif name == "layer-precisions":
             entries = [entry for value in values for entry in re.split(r",(?=\S)", value)]
             layers += [one for entry in entries if (one := layer_of(entry, said, "--layer-precisions")) is not None]
@@ -86,8 +88,9 @@ def read_polygraphy(text: str) -> OldBuild:
     precision = precision_of(name for name, _ in options if name in KINDS)
     build |= profiles_of(shapes, "the Polygraphy line")
     return OldBuild(
-        onnx=model, cache=cache, precision=precision, build=build, calibration=calibration, layers=tuple(layers), said=tuple(said)
-    )
+        onnx=model, cache=cache, precision=precision, build=build, calibration=calibration, layers=tuple(layers),
+        shapes=tuple(inputs), said=tuple(said),
+    )  # fmt: skip
 
 
 def _options(text: str) -> tuple[str | None, list[tuple[str, list[str]]]]:
@@ -109,11 +112,11 @@ def _options(text: str) -> tuple[str | None, list[tuple[str, list[str]]]]:
     return model, options
 
 
-def _batch(name: str, value: str) -> int:
+def _shape(name: str, value: str) -> OldShape:
     found = SHAPE.fullmatch(value)
     if found is None:
         raise RecipeError(f"--{name} {value or 'without a shape'} is not a shape", remedy="Write it as input:[1,3,224,224]")
-    return int(found[1] or found[2])
+    return OldShape(SHAPES[name], found[1], tuple(map(int, re.split(r"\s*[,x]\s*", (found[2] or found[3]).strip()))))
 
 
 def _memory(name: str, values: list[str], build: dict[str, Any], said: list[str]) -> None:

@@ -17,7 +17,7 @@ from toolkit.errors import RecipeError
 from toolkit.migrate.cache import is_cache
 from toolkit.migrate.constants import Constants, text_of
 from toolkit.migrate.layers import selected
-from toolkit.migrate.old import TYPES, OldBuild, is_there, method_of, precision_of, profiles_of
+from toolkit.migrate.old import TYPES, OldBuild, OldShape, is_there, method_of, precision_of, profiles_of
 
 CALLS = re.compile(r"\b(create_builder_config|BuilderFlag|int8_calibrator|build_serialized_network|fp16_mode|int8_mode)\b")
 KINDS = {"FP16": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
@@ -72,6 +72,7 @@ class _Reader:
         self.calibration: dict[str, Any] = {}
         self.layers: list[tuple[str, str]] = []
         self.shapes: list[tuple[str, list[int]]] = []
+        self.inputs: list[OldShape] = []
         self.said: list[str] = []
 
     def read(self) -> OldBuild:
@@ -91,7 +92,8 @@ class _Reader:
         self.build |= profiles_of(shapes, "the script")
         return OldBuild(
             onnx=self._file(".onnx"), cache=self._cache(), precision=precision_of(self.kinds), build=self.build,
-            calibration=self.calibration, layers=tuple(self.layers), said=tuple(dict.fromkeys(self.said)),
+            calibration=self.calibration, layers=tuple(self.layers), shapes=tuple(self.inputs),
+            said=tuple(dict.fromkeys(self.said)),
         )  # fmt: skip
 
     def _call(self, node: ast.Call, function: ast.Attribute, conditions: tuple[ast.expr, ...]) -> None:
@@ -166,6 +168,9 @@ class _Reader:
     def _shape(self, node: ast.Call) -> None:
         name = node.args[0].value if isinstance(node.args[0], ast.Constant) else text_of(node.args[0])
         batches = [self.constants.first(shape) for shape in node.args[1:]]
+        for kind, shape in zip(("min", "opt", "max"), node.args[1:], strict=True):
+            if sizes := self.constants.sizes(shape):
+                self.inputs.append(OldShape(kind, str(name), sizes))
         if None in batches:
             self._tell(node, "only a run of the script would tell these shapes: set `build.batch`")
         else:

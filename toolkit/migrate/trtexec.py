@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from toolkit.errors import RecipeError
 from toolkit.graph.qdq import scheme_of
-from toolkit.migrate.old import COMPATIBLE, OldBuild, layer_of, mib, pool_of, precision_of, profiles_of
+from toolkit.migrate.old import COMPATIBLE, OldBuild, OldShape, layer_of, mib, pool_of, precision_of, profiles_of
 from toolkit.recipe import Recipe
 from toolkit.types import Target
 
@@ -63,7 +63,7 @@ def read_line(text: str) -> OldBuild:
     build |= profiles_of(_profiles(flags), "the trtexec line")
     return OldBuild(
         onnx=given.get("onnx"), cache=given.get("calib"), precision=precision_of(kinds), build=build, layers=tuple(layers),
-        said=tuple(said),
+        shapes=tuple(_shapes(flags)), said=tuple(said),
     )  # fmt: skip
 
 
@@ -114,6 +114,14 @@ def _flags(text: str) -> Iterator[tuple[str, str]]:
         if word.startswith("--"):
             name, _, value = word[2:].partition("=")
             yield name, value
+
+
+def _shapes(flags: list[tuple[str, str]]) -> Iterator[OldShape]:
+    """Each input's sizes in each shape: `input:1x3x224x224,mask:1x1`."""
+    for name, value in flags:
+        if name == "shapes" or name in SHAPES:
+            for tensor, sizes in re.findall(r"(?:^|,)(.+?):(\d{1,9}(?:x\d{1,9})*)(?=,|$)", value):
+                yield OldShape("opt" if name == "shapes" else name[:3], tensor, tuple(map(int, sizes.split("x"))))
 
 
 def _profiles(flags: list[tuple[str, str]]) -> dict[str, list[int]]:
