@@ -39,6 +39,15 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("graph/test_scheme_values.py",),
     ),
     "equalize": (("graph/equalize.py",), ("graph/test_equalize_values.py",)),
+    "small": (
+        ("graph/variance.py", "graph/softmax.py", "graph/product.py", "graph/gain.py", "graph/edges.py", "graph/outline.py"),
+        ("graph/test_small_values.py",),
+    ),
+    "activations": (("graph/activations.py",), ("graph/test_activations_values.py",)),
+    "compensate": (("graph/compensate.py",), ("graph/test_compensate_values.py",)),
+    "prescale": (("graph/prescale.py",), ("graph/test_prescale_values.py",)),
+    "envelope": (("graph/envelope.py",), ("graph/test_envelope.py",)),
+    "fold": (("graph/fold.py",), ("graph/test_fold.py",)),
     "collect": (
         ("calibration/collect.py", "calibration/observer.py", "calibration/pieces.py"),
         ("calibration/test_collect.py", "calibration/test_observer.py"),
