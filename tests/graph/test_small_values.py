@@ -26,8 +26,8 @@ RNG = np.random.default_rng(5)
 SHAPES: dict[str, tuple[int, ...]] = {"w": (4, 4, 1, 1), "w5": (4, 4, 1, 1), "k": (1, 4, 1, 1), "bias": (4,), "matrix": (16, 4)}
 ARRAYS: dict[str, Array] = {
     **{name: RNG.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()},
-    **{"last": np.array([-1]), "flat": np.array([-1, 16]), "square": np.array([-1, 4, 2, 2])},
-    **{"eps": np.float32(1e-3), "two": np.float32(2), "three": np.array([3], np.float32), "more": np.float32(1.5)},
+    "last": np.array([-1]), "flat": np.array([-1, 16]), "square": np.array([-1, 4, 2, 2]),
+    "eps": np.float32(1e-3), "two": np.float32(2), "three": np.array([3], np.float32), "more": np.float32(1.5),
     "each": np.full(2, 2, np.float32),
 }  # fmt: skip
 
@@ -54,7 +54,7 @@ JOINT = "t = Add (v, u) \n r = Sqrt (t) \n y = Div (x, r)"
     [
         (NORM, ["q v r y"]),
         ("m = ReduceMean (x, last) \n d = Sub (x, m) \n q = Mul (d, d) \n v = ReduceMean (q, last) \n e = Add (v, eps) \n"
-         "r = Sqrt (e) \n n = Div (d, r) \n y = Mul (n, k)", ["m d q v e r n"]),  # what comes behind the quotient is no part of it
+         "r = Sqrt (e) \n n = Div (d, r) \n y = Mul (n, k)", ["m d q v e r n"]),  # and nothing behind the quotient
         ("m = GlobalAveragePool (x) \n b = Identity (m) \n d = Sub (x, b) \n q = Pow (d, two) \n v = GlobalAveragePool (q) \n"
          "i = Reciprocal (v) \n y = Mul (d, i)", ["m b d q v i y"]),
         ("d = Sub (x, k) \n q = Mul (d, d) \n v = ReduceSum (q, last) \n y = Div (d, v)", ["d q v y"]),
@@ -89,7 +89,7 @@ JOINT = "t = Add (v, u) \n r = Sqrt (t) \n y = Div (x, r)"
          "d = Sub (v, p) \n r = Sqrt (d) \n y = Div (x, r)", ["q v d"]),
         ("q = Mul (x, x) \n v = ReduceMean (q, last) \n d = Sub (v, x) \n r = Sqrt (d) \n y = Div (x, r)", ["q v d"]),
         # two squares whose reductions meet are one branch, another stands for itself; by their first nodes
-        ("q = Mul (x, x) \n p = Mul (x, x) \n v = ReduceMean (q, last) \n u = ReduceMean (p, last) \n" + JOINT, ["q p v u t r y"]),
+        ("q = Mul (x, x) \n p = Mul (x, x) \n v = ReduceMean (q, last) \n u = ReduceMean (p, last)\n" + JOINT, ["q p v u t r y"]),
         ("q = Mul (x, x) \n a = ReduceL2 (x, last) \n b = Div (x, a) \n f = Relu (b) \n p = Mul (f, f) \n"
          "v = ReduceMean (q, last) \n u = ReduceMean (p, last) \n" + JOINT, ["q p v u t r y", "a b"]),
     ],
@@ -99,7 +99,8 @@ def test_the_nodes_of_each_variance(body: str, kept: list[str]) -> None:
 
 
 def test_constants_that_float16_rounds_to_nothing() -> None:
-    body = "a = Add (x, tiny) \n b = Mul (a, a) \n c = Max (b, nothing, least) \n d = Sub (c, pair) \n e = Add (d, half) \n y = Relu (e)"
+    body = "a = Add (x, tiny) \n b = Mul (a, a) \n c = Max (b, nothing, least) \n d = Sub (c, pair)\n"
+    body += "e = Add (d, half) \n y = Relu (e)"
     least = 2.0**-25  # half of float16's least: a tie, and to even
     found = vanishing(graph(body, tiny=np.full((1, 1), -1e-9, np.float32), nothing=np.float32(0), least=np.float32(least),
                             pair=np.full(2, 1e-9, np.float32), half=np.float32(3.1e-8)))  # fmt: skip
@@ -172,8 +173,11 @@ def test_rows_are_centered_where_a_softmax_comes_behind() -> None:
 
 
 def test_the_tensor_that_values_come_from() -> None:
-    model = graph("r = Relu (x) \n f = Reshape (r, flat) \n s = Reshape (f, square) \n t = Transpose (s) \n y = MaxPool <kernel_shape = [1, 1]> (t)")
-    assert origin(value(model, "y")) is origin(value(model, "f")) is origin(value(model, "r")) is value(model, "r")
+    model = graph(
+        "r = Relu (x) \n f = Reshape (r, flat) \n s = Reshape (f, square) \n t = Transpose (s)"
+        "y = MaxPool <kernel_shape = [1, 1]> (t)"
+    )
+    assert {origin(value(model, name)) for name in "yfr"} == {value(model, "r")}
     moved = graph("f = Reshape (x, flat) \n o = own.Reshape (f, flat) \n y = Reshape (o, square)")
     assert origin(value(moved, "f")) is moved.graph.inputs[0]
     assert origin(value(moved, "y")) is value(moved, "o")

@@ -62,20 +62,23 @@ def _affine(node: ir.Node) -> tuple[ir.Value, Array, Array] | None:
 
 
 def _is_per_channel(array: Array, channels: int, rank: int) -> bool:
+    if array.ndim > rank:  # the result is of more dimensions
+        return False
     shape = (1,) * (rank - array.ndim) + array.shape
-    return array.size == 1 or (len(shape) == rank and shape[1] == channels == array.size)
+    return array.size == 1 or shape[1] == channels == array.size
 
 
 def _fold_affine(node: ir.Node, x: ir.Value, scale: Array, shift: Array) -> None:
     """Rule 1."""
     conv, graph = x.producer(), node.graph
     assert graph is not None
-    weight = constant(conv.inputs[1]) if conv is not None and conv.op_type == "Conv" else None
-    if conv is None or weight is None or sole_consumer(x) is not node:
+    weight = constant(conv.inputs[1]) if conv is not None and conv.op_type == "Conv" and not conv.domain else None
+    given = conv.inputs[2] if conv is not None and len(conv.inputs) > 2 else None
+    bias = constant(given)
+    if conv is None or weight is None or (given is not None and bias is None) or sole_consumer(x) is not node:
         if node.op_type == "BatchNormalization":
             _split_batchnorm(node, x, scale, shift)
         return
-    bias = constant(conv.inputs[2]) if len(conv.inputs) > 2 else None
     name = (conv.inputs[1].name if conv.inputs[1] is not None else None) or conv.name or ""
     stem = name.removesuffix(".weight")
     if (scale != 1).any():
