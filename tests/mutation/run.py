@@ -41,12 +41,16 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "equalize": (("graph/equalize.py",), ("graph/test_equalize_values.py",)),
     "small": (
         ("graph/variance.py", "graph/softmax.py", "graph/product.py", "graph/gain.py", "graph/edges.py", "graph/outline.py"),
-        ("graph/test_small_values.py",),
+        (
+            "graph/test_small_values.py",
+            "graph/test_select_values.py::test_gains_at_the_ends",
+            "graph/test_select_values.py::test_a_gain_and_its_error_are_those_of_the_jackknife",
+        ),
     ),
     "activations": (("graph/activations.py",), ("graph/test_activations_values.py",)),
     "compensate": (("graph/compensate.py",), ("graph/test_compensate_values.py",)),
     "prescale": (("graph/prescale.py",), ("graph/test_prescale_values.py",)),
-    "envelope": (("graph/envelope.py",), ("graph/test_envelope.py",)),
+    "envelope": (("graph/envelope.py",), ("graph/test_envelope.py", "graph/test_envelope_values.py")),
     "fold": (("graph/fold.py",), ("graph/test_fold.py",)),
     "collect": (
         ("calibration/collect.py", "calibration/observer.py", "calibration/pieces.py"),

@@ -95,7 +95,7 @@ def _is_gated(product: ir.Node, value: ir.Value) -> bool:
 
 
 def _is_linear_far_out(unit: Activation) -> bool:
-    return bool(abs(float(unit(np.array([100.0]))[0]) / 100 - 1) < 0.1)
+    return bool((np.abs(unit(np.array([100.0])) / 100 - 1) < 0.1).all())  # in every channel
 
 
 def _before(unit: Activation, behind: Real, seen: Mapping[str, Channels]) -> Real:
