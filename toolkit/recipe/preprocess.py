@@ -41,7 +41,7 @@ class Preprocess(Frozen, frozen=True):
         largest = [255 * abs(self.scale) + abs(mean) for mean in self.mean]  # of any pixel, before the division
         values = [abs(self.scale), *self.std, *largest, *(one / std for one, std in zip(largest, self.std, strict=True))]
         if not all(TINY <= value <= HUGE for value in values):
-            raise ValueError("`scale`, `mean` and `std` give values that float32 cannot hold: a pixel would be infinite, or no number")
+            raise ValueError("`scale`, `mean` and `std` give pixels that float32 cannot hold: infinite, or no numbers")
         if self.resize is not None and self.resize < max(self.size):
             square = [self.resize, self.resize]
             remedy = f"set `size` too, such as size = {square}, or leave `resize` out"
