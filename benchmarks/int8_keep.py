@@ -18,17 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from int8_zoo import MIXED, RESULTS, answers, best_agreement, held
+from int8_zoo import MIXED, RESULTS, answers, best_agreement, comparing, held
 from zoo_case import recipe_of
-from zoo_images import COMPARE
 from zoo_networks import Network, networks
 
 import toolkit
 from toolkit.disk.files import cache_folder, write_atomically
 from toolkit.graph.run import graph_runner
 from toolkit.harness.environment import read_environment
-from toolkit.images.dataset import open_data
 from toolkit.onnxfile import serialize
 from toolkit.pipeline import prepare, typed
 from toolkit.recipe import Precision, Recipe
@@ -48,8 +45,7 @@ def costly(recipe: Recipe, folder: Path) -> list[LayerLoss]:
 def steps(net: Network, cache: Path) -> list[dict[str, Any]]:
     """What is reached with none, 1, 2, 4 ... layers left out, until it is enough or nothing is left."""
     recipe = recipe_of(net, cache / "onnx" / net.name / "model.onnx", cache / "images", Precision(int8=True))
-    compare = open_data(str(cache / "images" / net.images / "compare"), recipe.preprocess, COMPARE)
-    pictures = np.concatenate(list(compare.batches(16)))
+    pictures = comparing(net, cache / "images", recipe)
     with tempfile.TemporaryDirectory() as folder:
         layers = costly(recipe, Path(folder))
     found: list[dict[str, Any]] = []
@@ -95,7 +91,7 @@ def main() -> None:
         if best >= ENOUGH:
             continue
         nncf = row["tools"].get(MIXED, {})
-        controlled = f"{nncf['agreement']:.1%}" if "agreement" in nncf else "none"
+        controlled = f"{nncf['agreement']:.1%} of {nncf['images']}" if "agreement" in nncf else "none"
         rows.append({"network": net.name, "best": best, "controlled": controlled, "steps": steps(net, options.cache)})
         record = {"environment": msgspec.to_builtins(read_environment()), "rows": rows}
         write_atomically(RESULTS / "int8_keep.json", json.dumps(record, indent=1).encode() + b"\n")

@@ -1,6 +1,6 @@
 """The zoo's pictures: crops of the photographs inside scikit-learn and scikit-image, and drawn lines and pages of text.
 
-folder/photographs/{calibration,compare}/CLASS/NNN.png   which of six photographs a crop is from
+folder/photographs/{calibration,compare,more}/CLASS/NNN.png   which of six photographs a crop is from
 folder/lines/...                                          a line of text: upright, or turned by 180 degrees
 folder/pages/...                                          a page: turned by 0, 90, 180 or 270 degrees
 folder/fit-SIDE.npy, folder/fit-labels.npy                uint8 [n, SIDE, SIDE, 3], int64 [n]: to warm and fit random networks
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-CALIBRATION, COMPARE, FIT = 64, 64, 96
+CALIBRATION, COMPARE, MORE, FIT = 64, 64, 448, 96  # MORE: beside COMPARE, where tools are compared by agreement
 SMALLEST = 0.5  # the least side of a crop, as a share of the photograph's shorter side
 WORDS = ("deploy", "engine", "image", "tensor", "layer", "scale", "batch", "street", "number", "invoice", "total", "address")
 
@@ -61,11 +61,11 @@ def pages(count: int, seed: int) -> Iterator[tuple[Image.Image, int]]:
 
 def prepare(folder: Path) -> None:
     """Write what is not there yet."""
-    if (folder / "fit-labels.npy").exists():
+    if (folder / "fit-labels.npy").exists() and (folder / "pages/more").exists():
         return
     kinds = {"photographs": lambda n, seed: crops(n, seed, 128), "lines": lines, "pages": pages}
     for kind, make in kinds.items():
-        for split, count, seed in (("calibration", CALIBRATION, 1), ("compare", COMPARE, 2)):
+        for split, count, seed in (("calibration", CALIBRATION, 1), ("compare", COMPARE, 2), ("more", MORE, 4)):
             for index, (picture, label) in enumerate(make(count, seed)):
                 path = folder / kind / split / str(label) / f"{index:03d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
