@@ -75,6 +75,21 @@ def test_a_refused_engine_is_not_shipped_however_fast(results: Results) -> None:
     assert none.sentence == "Ship none: int8 is refused."
 
 
+def test_a_faster_engine_that_may_not_be_shipped_is_named_with_the_reason(results: Results) -> None:
+    made = timed(results, reference=4.5, fp32=0.3, fp16=0.15, int8=0.1, slow=0.6)
+    refused, few = {"agreement": 0.5, "min_agreement": 0.9}, {"agreement": 0.75, "min_agreement": 0.8, "images": 4}
+    changed = {"int8": refused, "slow": refused, "fp16": {**few, "disagreements": ()}}
+    verdicts = tuple(msgspec.structs.replace(v, **changed.get(v.engine, {})) for v in made.verdicts)
+    found = decided(msgspec.structs.replace(made, verdicts=verdicts))
+    assert found.engine == "fp32"
+    quick, fastest = (line for line in found.also if " but " in line)
+    assert quick.startswith("fp16 is ") and "as fast, but 4 images are too few to decide on it" in quick
+    assert fastest.startswith("int8 is ") and fastest.endswith("as fast, but it is refused: toolkit why ENGINE.")
+    assert not any("slow" in line for line in found.also), "what is slower and refused weighs nothing"
+    unjudged = tuple(v for v in verdicts if v.engine != "int8")
+    assert "but its accuracy was not compared" in decided(msgspec.structs.replace(made, verdicts=unjudged)).also[-1]
+
+
 def test_unsteady_timings_and_missing_verdicts_are_said(results: Results) -> None:
     made = msgspec.structs.replace(timed(results, reference=4.5, fp32=0.3, fp16=0.2), verdicts=())
     random = np.random.default_rng(0)

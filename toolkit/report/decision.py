@@ -19,7 +19,10 @@ RANKS = {"fp32": 0, "bf16": 1, "fp16": 1, "fp8": 2, "int8": 3}
 
 
 class Decision(Frozen, frozen=True):
-    """`engine` is None where none can be shipped. `sentence` says why; `also` holds what else weighs; `next` is a command."""
+    """`engine` is None where none can be shipped. `sentence` says why; `also` holds what else weighs.
+
+    `next` is a command with an engine's name in the place of its path: results know no paths.
+    """
 
     engine: str | None
     sentence: str
@@ -51,7 +54,7 @@ def decide(results: Results, summary: Sequence[EngineSummary]) -> Decision | Non
         return open_
     chosen = next(row for row in ranked if row is fastest or not _gains(row, fastest))
     sentence = f"Ship {chosen.name}: {_fast(chosen, ranked)}{_accurate(chosen)}."
-    also = [*_others(chosen, ranked, results), *_doubts(chosen, ranked, bool(judged))]
+    also = [*_others(chosen, ranked, results), *_passed_over(chosen, engines if judged else ()), *_doubts(ranked, bool(judged))]
     return Decision(engine=chosen.name, sentence=sentence, also=tuple(also))
 
 
@@ -137,6 +140,24 @@ def _others(chosen: EngineSummary, ranked: Sequence[EngineSummary], results: Res
     return said
 
 
+def _passed_over(chosen: EngineSummary, engines: Sequence[EngineSummary]) -> list[str]:
+    """The engines that are faster and may not be shipped: why not, and what would change that."""
+    said = []
+    for row in engines:
+        found = None if row.verdict is not None and row.verdict.accepted else _ratio(chosen, row)
+        if found is not None and found.low >= WORTH:
+            said.append(f"{row.name} is {_against(found)}, but {_why_not(row)}.")
+    return said
+
+
+def _why_not(row: EngineSummary) -> str:
+    if row.verdict is None:
+        return "its accuracy was not compared: toolkit accuracy ENGINE --data DIR"
+    if row.verdict.undecided:
+        return f"{row.verdict.images:,} images are too few to decide on it: toolkit accuracy ENGINE --data DIR, with more of them"
+    return "it is refused: toolkit why ENGINE"
+
+
 def _largest(one: str, other: str, results: Results) -> tuple[Measurement, Measurement] | None:
     """Both at the largest batch above the smallest that they share, closed loop and under one clock."""
     every = [[m for m in results.of(name) if m.scenario == "single-stream" and len(m.seconds)] for name in (one, other)]
@@ -145,7 +166,7 @@ def _largest(one: str, other: str, results: Results) -> tuple[Measurement, Measu
     return (sides[0][shared[-1]], sides[1][shared[-1]]) if len(shared) > 1 else None
 
 
-def _doubts(chosen: EngineSummary, ranked: Sequence[EngineSummary], judged: bool) -> list[str]:
+def _doubts(ranked: Sequence[EngineSummary], judged: bool) -> list[str]:
     said = [] if judged else ["Accuracy was not compared: toolkit accuracy ENGINE --data DIR."]
     if any(row.unsteady for row in ranked):
         said.append("The timings are unsteady: measure again on a quiet machine before relying on it.")
