@@ -34,9 +34,14 @@ def _stop() -> NoReturn:
 
 
 def _listen(no_more: bool = False) -> None:
-    """The first Ctrl-C raises KeyboardInterrupt; one that comes PATIENCE later, as cleaning up hangs, ends the process."""
+    """The first Ctrl-C raises KeyboardInterrupt; one that comes PATIENCE later, as cleaning up hangs, ends the process.
+
+    Python drops what is raised in a destructor or a callback, such as those of an import: a Ctrl-C that came there comes again.
+    """
+    import _thread
     import os
     import signal
+    import sys
     import time
     from types import FrameType
 
@@ -56,6 +61,18 @@ def _listen(no_more: bool = False) -> None:
             os.write(2, f"error: {STOPPED}\n".encode())
             os._exit(2)
 
+    def again() -> None:
+        time.sleep(0.01)  # until what dropped it has ended
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if what.exc_type is not KeyboardInterrupt:
+            sys.__unraisablehook__(what)
+            return
+        first.clear()
+        _thread.start_new_thread(again, ())
+
+    sys.unraisablehook = dropped
     signal.signal(signal.SIGINT, heard)
 
 

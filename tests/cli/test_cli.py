@@ -247,6 +247,28 @@ def test_ctrl_c_has_one_answer_from_the_first_moment_on(tmp_path: Path, after: t
     assert list(tmp_path.iterdir()) == []
 
 
+IN_A_DESTRUCTOR = """
+import signal, time
+import toolkit.__main__ as entry
+entry._listen()
+class Late:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+try:
+    Late()
+    time.sleep(10)
+    print("lost")
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_ctrl_c_in_a_destructor_is_not_lost() -> None:
+    """Python drops it there, as in the callbacks of an import: one Ctrl-C of many did nothing, and the build went on."""
+    done = subprocess.run([sys.executable, "-c", IN_A_DESTRUCTOR], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.stdout, done.stderr) == ("heard\n", "")
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = process("--debug", "run", tmp_path, "x.png")
     assert "Traceback" in done.stderr

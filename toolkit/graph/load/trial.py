@@ -94,7 +94,7 @@ def _unlike_alone(model: ir.Model, shape: list[int], path: Path) -> str:
 
 def run(model: bytes | str, feeds: dict[str, Any], output: str | None, path: Path) -> Any:
     try:
-        live = onnxruntime.session(model, Target("cpu"), {"threads": 1, "arena": False}, without=BREAKS_FP8)
+        live = onnxruntime.session(model, Target("cpu"), {"threads": 1}, lean=True, without=BREAKS_FP8)
         return live.run([output] if output else None, feeds)[0]
     except Exception as error:  # ONNX Runtime's own classes, made while it loads
         said = str(error).strip().splitlines() or [type(error).__name__]
