@@ -61,19 +61,25 @@ def _listen(no_more: bool = False) -> None:
             os.write(2, f"error: {STOPPED}\n".encode())
             os._exit(2)
 
-    def again() -> None:
-        time.sleep(0.01)  # until what dropped it has ended
-        os.kill(os.getpid(), signal.SIGINT)
-
     def dropped(what: sys.UnraisableHookArgs) -> None:
         if what.exc_type is not KeyboardInterrupt:
             sys.__unraisablehook__(what)
             return
         first.clear()
-        _thread.start_new_thread(again, ())
+        _thread.start_new_thread(_again, ())
 
     sys.unraisablehook = dropped
     signal.signal(signal.SIGINT, heard)
+
+
+def _again() -> None:
+    """Ctrl-C once more, a moment later: what dropped the first has ended."""
+    import os
+    import signal
+    import time
+
+    time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 if __name__ == "__main__":
