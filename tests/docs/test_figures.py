@@ -128,7 +128,7 @@ def worst_network() -> Texts:
     best = max(found["snr"] for tool, found in tools.items() if tool not in NO_PEERS and "snr" in found)
     assert best == tools["modelopt"]["snr"]
     yield f"whose weights are random, Model Optimizer is {best - tools['toolkit']['snr']:.1f} dB above it"
-    (images,) = {found["images"] for tool, found in tools.items() if tool not in ("nncf-accuracy",)}
+    (images,) = {found["images"] for tool, found in tools.items() if tool != "nncf-accuracy"}
     yield f"{images} images, so that one image is {100 / images:.1f} % of agreement"
     yield f"with accuracy control {tools['nncf-accuracy']['images']})"
 
